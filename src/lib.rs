@@ -1,0 +1,1 @@
+//! Recurring card billing through imoje.

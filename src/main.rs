@@ -1,0 +1,3 @@
+//! The `cykl` program.
+
+fn main() {}
