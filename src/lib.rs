@@ -1,1 +1,3 @@
 //! Recurring card billing through imoje.
+
+pub mod domain;

@@ -1,0 +1,65 @@
+-- Cards and the agreements to charge them.
+
+CREATE TABLE cards (
+    card_id              uuid PRIMARY KEY,
+    shop                 text NOT NULL REFERENCES shops,
+    cid                  text NOT NULL CHECK (cid ~ '^[A-Za-z0-9-]{1,36}$'),
+    payment_profile_id   uuid,
+    first_transaction_id text,
+    is_active            boolean NOT NULL DEFAULT true,
+    masked_number        text,
+    created_at           timestamptz NOT NULL,
+    UNIQUE (shop, cid),
+    UNIQUE (shop, payment_profile_id),
+    CONSTRAINT cards_have_one_way_to_be_charged
+        CHECK ((payment_profile_id IS NULL) <> (first_transaction_id IS NULL))
+);
+COMMENT ON TABLE cards IS
+    'Payment instruments. "Each payment instrument must have its own cid" (imoje API, one-click and recurring). Never a card number.';
+
+CREATE TABLE subscriptions (
+    subscription_id  uuid PRIMARY KEY,
+    shop             text NOT NULL REFERENCES shops,
+    external_id      text NOT NULL CHECK (external_id <> '' AND length(external_id) <= 200),
+    status           subscription_status NOT NULL,
+    status_reason    text,
+    card_id          uuid REFERENCES cards,
+    amount_minor     bigint NOT NULL CHECK (amount_minor BETWEEN 1 AND 999999999),
+    currency         currency NOT NULL,
+    period           text NOT NULL CHECK (period ~ '^P[1-9][0-9]{0,2}[DWMY]$' AND period::interval <= interval '366 days'),
+    anchor_date      date NOT NULL,
+    timezone         text NOT NULL,
+    title            text,
+    starts_on        date,
+    ends_on          date,
+    max_charges      integer CHECK (max_charges > 0),
+    paid_until       date,
+    first_period_no  integer NOT NULL CHECK (first_period_no >= 0),
+    notification_url text,
+    invoice          jsonb,
+    multipayout      jsonb,
+    created_at       timestamptz NOT NULL,
+    updated_at       timestamptz NOT NULL,
+    UNIQUE (shop, external_id),
+    CONSTRAINT subscriptions_have_a_card CHECK (card_id IS NOT NULL OR status IN ('registering', 'cancelled')),
+    CONSTRAINT subscriptions_say_why CHECK (status_reason IS NOT NULL OR status <> 'deactivated')
+);
+CREATE INDEX subscriptions_by_card ON subscriptions (card_id);
+COMMENT ON TABLE subscriptions IS
+    'The agreements. Amount, currency, period, anchor and zone never change: the card schemes demand that a recurring payment repeats "in terms of amount and time period".';
+
+-- What changes with every charge, apart from the agreement, so that the wide row stays still.
+CREATE TABLE schedules (
+    subscription_id uuid PRIMARY KEY REFERENCES subscriptions,
+    next_period_no  integer,
+    next_due_on     date,
+    next_due_at     timestamptz,
+    is_finishing    boolean NOT NULL DEFAULT false,
+    charges_paid    integer NOT NULL DEFAULT 0,
+    last_event_no   bigint NOT NULL DEFAULT 0,
+    CONSTRAINT schedules_name_the_next_period_whole CHECK (num_nonnulls(next_period_no, next_due_on, next_due_at) IN (0, 3))
+) WITH (fillfactor = 70);
+CREATE INDEX schedules_due ON schedules (next_due_at) WHERE next_due_at IS NOT NULL;
+CREATE INDEX schedules_finishing ON schedules (subscription_id) WHERE is_finishing;
+COMMENT ON TABLE schedules IS
+    'The next period of each subscription that is billed. No next period: it is stopped, or its last period is planned (is_finishing).';

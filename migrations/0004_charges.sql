@@ -1,0 +1,93 @@
+-- The obligations, the permits to send a debit for them, and why each permit ended as it did.
+
+CREATE TABLE charges (
+    charge_id        uuid PRIMARY KEY,
+    subscription_id  uuid NOT NULL REFERENCES subscriptions,
+    shop             text NOT NULL,
+    period_no        integer NOT NULL CHECK (period_no >= 0),
+    due_on           date NOT NULL,
+    due_at           timestamptz NOT NULL,
+    amount_minor     bigint NOT NULL CHECK (amount_minor BETWEEN 1 AND 999999999),
+    currency         currency NOT NULL,
+    state            charge_state NOT NULL,
+    reason           text,
+    next_action_at   timestamptz,
+    attempts         smallint NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    declines         smallint NOT NULL DEFAULT 0 CHECK (declines >= 0),
+    unsent           smallint NOT NULL DEFAULT 0 CHECK (unsent >= 0),
+    first_attempt_at timestamptz,
+    paid_at          timestamptz,
+    paid_attempt_id  uuid,
+    last_status_code text,
+    planned_at       timestamptz NOT NULL,
+    CONSTRAINT one_charge_per_period UNIQUE (subscription_id, period_no),
+    CONSTRAINT open_charges_are_looked_at
+        CHECK ((next_action_at IS NOT NULL) = (state IN ('planned', 'in_flight', 'retry_wait', 'held'))),
+    CONSTRAINT paid_charges_name_their_payment
+        CHECK ((state = 'paid') = (paid_at IS NOT NULL AND paid_attempt_id IS NOT NULL)),
+    CONSTRAINT charges_say_why CHECK (reason IS NOT NULL OR state NOT IN ('failed', 'held', 'skipped', 'void'))
+) WITH (fillfactor = 80);
+CREATE INDEX charges_to_send ON charges (next_action_at) WHERE state IN ('planned', 'retry_wait');
+CREATE INDEX charges_to_look_at ON charges (next_action_at) WHERE state IN ('in_flight', 'held');
+CREATE INDEX charges_failed ON charges (subscription_id) WHERE state = 'failed';
+COMMENT ON TABLE charges IS 'One row per subscription and period that fell due. At most one movement of money each.';
+
+CREATE TABLE attempts (
+    attempt_id       uuid PRIMARY KEY,
+    charge_id        uuid NOT NULL REFERENCES charges,
+    subscription_id  uuid NOT NULL,
+    shop             text NOT NULL,
+    card_id          uuid NOT NULL REFERENCES cards,
+    period_no        integer NOT NULL,
+    attempt_no       smallint NOT NULL CHECK (attempt_no > 0),
+    order_id         text NOT NULL CONSTRAINT order_id_is_never_reused UNIQUE,
+    amount_minor     bigint NOT NULL,
+    currency         currency NOT NULL,
+    state            attempt_state NOT NULL,
+    is_retry         boolean NOT NULL,
+    fence_id         uuid NOT NULL,
+    permitted_at     timestamptz NOT NULL,
+    deadline_at      timestamptz NOT NULL,
+    quiet_until      timestamptz NOT NULL,
+    transaction_id   uuid CONSTRAINT transaction_belongs_to_one_attempt UNIQUE,
+    status_code      text,
+    decline          decline_class,
+    card_masked      text,
+    next_poll_at     timestamptz,
+    polls            smallint NOT NULL DEFAULT 0,
+    case_opened_at   timestamptz,
+    decided_at       timestamptz,
+    last_evidence_id uuid,
+    CONSTRAINT attempt_no_is_never_reused UNIQUE (subscription_id, period_no, attempt_no),
+    CONSTRAINT order_id_is_derived CHECK (
+        order_id = 'cykl-' || replace(subscription_id::text, '-', '') || '-' || period_no || '-' || attempt_no),
+    CONSTRAINT final_attempts_say_when CHECK ((decided_at IS NULL) = (state IN ('in_doubt', 'pending'))),
+    CONSTRAINT the_gateway_named_it CHECK (
+        transaction_id IS NOT NULL OR state IN ('in_doubt', 'not_sent', 'refused', 'absent')),
+    CONSTRAINT declines_have_a_class CHECK ((decline IS NOT NULL) OR state <> 'rejected')
+) WITH (fillfactor = 80);
+CREATE UNIQUE INDEX one_live_attempt ON attempts (charge_id) WHERE state IN ('in_doubt', 'pending', 'settled');
+CREATE INDEX attempts_to_resolve ON attempts (next_poll_at) WHERE next_poll_at IS NOT NULL;
+CREATE INDEX attempts_in_doubt ON attempts (deadline_at) WHERE state = 'in_doubt';
+CREATE INDEX attempts_declined_by_card ON attempts (card_id, decided_at) WHERE state = 'rejected';
+CREATE INDEX attempts_retried_by_card ON attempts (card_id, permitted_at) WHERE is_retry;
+COMMENT ON TABLE attempts IS
+    'One row is one permit for one request, committed before the request leaves. Born in doubt; only evidence moves it on.';
+
+CREATE TABLE evidence (
+    evidence_id    uuid PRIMARY KEY,
+    attempt_id     uuid NOT NULL REFERENCES attempts,
+    subscription_id uuid NOT NULL,
+    kind           evidence_kind NOT NULL,
+    verdict        attempt_state NOT NULL,
+    http_status    smallint,
+    error_code     text,
+    gateway_status text,
+    status_code    text,
+    transaction_id uuid,
+    detail         text,
+    actor          text NOT NULL,
+    recorded_at    timestamptz NOT NULL
+);
+CREATE INDEX evidence_of_attempt ON evidence (attempt_id);
+COMMENT ON TABLE evidence IS 'Why an attempt changed state, or what was said about it that contradicts what was known. Append-only.';

@@ -1,0 +1,370 @@
+//! What the gateway's words mean for the money: the classifier.
+//!
+//! It is a whitelist. An answer counts as a refusal only for the pairs of HTTP status and error body named here, and as
+//! final only when the transaction it shows is complete and is ours; everything else is doubt, and doubt blocks.
+
+use crate::domain::id::TransactionId;
+use crate::domain::money::Money;
+
+/// What an answer must repeat to be about our attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The `orderId` that was sent.
+    pub order_id: String,
+    /// The amount and currency that were sent.
+    pub amount: Money,
+    /// The `serviceId` that was sent.
+    pub service_id: String,
+}
+
+/// A transaction as an answer shows it. Each field is absent when the answer does not have it or has something unreadable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShownTransaction {
+    /// `id`
+    pub id: Option<TransactionId>,
+    /// `type`: `sale` or `refund`
+    pub kind: Option<String>,
+    /// `status`
+    pub status: Option<String>,
+    /// `orderId`
+    pub order_id: Option<String>,
+    /// `amount`, in minor units
+    pub amount_minor: Option<i64>,
+    /// `currency`
+    pub currency: Option<String>,
+    /// `serviceId`
+    pub service_id: Option<String>,
+    /// `statusCode`, the issuer's word on a decline
+    pub status_code: Option<String>,
+    /// `paymentProfile.maskedNumber`
+    pub masked_number: Option<String>,
+}
+
+/// The body of an answer, as far as it could be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// A transaction, wrapped or bare.
+    Transaction(Box<ShownTransaction>),
+    /// imoje's error object, with its `code`.
+    Error {
+        /// `apiErrorResponse.code`, for example `TRX-ERROR-120301`
+        code: String,
+    },
+    /// Anything else: empty, HTML, cut off, not JSON, JSON of another shape.
+    Unreadable,
+}
+
+/// What an answer says about an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The money moved.
+    Settled {
+        /// imoje's id of the movement.
+        transaction_id: TransactionId,
+    },
+    /// imoje has the transaction and it is not final.
+    Pending {
+        /// imoje's id of the transaction.
+        transaction_id: TransactionId,
+        /// imoje's word for where it stands.
+        status: String,
+    },
+    /// The card was declined.
+    Rejected {
+        /// imoje's id of the transaction.
+        transaction_id: TransactionId,
+        /// The issuer's reason, when the answer tells it.
+        status_code: Option<String>,
+    },
+    /// imoje refused the request before touching the card.
+    Refused(Refusal),
+    /// It may or may not have moved money.
+    InDoubt(Doubt),
+}
+
+/// A refusal from the whitelist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why, which decides what happens next.
+    pub reason: RefusalReason,
+    /// The HTTP status.
+    pub http_status: u16,
+    /// imoje's error code.
+    pub code: String,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// The payment profile is inactive: 400, `TRX-ERROR-120301` (imoje API, `POST transaction/profile`).
+    ProfileInactive,
+    /// The token is wrong or may not do this: 401, 403. Everything stops.
+    Unauthorized,
+    /// The method is not available now: 406 (imoje API, HTTP codes). Tried again later.
+    Unavailable,
+    /// The data we sent is wrong: 400, 404, 405, 413, 415, 422. A person looks; sending it again would not help.
+    Invalid,
+}
+
+/// Why an answer tells nothing for certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// No answer came, or its connection broke.
+    NoAnswer,
+    /// 401 or 403 without imoje's error object. Everything stops.
+    Unauthorized,
+    /// An HTTP status that is not on the whitelist: every 5xx, 3xx, 408, 409, 425, 429 and unknown ones.
+    HttpStatus,
+    /// A status of the whitelist with a body that is not imoje's error object.
+    UnknownBody,
+    /// A 2xx without a readable, complete transaction.
+    Incomplete,
+    /// A complete answer about another order, amount, currency or shop. Everything stops.
+    Mismatch,
+}
+
+impl Doubt {
+    /// How it is spelt in evidence and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Doubt::NoAnswer => "no_answer",
+            Doubt::Unauthorized => "unauthorized_without_error_object",
+            Doubt::HttpStatus => "http_status",
+            Doubt::UnknownBody => "unknown_body",
+            Doubt::Incomplete => "incomplete",
+            Doubt::Mismatch => "mismatch",
+        }
+    }
+}
+
+/// imoje's code for an inactive payment profile (imoje API, `POST transaction/profile`, answer 400).
+const PROFILE_INACTIVE: &str = "TRX-ERROR-120301";
+
+/// What the answer to our own debit says.
+pub fn classify_debit(http_status: u16, body: &Body, expected: &Expected) -> Verdict {
+    match body {
+        Body::Transaction(shown) if http_status == 200 => classify_transaction(shown, expected),
+        Body::Error { code } => match refusal_reason(http_status, code) {
+            Some(reason) => Verdict::Refused(Refusal {
+                reason,
+                http_status,
+                code: code.clone(),
+            }),
+            None => Verdict::InDoubt(doubt_about(http_status)),
+        },
+        Body::Transaction(_) | Body::Unreadable => Verdict::InDoubt(doubt_about(http_status)),
+    }
+}
+
+/// What the answer to `GET transaction/{id}` says about the attempt we asked for. It is never a refusal: an error here is about
+/// our question and not about the money.
+pub fn classify_read(http_status: u16, body: &Body, expected: &Expected) -> Verdict {
+    match body {
+        Body::Transaction(shown) if http_status == 200 => classify_transaction(shown, expected),
+        Body::Transaction(_) | Body::Error { .. } | Body::Unreadable => {
+            Verdict::InDoubt(doubt_about(http_status))
+        }
+    }
+}
+
+/// The whitelist of refusals: which HTTP status, together with imoje's error object, proves that nothing was debited.
+fn refusal_reason(http_status: u16, code: &str) -> Option<RefusalReason> {
+    match http_status {
+        400 if code == PROFILE_INACTIVE => Some(RefusalReason::ProfileInactive),
+        400 | 404 | 405 | 413 | 415 | 422 => Some(RefusalReason::Invalid),
+        401 | 403 => Some(RefusalReason::Unauthorized),
+        406 => Some(RefusalReason::Unavailable),
+        _ => None,
+    }
+}
+
+fn doubt_about(http_status: u16) -> Doubt {
+    match http_status {
+        200..=299 => Doubt::Incomplete,
+        401 | 403 => Doubt::Unauthorized,
+        400 | 404 | 405 | 406 | 413 | 415 | 422 => Doubt::UnknownBody,
+        _ => Doubt::HttpStatus,
+    }
+}
+
+fn classify_transaction(shown: &ShownTransaction, expected: &Expected) -> Verdict {
+    let (Some(transaction_id), Some(status), Some(order_id), Some(amount), Some(currency), Some(service)) = (
+        shown.id,
+        shown.status.as_deref(),
+        shown.order_id.as_deref(),
+        shown.amount_minor,
+        shown.currency.as_deref(),
+        shown.service_id.as_deref(),
+    ) else {
+        return Verdict::InDoubt(Doubt::Incomplete);
+    };
+    let ours = order_id == expected.order_id
+        && amount == expected.amount.minor()
+        && currency == expected.amount.currency().code()
+        && service == expected.service_id
+        && shown.kind.as_deref().is_none_or(|kind| kind == "sale");
+    if !ours {
+        return Verdict::InDoubt(Doubt::Mismatch);
+    }
+    match status {
+        "settled" => Verdict::Settled { transaction_id },
+        "rejected" => Verdict::Rejected {
+            transaction_id,
+            status_code: shown.status_code.clone(),
+        },
+        // `new`, `pending`, `authorized`, `error`, `cancelled` and words we do not know: the transaction exists and imoje has
+        // not said in writing what they mean for the money, so they block.
+        unfinished => Verdict::Pending {
+            transaction_id,
+            status: unfinished.to_owned(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::money::Currency;
+
+    fn expected() -> Expected {
+        Expected {
+            order_id: "cykl-1".to_owned(),
+            amount: Money::new(4900, Currency::Pln).unwrap(),
+            service_id: "2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b".to_owned(),
+        }
+    }
+
+    fn id() -> TransactionId {
+        TransactionId::from_uuid(Uuid::from_u128(7))
+    }
+
+    fn shown(status: &str) -> ShownTransaction {
+        ShownTransaction {
+            id: Some(id()),
+            kind: Some("sale".to_owned()),
+            status: Some(status.to_owned()),
+            order_id: Some("cykl-1".to_owned()),
+            amount_minor: Some(4900),
+            currency: Some("PLN".to_owned()),
+            service_id: Some("2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b".to_owned()),
+            status_code: None,
+            masked_number: None,
+        }
+    }
+
+    fn transaction(status: &str) -> Body {
+        Body::Transaction(Box::new(shown(status)))
+    }
+
+    fn error(code: &str) -> Body {
+        Body::Error { code: code.to_owned() }
+    }
+
+    #[test]
+    fn only_settled_and_rejected_are_final() {
+        let verdict = |status| classify_debit(200, &transaction(status), &expected());
+        assert_eq!(verdict("settled"), Verdict::Settled { transaction_id: id() });
+        assert_eq!(
+            verdict("rejected"),
+            Verdict::Rejected { transaction_id: id(), status_code: None }
+        );
+        for status in ["new", "pending", "authorized", "authorised", "error", "cancelled", "SETTLED", "", "submitted"] {
+            assert!(matches!(verdict(status), Verdict::Pending { .. }), "{status}");
+        }
+    }
+
+    #[test]
+    fn an_answer_about_something_else_is_never_believed() {
+        let spoil: [fn(&mut ShownTransaction); 5] = [
+            |shown| shown.order_id = Some("cykl-2".to_owned()),
+            |shown| shown.amount_minor = Some(4901),
+            |shown| shown.currency = Some("EUR".to_owned()),
+            |shown| shown.service_id = Some("another".to_owned()),
+            |shown| shown.kind = Some("refund".to_owned()),
+        ];
+        for status in ["settled", "rejected", "pending"] {
+            for spoil in spoil {
+                let mut shown = shown(status);
+                spoil(&mut shown);
+                let body = Body::Transaction(Box::new(shown));
+                for classify in [classify_debit, classify_read] {
+                    assert_eq!(classify(200, &body, &expected()), Verdict::InDoubt(Doubt::Mismatch));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_transaction_with_a_missing_field_is_doubt() {
+        let spoil: [fn(&mut ShownTransaction); 6] = [
+            |shown| shown.id = None,
+            |shown| shown.status = None,
+            |shown| shown.order_id = None,
+            |shown| shown.amount_minor = None,
+            |shown| shown.currency = None,
+            |shown| shown.service_id = None,
+        ];
+        for spoil in spoil {
+            let mut shown = shown("rejected");
+            spoil(&mut shown);
+            let body = Body::Transaction(Box::new(shown));
+            assert_eq!(classify_debit(200, &body, &expected()), Verdict::InDoubt(Doubt::Incomplete));
+        }
+    }
+
+    #[test]
+    fn refusals_need_the_status_and_the_error_object() {
+        let listed = [
+            (400, PROFILE_INACTIVE, RefusalReason::ProfileInactive),
+            (400, "TRX-ERROR-120001", RefusalReason::Invalid),
+            (401, "AUTH", RefusalReason::Unauthorized),
+            (403, "AUTH", RefusalReason::Unauthorized),
+            (404, "X", RefusalReason::Invalid),
+            (405, "X", RefusalReason::Invalid),
+            (406, "TRX-ERROR-120003", RefusalReason::Unavailable),
+            (413, "X", RefusalReason::Invalid),
+            (415, "X", RefusalReason::Invalid),
+            (422, "TRX-ERROR-120001", RefusalReason::Invalid),
+        ];
+        for (http_status, code, reason) in listed {
+            assert_eq!(
+                classify_debit(http_status, &error(code), &expected()),
+                Verdict::Refused(Refusal { reason, http_status, code: code.to_owned() })
+            );
+            for body in [Body::Unreadable, transaction("rejected"), transaction("settled")] {
+                let verdict = classify_debit(http_status, &body, &expected());
+                assert!(matches!(verdict, Verdict::InDoubt(_)), "{http_status} {body:?}");
+            }
+        }
+        // The code of an inactive profile means that only with its status.
+        let elsewhere = classify_debit(500, &error(PROFILE_INACTIVE), &expected());
+        assert_eq!(elsewhere, Verdict::InDoubt(Doubt::HttpStatus));
+    }
+
+    proptest! {
+        #[test]
+        fn an_unlisted_pair_is_never_a_refusal(
+            http_status in 100..=999u16,
+            body in prop_oneof![
+                Just(Body::Unreadable),
+                "[A-Z0-9-]{0,20}".prop_map(|code| Body::Error { code }),
+                Just(error(PROFILE_INACTIVE)),
+                "[a-z]{0,12}".prop_map(|status| transaction(&status)),
+                Just(transaction("settled")),
+                Just(transaction("rejected")),
+            ],
+        ) {
+            const LISTED: [u16; 10] = [400, 401, 403, 404, 405, 406, 413, 415, 422, 0];
+            let verdict = classify_debit(http_status, &body, &expected());
+            let listed = LISTED.contains(&http_status) && matches!(body, Body::Error { .. });
+            prop_assert_eq!(matches!(verdict, Verdict::Refused(_)), listed);
+            if http_status != 200 {
+                prop_assert!(matches!(verdict, Verdict::Refused(_) | Verdict::InDoubt(_)));
+            }
+            prop_assert!(!matches!(classify_read(http_status, &body, &expected()), Verdict::Refused(_)));
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Facts that are told to the shop and to operators.
+
+/// What kind of fact an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A subscription was stored.
+    SubscriptionCreated,
+    /// A charge waits for a retry.
+    SubscriptionPastDue,
+    /// No charge waits for a retry any more.
+    SubscriptionRecovered,
+    /// A person paused it.
+    SubscriptionPaused,
+    /// A person lets it go on.
+    SubscriptionResumed,
+    /// Its card cannot be charged any more.
+    SubscriptionDeactivated,
+    /// A person ended it.
+    SubscriptionCancelled,
+    /// Its last period is closed.
+    SubscriptionCompleted,
+    /// The money moved.
+    ChargePaid,
+    /// The card was declined; the charge is tried again.
+    ChargeDeclined,
+    /// The charge will not be tried again.
+    ChargeFailed,
+    /// A person has to decide about the charge.
+    ChargeHeld,
+    /// The period is not charged.
+    ChargeSkipped,
+    /// The gateway's answer to a debit told nothing for certain.
+    AttemptInDoubt,
+    /// The outcome of an attempt is unknown for so long that a person should look.
+    CaseOpened,
+    /// The charge was given up although its outcome is unknown.
+    ChargeWrittenOff,
+    /// Money moved twice for one charge.
+    IncidentSurplus,
+    /// The gateway answered about another order, amount, currency or shop.
+    IncidentMismatch,
+    /// News about an attempt contradicts what was established before.
+    IncidentContradiction,
+    /// The gateway knows a debit of ours that this database does not.
+    IncidentOrphan,
+    /// The gateway does not accept our credentials.
+    IncidentUnauthorized,
+    /// The database refused a permit that the charger thought legal.
+    IncidentPermitRefused,
+    /// The brake was put on, or released.
+    BrakeChanged,
+    /// The database was adopted by this installation.
+    InstallationAdopted,
+}
+
+impl EventKind {
+    /// All kinds, for the documentation and its test.
+    pub const ALL: [EventKind; 24] = [
+        EventKind::SubscriptionCreated,
+        EventKind::SubscriptionPastDue,
+        EventKind::SubscriptionRecovered,
+        EventKind::SubscriptionPaused,
+        EventKind::SubscriptionResumed,
+        EventKind::SubscriptionDeactivated,
+        EventKind::SubscriptionCancelled,
+        EventKind::SubscriptionCompleted,
+        EventKind::ChargePaid,
+        EventKind::ChargeDeclined,
+        EventKind::ChargeFailed,
+        EventKind::ChargeHeld,
+        EventKind::ChargeSkipped,
+        EventKind::AttemptInDoubt,
+        EventKind::CaseOpened,
+        EventKind::ChargeWrittenOff,
+        EventKind::IncidentSurplus,
+        EventKind::IncidentMismatch,
+        EventKind::IncidentContradiction,
+        EventKind::IncidentOrphan,
+        EventKind::IncidentUnauthorized,
+        EventKind::IncidentPermitRefused,
+        EventKind::BrakeChanged,
+        EventKind::InstallationAdopted,
+    ];
+
+    /// Its stable name, in the database, in webhooks and in logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EventKind::SubscriptionCreated => "subscription.created",
+            EventKind::SubscriptionPastDue => "subscription.past_due",
+            EventKind::SubscriptionRecovered => "subscription.recovered",
+            EventKind::SubscriptionPaused => "subscription.paused",
+            EventKind::SubscriptionResumed => "subscription.resumed",
+            EventKind::SubscriptionDeactivated => "subscription.deactivated",
+            EventKind::SubscriptionCancelled => "subscription.cancelled",
+            EventKind::SubscriptionCompleted => "subscription.completed",
+            EventKind::ChargePaid => "charge.paid",
+            EventKind::ChargeDeclined => "charge.declined",
+            EventKind::ChargeFailed => "charge.failed",
+            EventKind::ChargeHeld => "charge.held",
+            EventKind::ChargeSkipped => "charge.skipped",
+            EventKind::AttemptInDoubt => "attempt.in_doubt",
+            EventKind::CaseOpened => "case.opened",
+            EventKind::ChargeWrittenOff => "charge.written_off",
+            EventKind::IncidentSurplus => "incident.surplus",
+            EventKind::IncidentMismatch => "incident.mismatch",
+            EventKind::IncidentContradiction => "incident.contradiction",
+            EventKind::IncidentOrphan => "incident.orphan",
+            EventKind::IncidentUnauthorized => "incident.unauthorized",
+            EventKind::IncidentPermitRefused => "incident.permit_refused",
+            EventKind::BrakeChanged => "brake.changed",
+            EventKind::InstallationAdopted => "installation.adopted",
+        }
+    }
+
+    /// Whether operators are alerted, besides the shop being told.
+    pub const fn is_alert(self) -> bool {
+        match self {
+            EventKind::SubscriptionDeactivated
+            | EventKind::ChargeFailed
+            | EventKind::ChargeHeld
+            | EventKind::CaseOpened
+            | EventKind::ChargeWrittenOff
+            | EventKind::IncidentSurplus
+            | EventKind::IncidentMismatch
+            | EventKind::IncidentContradiction
+            | EventKind::IncidentOrphan
+            | EventKind::IncidentUnauthorized
+            | EventKind::IncidentPermitRefused
+            | EventKind::BrakeChanged
+            | EventKind::InstallationAdopted => true,
+            EventKind::SubscriptionCreated
+            | EventKind::SubscriptionPastDue
+            | EventKind::SubscriptionRecovered
+            | EventKind::SubscriptionPaused
+            | EventKind::SubscriptionResumed
+            | EventKind::SubscriptionCancelled
+            | EventKind::SubscriptionCompleted
+            | EventKind::ChargePaid
+            | EventKind::ChargeDeclined
+            | EventKind::ChargeSkipped
+            | EventKind::AttemptInDoubt => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_own_name() {
+        let names: std::collections::BTreeSet<_> =
+            EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(names.len(), EventKind::ALL.len());
+    }
+}

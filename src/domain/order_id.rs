@@ -1,0 +1,122 @@
+//! The order id of an attempt: derived, never drawn, so that the same intent has the same name after a crash.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+use crate::domain::id::SubscriptionId;
+
+/// What imoje is told as `orderId`: `cykl-<subscription>-<period number>-<attempt number>`.
+///
+/// Two attempts never share one, because the database holds each (subscription, period, attempt) at most once. It stays
+/// inside imoje's alphabet and its 100 characters (imoje API, `POST transaction/profile`, field `orderId`), and it
+/// says nothing about the payer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OrderId {
+    /// The subscription that is charged.
+    pub subscription_id: SubscriptionId,
+    /// The period that is charged, counted from 0 at the anchor date.
+    pub period_no: u32,
+    /// The attempt at that charge, counted from 1.
+    pub attempt_no: u16,
+}
+
+/// A text that is not an order id of ours: of another system on the same shop, or damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an order id of Cykl")]
+pub struct ForeignOrderId;
+
+impl OrderId {
+    const PREFIX: &str = "cykl-";
+}
+
+impl fmt::Display for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}{}-{}-{}",
+            Self::PREFIX,
+            self.subscription_id.as_uuid().simple(),
+            self.period_no,
+            self.attempt_no
+        )
+    }
+}
+
+impl FromStr for OrderId {
+    type Err = ForeignOrderId;
+
+    /// Reads back exactly what [`OrderId`] writes: anything that would be written differently is foreign.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text
+            .strip_prefix(Self::PREFIX)
+            .ok_or(ForeignOrderId)?
+            .split('-');
+        let (Some(subscription), Some(period), Some(attempt), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(ForeignOrderId);
+        };
+        let order_id = OrderId {
+            subscription_id: SubscriptionId::from_uuid(
+                Uuid::try_parse(subscription).map_err(|_| ForeignOrderId)?,
+            ),
+            period_no: period.parse().map_err(|_| ForeignOrderId)?,
+            attempt_no: attempt.parse().map_err(|_| ForeignOrderId)?,
+        };
+        if order_id.to_string() == text {
+            Ok(order_id)
+        } else {
+            Err(ForeignOrderId)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_order_id_is_read_back_and_fits_imoje(uuid in any::<u128>(), period_no in any::<u32>(), attempt_no in any::<u16>()) {
+            let order_id = OrderId {
+                subscription_id: SubscriptionId::from_uuid(Uuid::from_u128(uuid)),
+                period_no,
+                attempt_no,
+            };
+            let text = order_id.to_string();
+            prop_assert_eq!(text.parse(), Ok(order_id));
+            prop_assert!(text.len() <= 100);
+            prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
+        }
+
+        #[test]
+        fn whatever_parses_is_written_the_same_way(text in "(cykl-)?[0-9a-fA-F]{30,33}-[0-9+]{1,11}-[0-9+]{1,6}") {
+            if let Ok(order_id) = text.parse::<OrderId>() {
+                prop_assert_eq!(order_id.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn orders_of_other_systems_are_foreign() {
+        let ours = "cykl-0192f0c1a2b37c4d8e5f60718293a4b5-17-2";
+        assert!(ours.parse::<OrderId>().is_ok());
+        for foreign in [
+            "",
+            "inv-1042",
+            "cykl-",
+            "cykl-0192f0c1a2b37c4d8e5f60718293a4b5-17",
+            "cykl-0192f0c1a2b37c4d8e5f60718293a4b5-17-2-3",
+            "cykl-0192F0C1A2B37C4D8E5F60718293A4B5-17-2",
+            "cykl-0192f0c1a2b37c4d8e5f60718293a4b5-017-2",
+            "cykl-0192f0c1a2b37c4d8e5f60718293a4b5-+17-2",
+            "cykl-0192f0c1-a2b3-7c4d-8e5f-60718293a4b5-17-2",
+        ] {
+            assert_eq!(foreign.parse::<OrderId>(), Err(ForeignOrderId), "{foreign}");
+        }
+    }
+}

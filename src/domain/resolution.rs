@@ -1,0 +1,511 @@
+//! From news about an attempt to what becomes of the attempt, its charge and its subscription.
+//!
+//! This is the only place where an attempt is made final, whoever brought the news: the answer to the debit, a read, our
+//! own proof that nothing was sent, or people. The store loads a [`Standing`] under lock, calls [`decide`], and writes
+//! the [`Decision`] in the same transaction.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+
+use crate::domain::answer::{Doubt, RefusalReason, Verdict};
+use crate::domain::attempt::{AttemptEvent, AttemptState};
+use crate::domain::charge::{ChargeEvent, ChargeState};
+use crate::domain::decline::DeclineClass;
+use crate::domain::event::EventKind;
+use crate::domain::id::TransactionId;
+use crate::domain::retry::{AfterDecline, RetryPolicy};
+use crate::domain::subscription::{DeactivationReason, SubscriptionEvent, SubscriptionStatus};
+
+/// What is known before the news, read under lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Of the attempt that the news is about.
+    pub attempt: AttemptState,
+    /// The gateway's id of that attempt, once known.
+    pub transaction_id: Option<TransactionId>,
+    /// When its permit was committed.
+    pub permitted_at: DateTime<Utc>,
+    /// Of its charge.
+    pub charge: ChargeState,
+    /// Of its subscription.
+    pub subscription: SubscriptionStatus,
+    /// How often the charge was declined before.
+    pub declines: u16,
+    /// How many attempts of the charge never reached the card.
+    pub unsent: u16,
+    /// When the charge was first attempted.
+    pub first_attempt_at: DateTime<Utc>,
+    /// The subscription's zone.
+    pub zone: Tz,
+    /// Whether another attempt of the charge is in doubt, pending or settled.
+    pub another_blocks: bool,
+    /// Whether another attempt of the charge has moved money, as settled or as surplus.
+    pub another_moved_money: bool,
+    /// Whether the transaction named by the news belongs to another attempt.
+    pub transaction_taken: bool,
+}
+
+/// News about an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// No byte of the request left us.
+    NotSent,
+    /// What the answer to our debit said.
+    Answered(Verdict),
+    /// What `GET transaction/{id}` said.
+    Read(Verdict),
+}
+
+/// The rules that a decision follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// For declines.
+    pub retry: RetryPolicy,
+    /// For asking about what is not final.
+    pub resolver: ResolverPolicy,
+}
+
+/// When to ask again, and when to ask people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolverPolicy {
+    /// Waits between reads of a transaction that is not final; the last one repeats.
+    pub poll: Vec<TimeDelta>,
+    /// How long a notice may still bring the id of an attempt in doubt: imoje's retry cycle lasts 95 h 25 min.
+    pub answer_window: TimeDelta,
+    /// How long after the permit a charge in doubt is written off unless a person decides otherwise.
+    pub write_off_after: TimeDelta,
+}
+
+impl ResolverPolicy {
+    /// The wait before the read that follows `polls` earlier ones.
+    pub fn poll_after(&self, polls: u16) -> TimeDelta {
+        self.poll
+            .get(usize::from(polls))
+            .or(self.poll.last())
+            .copied()
+            .unwrap_or(TimeDelta::hours(6))
+    }
+}
+
+/// When an attempt is looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextPoll {
+    /// As was planned before.
+    AsPlanned,
+    /// At this time.
+    At(DateTime<Utc>),
+    /// Never: it is final and nothing waits for it.
+    Never,
+}
+
+/// What becomes of a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChargeStep {
+    /// Its new state.
+    pub state: ChargeState,
+    /// When it is looked at again; set exactly for open states.
+    pub next_action_at: Option<DateTime<Utc>>,
+    /// Why, for states that carry a reason.
+    pub reason: Option<&'static str>,
+}
+
+/// What becomes of a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubscriptionStep {
+    /// The event to apply, under lock, to whatever its status is by then.
+    pub event: SubscriptionEvent,
+    /// Why, for a deactivation.
+    pub reason: Option<DeactivationReason>,
+}
+
+/// Everything that follows from a piece of news.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The attempt's state afterwards; the same as before when nothing is new.
+    pub attempt: AttemptState,
+    /// The gateway's id, when the news brought it for the first time.
+    pub transaction_id: Option<TransactionId>,
+    /// The issuer's reason for a decline.
+    pub status_code: Option<String>,
+    /// What the decline means.
+    pub decline: Option<DeclineClass>,
+    /// When to look at the attempt again.
+    pub next_poll: NextPoll,
+    /// What becomes of the charge, when anything does.
+    pub charge: Option<ChargeStep>,
+    /// What becomes of the subscription, when anything does.
+    pub subscription: Option<SubscriptionStep>,
+    /// Whether the gateway says that the card's profile is inactive.
+    pub card_inactive: bool,
+    /// Why all charging must stop, when it must.
+    pub brake: Option<&'static str>,
+    /// What to tell.
+    pub events: Vec<EventKind>,
+}
+
+impl Decision {
+    fn unchanged(standing: &Standing) -> Self {
+        Self {
+            attempt: standing.attempt,
+            transaction_id: None,
+            status_code: None,
+            decline: None,
+            next_poll: NextPoll::AsPlanned,
+            charge: None,
+            subscription: None,
+            card_inactive: false,
+            brake: None,
+            events: Vec::new(),
+        }
+    }
+
+    /// Whether anything has to be written.
+    pub fn is_news(&self, standing: &Standing) -> bool {
+        *self != Self::unchanged(standing)
+    }
+
+    fn incident(mut self, kind: EventKind, brake: &'static str) -> Self {
+        self.events.push(kind);
+        self.brake = Some(brake);
+        self
+    }
+}
+
+/// Decides what follows from `news` about an attempt that stands as `standing`.
+pub fn decide(standing: &Standing, news: &News, policy: &Policy, now: DateTime<Utc>) -> Decision {
+    let unchanged = Decision::unchanged(standing);
+    let (verdict, answered) = match news {
+        News::NotSent => return freed(standing, AttemptEvent::NotSent, policy, now),
+        News::Answered(verdict) => (verdict, true),
+        News::Read(verdict) => (verdict, false),
+    };
+    if let Some(shown) = shown_transaction(verdict) {
+        let another_transaction = standing.transaction_id.is_some_and(|known| known != shown);
+        if standing.transaction_taken || another_transaction {
+            return unchanged.incident(EventKind::IncidentMismatch, "transaction_mismatch");
+        }
+    }
+    match verdict {
+        Verdict::Settled { transaction_id } => settled(standing, *transaction_id),
+        Verdict::Pending { transaction_id, .. } => pending(standing, *transaction_id, policy, now),
+        Verdict::Rejected { transaction_id, status_code: None } if answered => {
+            // The read tells the issuer's reason, and the reason decides whether the card may be tried again.
+            let decision = pending(standing, *transaction_id, policy, now);
+            Decision { next_poll: NextPoll::At(now), ..decision }
+        }
+        Verdict::Rejected { transaction_id, status_code } => {
+            rejected(standing, *transaction_id, status_code.as_deref(), policy, now)
+        }
+        Verdict::Refused(refusal) => refused(standing, refusal.reason, policy, now),
+        Verdict::InDoubt(Doubt::Mismatch) => {
+            unchanged.incident(EventKind::IncidentMismatch, "answer_mismatch")
+        }
+        Verdict::InDoubt(doubt) => in_doubt(standing, *doubt, answered, policy),
+    }
+}
+
+fn shown_transaction(verdict: &Verdict) -> Option<TransactionId> {
+    match verdict {
+        Verdict::Settled { transaction_id }
+        | Verdict::Pending { transaction_id, .. }
+        | Verdict::Rejected { transaction_id, .. } => Some(*transaction_id),
+        Verdict::Refused(_) | Verdict::InDoubt(_) => None,
+    }
+}
+
+/// The attempt's next state, or the incident that the news contradicts it.
+fn step(standing: &Standing, event: AttemptEvent) -> Result<AttemptState, Decision> {
+    standing.attempt.after(event).map_err(|_| {
+        Decision::unchanged(standing)
+            .incident(EventKind::IncidentContradiction, "contradicting_news")
+    })
+}
+
+fn settled(standing: &Standing, transaction_id: TransactionId) -> Decision {
+    let event = if standing.another_blocks {
+        AttemptEvent::SettledBesideAnother
+    } else {
+        AttemptEvent::Settled
+    };
+    let attempt = match step(standing, event) {
+        Ok(attempt) => attempt,
+        Err(incident) => return incident,
+    };
+    if attempt == standing.attempt {
+        return Decision::unchanged(standing);
+    }
+    let mut decision = Decision {
+        attempt,
+        transaction_id: standing.transaction_id.is_none().then_some(transaction_id),
+        next_poll: NextPoll::Never,
+        ..Decision::unchanged(standing)
+    };
+    if attempt == AttemptState::Surplus || standing.another_moved_money {
+        decision = decision.incident(EventKind::IncidentSurplus, "surplus_settlement");
+    }
+    if attempt == AttemptState::Surplus && !standing.another_moved_money {
+        // The other attempt is not final: people look, and no further permit is given.
+        decision.charge = hold(standing, "surplus_settlement");
+        return decision;
+    }
+    if standing.charge != ChargeState::Paid {
+        decision.charge = charge_step(standing, ChargeEvent::Settled, None, None);
+        decision.events.push(EventKind::ChargePaid);
+        if standing.subscription == SubscriptionStatus::PastDue {
+            decision.subscription = Some(SubscriptionStep {
+                event: SubscriptionEvent::CaughtUp,
+                reason: None,
+            });
+        }
+    }
+    decision
+}
+
+fn pending(
+    standing: &Standing,
+    transaction_id: TransactionId,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Decision {
+    let attempt = match step(standing, AttemptEvent::Pending) {
+        Ok(attempt) => attempt,
+        Err(incident) => return incident,
+    };
+    if attempt == standing.attempt {
+        return Decision::unchanged(standing);
+    }
+    Decision {
+        attempt,
+        transaction_id: standing.transaction_id.is_none().then_some(transaction_id),
+        next_poll: NextPoll::At(now + policy.resolver.poll_after(0)),
+        ..Decision::unchanged(standing)
+    }
+}
+
+fn rejected(
+    standing: &Standing,
+    transaction_id: TransactionId,
+    status_code: Option<&str>,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Decision {
+    let attempt = match step(standing, AttemptEvent::Rejected) {
+        Ok(attempt) => attempt,
+        Err(incident) => return incident,
+    };
+    let decline = policy.retry.classes.decline(status_code);
+    if attempt == standing.attempt {
+        // Read again before a retry: the decline stands, so the retry may go ahead.
+        return Decision {
+            next_poll: NextPoll::Never,
+            ..Decision::unchanged(standing)
+        };
+    }
+    let mut decision = Decision {
+        attempt,
+        transaction_id: standing.transaction_id.is_none().then_some(transaction_id),
+        status_code: status_code.map(str::to_owned),
+        decline: Some(decline.class),
+        next_poll: NextPoll::Never,
+        ..Decision::unchanged(standing)
+    };
+    if let Some(closed) = closed_otherwise(standing) {
+        return Decision { charge: closed.0, events: closed.1, ..decision };
+    }
+    let after = policy.retry.after_decline(
+        decline,
+        standing.declines.saturating_add(1),
+        standing.first_attempt_at,
+        standing.zone,
+        now,
+    );
+    match after {
+        AfterDecline::RetryAt(at) => {
+            decision.next_poll = NextPoll::At(at);
+            decision.charge = charge_step(standing, ChargeEvent::Retried, Some(at), None);
+            decision.events.push(EventKind::ChargeDeclined);
+            decision.subscription = Some(SubscriptionStep {
+                event: SubscriptionEvent::FellBehind,
+                reason: None,
+            });
+        }
+        AfterDecline::Deactivate(reason) => {
+            decision.charge = charge_step(standing, ChargeEvent::GivenUp, None, Some(reason.as_str()));
+            decision.events.push(EventKind::ChargeFailed);
+            decision.subscription = Some(SubscriptionStep {
+                event: SubscriptionEvent::Deactivated,
+                reason: Some(reason),
+            });
+        }
+    }
+    decision
+}
+
+fn refused(
+    standing: &Standing,
+    reason: RefusalReason,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Decision {
+    let mut decision = freed(standing, AttemptEvent::Refused, policy, now);
+    if decision.attempt == standing.attempt {
+        return decision;
+    }
+    let moved_on = closed_otherwise(standing).is_some();
+    match reason {
+        RefusalReason::Unavailable => {}
+        RefusalReason::Unauthorized => {
+            decision = decision.incident(EventKind::IncidentUnauthorized, "unauthorized");
+        }
+        RefusalReason::Invalid if !moved_on => {
+            decision.charge = hold(standing, "request_refused");
+            decision.events = vec![EventKind::ChargeHeld];
+        }
+        RefusalReason::ProfileInactive => {
+            decision.card_inactive = true;
+            decision.subscription = Some(SubscriptionStep {
+                event: SubscriptionEvent::Deactivated,
+                reason: Some(DeactivationReason::ProfileInactive),
+            });
+            if !moved_on {
+                let why = DeactivationReason::ProfileInactive.as_str();
+                decision.charge = charge_step(standing, ChargeEvent::GivenUp, None, Some(why));
+                decision.events = vec![EventKind::ChargeFailed];
+            }
+        }
+        RefusalReason::Invalid => {}
+    }
+    decision
+}
+
+/// The attempt never reached the card: the charge waits a while and is tried again, as often as it takes.
+fn freed(
+    standing: &Standing,
+    event: AttemptEvent,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Decision {
+    let attempt = match step(standing, event) {
+        Ok(attempt) => attempt,
+        Err(incident) => return incident,
+    };
+    if attempt == standing.attempt {
+        return Decision::unchanged(standing);
+    }
+    let decision = Decision {
+        attempt,
+        next_poll: NextPoll::Never,
+        ..Decision::unchanged(standing)
+    };
+    if let Some((charge, events)) = closed_otherwise(standing) {
+        return Decision { charge, events, ..decision };
+    }
+    let retry_at = now + unsent_delay(standing.unsent, &policy.resolver);
+    Decision {
+        charge: charge_step(standing, ChargeEvent::Retried, Some(retry_at), None),
+        ..decision
+    }
+}
+
+/// How long a charge waits whose request never reached the card: a minute at first, at most as long as between reads.
+fn unsent_delay(unsent: u16, policy: &ResolverPolicy) -> TimeDelta {
+    policy.poll_after(unsent).max(TimeDelta::minutes(1))
+}
+
+/// What becomes of a charge whose attempt moved no money, when the retry policy has no say in it: another attempt has moved
+/// the money, the charge is closed already, or its subscription is not billed any more.
+fn closed_otherwise(standing: &Standing) -> Option<(Option<ChargeStep>, Vec<EventKind>)> {
+    if standing.another_moved_money {
+        let paid = charge_step(standing, ChargeEvent::Settled, None, None);
+        return Some((paid, vec![EventKind::ChargePaid]));
+    }
+    if standing.another_blocks || !standing.charge.is_open() {
+        return Some((None, Vec::new()));
+    }
+    if !standing.subscription.is_billable() {
+        let failed = charge_step(
+            standing,
+            ChargeEvent::GivenUp,
+            None,
+            Some("subscription_not_billable"),
+        );
+        return Some((failed, vec![EventKind::ChargeFailed]));
+    }
+    None
+}
+
+fn in_doubt(standing: &Standing, doubt: Doubt, answered: bool, policy: &Policy) -> Decision {
+    let mut decision = Decision::unchanged(standing);
+    if answered && standing.attempt == AttemptState::InDoubt {
+        decision.next_poll =
+            NextPoll::At(standing.permitted_at + policy.resolver.answer_window);
+        decision.events.push(EventKind::AttemptInDoubt);
+    }
+    if doubt == Doubt::Unauthorized {
+        decision = decision.incident(EventKind::IncidentUnauthorized, "unauthorized");
+    }
+    decision
+}
+
+fn hold(standing: &Standing, reason: &'static str) -> Option<ChargeStep> {
+    charge_step(
+        standing,
+        ChargeEvent::Held,
+        Some(standing.permitted_at + HELD_REMINDER),
+        Some(reason),
+    )
+}
+
+/// A held charge is looked at again at the latest this long after its last permit.
+const HELD_REMINDER: TimeDelta = TimeDelta::days(10);
+
+/// The charge's step, or nothing when the machine has none for it or it changes nothing.
+fn charge_step(
+    standing: &Standing,
+    event: ChargeEvent,
+    next_action_at: Option<DateTime<Utc>>,
+    reason: Option<&'static str>,
+) -> Option<ChargeStep> {
+    let state = standing.charge.after(event).ok()?;
+    (state != standing.charge).then_some(ChargeStep {
+        state,
+        next_action_at: next_action_at.filter(|_| state.is_open()),
+        reason,
+    })
+}
+
+/// What to do about an attempt in doubt whose transaction id nobody has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DoubtStage {
+    /// A notice may still come: look again then.
+    WaitUntil(DateTime<Utc>),
+    /// People should look; if they do nothing, look again at `write_off_at`.
+    OpenCase {
+        /// When the charge is written off.
+        write_off_at: DateTime<Utc>,
+    },
+    /// Nobody decided in time: the charge is given up, the attempt stays in doubt for ever, and both are reported.
+    WriteOff,
+}
+
+/// The stage of an attempt in doubt since `permitted_at`. `many` says that as many are in doubt as may be, so that people
+/// are asked at once.
+pub fn doubt_stage(
+    permitted_at: DateTime<Utc>,
+    case_open: bool,
+    many: bool,
+    policy: &ResolverPolicy,
+    now: DateTime<Utc>,
+) -> DoubtStage {
+    let case_at = permitted_at + policy.answer_window;
+    let write_off_at = permitted_at + policy.write_off_after;
+    if case_open && now >= write_off_at {
+        DoubtStage::WriteOff
+    } else if case_open {
+        DoubtStage::WaitUntil(write_off_at)
+    } else if many || now >= case_at {
+        DoubtStage::OpenCase { write_off_at: write_off_at.max(now) }
+    } else {
+        DoubtStage::WaitUntil(case_at)
+    }
+}
