@@ -169,7 +169,7 @@ BEGIN
     END IF;
 
     SELECT n.attempt_id INTO refused FROM new_rows n
-    WHERE NOT EXISTS (
+    WHERE n.state = 'in_doubt' AND NOT EXISTS (
         SELECT FROM installation i, current_place() p
         WHERE i.fence_id = n.fence_id
           AND (i.system_identifier, i.timeline, i.database_oid) = (p.system_identifier, p.timeline, p.database_oid))

@@ -1,3 +1,4 @@
 //! Recurring card billing through imoje.
 
 pub mod domain;
+pub mod store;

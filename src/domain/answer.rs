@@ -188,14 +188,22 @@ fn doubt_about(http_status: u16) -> Doubt {
 }
 
 fn classify_transaction(shown: &ShownTransaction, expected: &Expected) -> Verdict {
-    let (Some(transaction_id), Some(status), Some(order_id), Some(amount), Some(currency), Some(service)) = (
+    let (
+        Some(transaction_id),
+        Some(status),
+        Some(order_id),
+        Some(amount),
+        Some(currency),
+        Some(service),
+    ) = (
         shown.id,
         shown.status.as_deref(),
         shown.order_id.as_deref(),
         shown.amount_minor,
         shown.currency.as_deref(),
         shown.service_id.as_deref(),
-    ) else {
+    )
+    else {
         return Verdict::InDoubt(Doubt::Incomplete);
     };
     let ours = order_id == expected.order_id
@@ -260,19 +268,42 @@ mod tests {
     }
 
     fn error(code: &str) -> Body {
-        Body::Error { code: code.to_owned() }
+        Body::Error {
+            code: code.to_owned(),
+        }
     }
 
     #[test]
     fn only_settled_and_rejected_are_final() {
         let verdict = |status| classify_debit(200, &transaction(status), &expected());
-        assert_eq!(verdict("settled"), Verdict::Settled { transaction_id: id() });
+        assert_eq!(
+            verdict("settled"),
+            Verdict::Settled {
+                transaction_id: id()
+            }
+        );
         assert_eq!(
             verdict("rejected"),
-            Verdict::Rejected { transaction_id: id(), status_code: None }
+            Verdict::Rejected {
+                transaction_id: id(),
+                status_code: None
+            }
         );
-        for status in ["new", "pending", "authorized", "authorised", "error", "cancelled", "SETTLED", "", "submitted"] {
-            assert!(matches!(verdict(status), Verdict::Pending { .. }), "{status}");
+        for status in [
+            "new",
+            "pending",
+            "authorized",
+            "authorised",
+            "error",
+            "cancelled",
+            "SETTLED",
+            "",
+            "submitted",
+        ] {
+            assert!(
+                matches!(verdict(status), Verdict::Pending { .. }),
+                "{status}"
+            );
         }
     }
 
@@ -291,7 +322,10 @@ mod tests {
                 spoil(&mut shown);
                 let body = Body::Transaction(Box::new(shown));
                 for classify in [classify_debit, classify_read] {
-                    assert_eq!(classify(200, &body, &expected()), Verdict::InDoubt(Doubt::Mismatch));
+                    assert_eq!(
+                        classify(200, &body, &expected()),
+                        Verdict::InDoubt(Doubt::Mismatch)
+                    );
                 }
             }
         }
@@ -311,7 +345,10 @@ mod tests {
             let mut shown = shown("rejected");
             spoil(&mut shown);
             let body = Body::Transaction(Box::new(shown));
-            assert_eq!(classify_debit(200, &body, &expected()), Verdict::InDoubt(Doubt::Incomplete));
+            assert_eq!(
+                classify_debit(200, &body, &expected()),
+                Verdict::InDoubt(Doubt::Incomplete)
+            );
         }
     }
 
@@ -332,11 +369,22 @@ mod tests {
         for (http_status, code, reason) in listed {
             assert_eq!(
                 classify_debit(http_status, &error(code), &expected()),
-                Verdict::Refused(Refusal { reason, http_status, code: code.to_owned() })
+                Verdict::Refused(Refusal {
+                    reason,
+                    http_status,
+                    code: code.to_owned()
+                })
             );
-            for body in [Body::Unreadable, transaction("rejected"), transaction("settled")] {
+            for body in [
+                Body::Unreadable,
+                transaction("rejected"),
+                transaction("settled"),
+            ] {
                 let verdict = classify_debit(http_status, &body, &expected());
-                assert!(matches!(verdict, Verdict::InDoubt(_)), "{http_status} {body:?}");
+                assert!(
+                    matches!(verdict, Verdict::InDoubt(_)),
+                    "{http_status} {body:?}"
+                );
             }
         }
         // The code of an inactive profile means that only with its status.

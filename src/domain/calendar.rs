@@ -6,7 +6,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{
+    DateTime, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc,
+};
 use chrono_tz::Tz;
 use uuid::Uuid;
 
@@ -52,7 +54,9 @@ impl Unit {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeriodError {
     /// Not `P`, a whole number and one of `D`, `W`, `M`, `Y`.
-    #[error("\"{0}\" is not a period; write P7D, P2W, P1M, P3M or P1Y: a number of days, weeks, months or years")]
+    #[error(
+        "\"{0}\" is not a period; write P7D, P2W, P1M, P3M or P1Y: a number of days, weeks, months or years"
+    )]
     Malformed(String),
     /// Nothing, or longer than the card schemes allow.
     #[error("\"{0}\" is not between one day and one year, which is what the card schemes allow")]
@@ -202,10 +206,22 @@ mod tests {
 
     fn any_period() -> impl Strategy<Value = Period> {
         prop_oneof![
-            (1..=365u16).prop_map(|count| Period { unit: Unit::Days, count }),
-            (1..=52u16).prop_map(|count| Period { unit: Unit::Weeks, count }),
-            (1..=12u16).prop_map(|count| Period { unit: Unit::Months, count }),
-            Just(Period { unit: Unit::Years, count: 1 }),
+            (1..=365u16).prop_map(|count| Period {
+                unit: Unit::Days,
+                count
+            }),
+            (1..=52u16).prop_map(|count| Period {
+                unit: Unit::Weeks,
+                count
+            }),
+            (1..=12u16).prop_map(|count| Period {
+                unit: Unit::Months,
+                count
+            }),
+            Just(Period {
+                unit: Unit::Years,
+                count: 1
+            }),
         ]
     }
 
@@ -216,27 +232,59 @@ mod tests {
     #[test]
     fn a_month_end_anchor_is_clamped_and_comes_back() {
         let due: Vec<String> = (0..6)
-            .map(|n| period("P1M").due_on(date("2027-01-31"), n).unwrap().to_string())
+            .map(|n| {
+                period("P1M")
+                    .due_on(date("2027-01-31"), n)
+                    .unwrap()
+                    .to_string()
+            })
             .collect();
         assert_eq!(
             due,
-            ["2027-01-31", "2027-02-28", "2027-03-31", "2027-04-30", "2027-05-31", "2027-06-30"]
+            [
+                "2027-01-31",
+                "2027-02-28",
+                "2027-03-31",
+                "2027-04-30",
+                "2027-05-31",
+                "2027-06-30"
+            ]
         );
-        assert_eq!(period("P1M").due_on(date("2027-12-31"), 2), Some(date("2028-02-29")));
-        assert_eq!(period("P1Y").due_on(date("2028-02-29"), 1), Some(date("2029-02-28")));
-        assert_eq!(period("P1Y").due_on(date("2028-02-29"), 4), Some(date("2032-02-29")));
+        assert_eq!(
+            period("P1M").due_on(date("2027-12-31"), 2),
+            Some(date("2028-02-29"))
+        );
+        assert_eq!(
+            period("P1Y").due_on(date("2028-02-29"), 1),
+            Some(date("2029-02-28"))
+        );
+        assert_eq!(
+            period("P1Y").due_on(date("2028-02-29"), 4),
+            Some(date("2032-02-29"))
+        );
     }
 
     #[test]
     fn periods_are_one_unit_and_at_most_a_year() {
-        for text in ["P1D", "P7D", "P365D", "P1W", "P2W", "P52W", "P1M", "P3M", "P12M", "P1Y"] {
+        for text in [
+            "P1D", "P7D", "P365D", "P1W", "P2W", "P52W", "P1M", "P3M", "P12M", "P1Y",
+        ] {
             assert_eq!(period(text).to_string(), text);
         }
         for text in ["P0D", "P366D", "P53W", "P13M", "P2Y", "P99999999999D"] {
-            assert_eq!(text.parse::<Period>(), Err(PeriodError::OutOfRange(text.to_owned())));
+            assert_eq!(
+                text.parse::<Period>(),
+                Err(PeriodError::OutOfRange(text.to_owned()))
+            );
         }
-        for text in ["", "P", "PM", "1M", "P1", "P1M2D", "PT1H", "P-1M", "P+1M", "P1.5M", "p1m", "P1m", "P 1M", "P1MM"] {
-            assert_eq!(text.parse::<Period>(), Err(PeriodError::Malformed(text.to_owned())));
+        for text in [
+            "", "P", "PM", "1M", "P1", "P1M2D", "PT1H", "P-1M", "P+1M", "P1.5M", "p1m", "P1m",
+            "P 1M", "P1MM",
+        ] {
+            assert_eq!(
+                text.parse::<Period>(),
+                Err(PeriodError::Malformed(text.to_owned()))
+            );
         }
     }
 
@@ -249,8 +297,14 @@ mod tests {
         assert_eq!(at("2027-03-28T01:59:59"), "2027-03-28T00:59:59+00:00");
         assert_eq!(at("2027-10-31T02:30:00"), "2027-10-31T00:30:00+00:00");
         // Samoa had no 30 December 2011 at all.
-        let apia = instant(chrono_tz::Pacific::Apia, "2011-12-30T06:00:00".parse().unwrap());
-        assert_eq!(apia.with_timezone(&chrono_tz::Pacific::Apia).to_rfc3339(), "2011-12-31T00:00:00+14:00");
+        let apia = instant(
+            chrono_tz::Pacific::Apia,
+            "2011-12-30T06:00:00".parse().unwrap(),
+        );
+        assert_eq!(
+            apia.with_timezone(&chrono_tz::Pacific::Apia).to_rfc3339(),
+            "2011-12-31T00:00:00+14:00"
+        );
     }
 
     #[test]
@@ -276,7 +330,10 @@ mod tests {
                     previous = Some(due_at);
                     let local = due_at.with_timezone(&zone).naive_local();
                     assert_eq!(local.date(), due_on, "{zone} {text}");
-                    assert!(local.time() >= charge_time.time_of_day, "{zone} {text} {due_on}");
+                    assert!(
+                        local.time() >= charge_time.time_of_day,
+                        "{zone} {text} {due_on}"
+                    );
                 }
             }
         }

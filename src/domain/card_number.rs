@@ -50,8 +50,8 @@ fn find(text: &str) -> Option<(usize, usize)> {
 fn end_of_groups(bytes: &[u8], start: usize) -> usize {
     let mut end = start;
     while end < bytes.len() {
-        let separator = matches!(bytes[end], b' ' | b'-')
-            && bytes.get(end + 1).is_some_and(u8::is_ascii_digit);
+        let separator =
+            matches!(bytes[end], b' ' | b'-') && bytes.get(end + 1).is_some_and(u8::is_ascii_digit);
         if !bytes[end].is_ascii_digit() && !separator {
             break;
         }
@@ -66,7 +66,9 @@ fn number_within(bytes: &[u8], start: usize, end: usize) -> Option<(usize, usize
     for (first, &(from, _)) in groups.iter().enumerate() {
         for (last, &(_, to)) in groups.iter().enumerate().skip(first) {
             let printed_as_a_card = first == last
-                || groups[first..=last].iter().all(|&(from, to)| GROUP.contains(&(to - from)));
+                || groups[first..=last]
+                    .iter()
+                    .all(|&(from, to)| GROUP.contains(&(to - from)));
             if !printed_as_a_card || bytes.get(to).is_some_and(|&byte| is_word(byte)) {
                 continue;
             }

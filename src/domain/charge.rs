@@ -79,10 +79,9 @@ impl ChargeState {
             | ChargeState::InFlight
             | ChargeState::RetryWait
             | ChargeState::Held => true,
-            ChargeState::Paid
-            | ChargeState::Failed
-            | ChargeState::Skipped
-            | ChargeState::Void => false,
+            ChargeState::Paid | ChargeState::Failed | ChargeState::Skipped | ChargeState::Void => {
+                false
+            }
         }
     }
 
@@ -194,7 +193,10 @@ mod tests {
     fn a_paid_charge_stays_paid() {
         for event in EVENTS {
             let after = ChargeState::Paid.after(event);
-            assert!(after.is_err() || after == Ok(ChargeState::Paid), "{event:?}");
+            assert!(
+                after.is_err() || after == Ok(ChargeState::Paid),
+                "{event:?}"
+            );
         }
     }
 
@@ -222,7 +224,10 @@ mod tests {
         for state in ChargeState::ALL {
             let after = state.after(ChargeEvent::Voided).unwrap();
             let unsent = matches!(state, ChargeState::Planned | ChargeState::RetryWait);
-            assert_eq!(after == ChargeState::Void && state != ChargeState::Void, unsent);
+            assert_eq!(
+                after == ChargeState::Void && state != ChargeState::Void,
+                unsent
+            );
         }
     }
 

@@ -94,15 +94,24 @@ mod tests {
 
     #[test]
     fn an_unknown_code_is_soft_and_marked_as_unknown() {
-        let table = DeclineTable::new(BTreeMap::from([("CODE_43".to_owned(), DeclineClass::Never)]));
+        let table = DeclineTable::new(BTreeMap::from([(
+            "CODE_43".to_owned(),
+            DeclineClass::Never,
+        )]));
         assert_eq!(
             table.decline(Some("CODE_43")),
-            Decline { class: DeclineClass::Never, known: true }
+            Decline {
+                class: DeclineClass::Never,
+                known: true
+            }
         );
         for code in [None, Some(""), Some("CODE_4"), Some("code_43")] {
             assert_eq!(
                 table.decline(code),
-                Decline { class: DeclineClass::Soft, known: false }
+                Decline {
+                    class: DeclineClass::Soft,
+                    known: false
+                }
             );
         }
     }

@@ -22,6 +22,7 @@ pub mod id;
 pub mod money;
 pub mod order_id;
 pub mod schedule;
+pub mod shop;
 
 /// A state that was asked to take a step which the machine does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

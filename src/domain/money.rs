@@ -179,7 +179,10 @@ mod tests {
 
     #[test]
     fn amounts_are_written_with_two_decimals() {
-        assert_eq!(Money::new(5, Currency::Pln).unwrap().to_string(), "0.05 PLN");
+        assert_eq!(
+            Money::new(5, Currency::Pln).unwrap().to_string(),
+            "0.05 PLN"
+        );
         assert_eq!(format_minor(123_456, Currency::Huf), "1234.56 HUF");
         assert_eq!(format_minor(-1, Currency::Chf), "-0.01 CHF");
         assert!(format_minor(i64::MIN, Currency::Eur).starts_with("-92233720368547758.08"));

@@ -188,14 +188,27 @@ pub fn decide(standing: &Standing, news: &News, policy: &Policy, now: DateTime<U
     match verdict {
         Verdict::Settled { transaction_id } => settled(standing, *transaction_id),
         Verdict::Pending { transaction_id, .. } => pending(standing, *transaction_id, policy, now),
-        Verdict::Rejected { transaction_id, status_code: None } if answered => {
+        Verdict::Rejected {
+            transaction_id,
+            status_code: None,
+        } if answered => {
             // The read tells the issuer's reason, and the reason decides whether the card may be tried again.
             let decision = pending(standing, *transaction_id, policy, now);
-            Decision { next_poll: NextPoll::At(now), ..decision }
+            Decision {
+                next_poll: NextPoll::At(now),
+                ..decision
+            }
         }
-        Verdict::Rejected { transaction_id, status_code } => {
-            rejected(standing, *transaction_id, status_code.as_deref(), policy, now)
-        }
+        Verdict::Rejected {
+            transaction_id,
+            status_code,
+        } => rejected(
+            standing,
+            *transaction_id,
+            status_code.as_deref(),
+            policy,
+            now,
+        ),
         Verdict::Refused(refusal) => refused(standing, refusal.reason, policy, now),
         Verdict::InDoubt(Doubt::Mismatch) => {
             unchanged.incident(EventKind::IncidentMismatch, "answer_mismatch")
@@ -310,7 +323,11 @@ fn rejected(
         ..Decision::unchanged(standing)
     };
     if let Some(closed) = closed_otherwise(standing) {
-        return Decision { charge: closed.0, events: closed.1, ..decision };
+        return Decision {
+            charge: closed.0,
+            events: closed.1,
+            ..decision
+        };
     }
     let after = policy.retry.after_decline(
         decline,
@@ -330,7 +347,8 @@ fn rejected(
             });
         }
         AfterDecline::Deactivate(reason) => {
-            decision.charge = charge_step(standing, ChargeEvent::GivenUp, None, Some(reason.as_str()));
+            decision.charge =
+                charge_step(standing, ChargeEvent::GivenUp, None, Some(reason.as_str()));
             decision.events.push(EventKind::ChargeFailed);
             decision.subscription = Some(SubscriptionStep {
                 event: SubscriptionEvent::Deactivated,
@@ -398,7 +416,11 @@ fn freed(
         ..Decision::unchanged(standing)
     };
     if let Some((charge, events)) = closed_otherwise(standing) {
-        return Decision { charge, events, ..decision };
+        return Decision {
+            charge,
+            events,
+            ..decision
+        };
     }
     let retry_at = now + unsent_delay(standing.unsent, &policy.resolver);
     Decision {
@@ -437,8 +459,7 @@ fn closed_otherwise(standing: &Standing) -> Option<(Option<ChargeStep>, Vec<Even
 fn in_doubt(standing: &Standing, doubt: Doubt, answered: bool, policy: &Policy) -> Decision {
     let mut decision = Decision::unchanged(standing);
     if answered && standing.attempt == AttemptState::InDoubt {
-        decision.next_poll =
-            NextPoll::At(standing.permitted_at + policy.resolver.answer_window);
+        decision.next_poll = NextPoll::At(standing.permitted_at + policy.resolver.answer_window);
         decision.events.push(EventKind::AttemptInDoubt);
     }
     if doubt == Doubt::Unauthorized {
@@ -504,7 +525,9 @@ pub fn doubt_stage(
     } else if case_open {
         DoubtStage::WaitUntil(write_off_at)
     } else if many || now >= case_at {
-        DoubtStage::OpenCase { write_off_at: write_off_at.max(now) }
+        DoubtStage::OpenCase {
+            write_off_at: write_off_at.max(now),
+        }
     } else {
         DoubtStage::WaitUntil(case_at)
     }

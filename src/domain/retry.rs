@@ -94,7 +94,10 @@ mod tests {
         assert_eq!(retry(2), AfterDecline::RetryAt(at("2027-03-28T04:00:00Z")));
         assert_eq!(retry(3), AfterDecline::RetryAt(at("2027-04-01T04:00:00Z")));
         assert_eq!(retry(4), AfterDecline::RetryAt(at("2027-04-08T04:00:00Z")));
-        assert_eq!(retry(5), AfterDecline::Deactivate(DeactivationReason::RetriesSpent));
+        assert_eq!(
+            retry(5),
+            AfterDecline::Deactivate(DeactivationReason::RetriesSpent)
+        );
     }
 
     #[test]
@@ -114,7 +117,10 @@ mod tests {
     #[test]
     fn an_unknown_code_is_tried_three_times_in_all() {
         let first = at("2027-01-01T05:00:00Z");
-        let unknown = Decline { class: DeclineClass::Soft, known: false };
+        let unknown = Decline {
+            class: DeclineClass::Soft,
+            known: false,
+        };
         let retried = |declines| {
             matches!(
                 policy().after_decline(unknown, declines, first, ZONE, first),

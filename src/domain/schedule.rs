@@ -55,7 +55,9 @@ impl Terms {
             Some(paid_until) => paid_until.succ_opt()?,
             None => today,
         };
-        let from = self.starts_on.map_or(unpaid_from, |start| start.max(unpaid_from));
+        let from = self
+            .starts_on
+            .map_or(unpaid_from, |start| start.max(unpaid_from));
         self.period(self.period.first_due_from(self.anchor, from)?)
     }
 
@@ -142,27 +144,57 @@ mod tests {
     #[test]
     fn what_was_paid_elsewhere_is_not_charged() {
         let first_of = |paid_until, today| first(terms(), paid_until, today).unwrap();
-        assert_eq!(first_of(Some("2026-02-28"), "2026-06-15"), (2, "2026-03-31".to_owned()));
-        assert_eq!(first_of(Some("2026-02-27"), "2026-06-15"), (1, "2026-02-28".to_owned()));
-        assert_eq!(first_of(Some("2020-01-01"), "2026-06-15"), (0, "2026-01-31".to_owned()));
+        assert_eq!(
+            first_of(Some("2026-02-28"), "2026-06-15"),
+            (2, "2026-03-31".to_owned())
+        );
+        assert_eq!(
+            first_of(Some("2026-02-27"), "2026-06-15"),
+            (1, "2026-02-28".to_owned())
+        );
+        assert_eq!(
+            first_of(Some("2020-01-01"), "2026-06-15"),
+            (0, "2026-01-31".to_owned())
+        );
     }
 
     #[test]
     fn without_a_word_everything_before_today_counts_as_paid() {
-        assert_eq!(first(terms(), None, "2026-06-15"), Some((5, "2026-06-30".to_owned())));
-        assert_eq!(first(terms(), None, "2026-06-30"), Some((5, "2026-06-30".to_owned())));
-        assert_eq!(first(terms(), None, "2020-01-01"), Some((0, "2026-01-31".to_owned())));
+        assert_eq!(
+            first(terms(), None, "2026-06-15"),
+            Some((5, "2026-06-30".to_owned()))
+        );
+        assert_eq!(
+            first(terms(), None, "2026-06-30"),
+            Some((5, "2026-06-30".to_owned()))
+        );
+        assert_eq!(
+            first(terms(), None, "2020-01-01"),
+            Some((0, "2026-01-31".to_owned()))
+        );
     }
 
     #[test]
     fn a_subscription_ends_with_its_date_or_its_number_of_periods() {
-        let ends = Terms { ends_on: Some(date("2026-03-30")), ..terms() };
+        let ends = Terms {
+            ends_on: Some(date("2026-03-30")),
+            ..terms()
+        };
         assert!(ends.period(1).is_some() && ends.period(2).is_none());
-        let counted = Terms { max_charges: Some(3), ..terms() };
+        let counted = Terms {
+            max_charges: Some(3),
+            ..terms()
+        };
         assert!(counted.period(2).is_some() && counted.period(3).is_none());
         assert_eq!(first(counted, None, "2026-06-15"), None);
-        let later = Terms { starts_on: Some(date("2026-05-01")), ..terms() };
-        assert_eq!(first(later, Some("2026-02-28"), "2026-01-01"), Some((4, "2026-05-31".to_owned())));
+        let later = Terms {
+            starts_on: Some(date("2026-05-01")),
+            ..terms()
+        };
+        assert_eq!(
+            first(later, Some("2026-02-28"), "2026-01-01"),
+            Some((4, "2026-05-31".to_owned()))
+        );
     }
 
     #[test]
@@ -172,8 +204,16 @@ mod tests {
         let birth = |policy: CatchUp, due_at, next, now| {
             policy.birth(week, at(due_at), Some(at(next)), at(now))
         };
-        let three_days_late = ("2026-01-01T05:00:00Z", "2026-02-01T05:00:00Z", "2026-01-04T05:00:00Z");
-        let overtaken = ("2026-01-01T05:00:00Z", "2026-01-08T05:00:00Z", "2026-01-09T05:00:00Z");
+        let three_days_late = (
+            "2026-01-01T05:00:00Z",
+            "2026-02-01T05:00:00Z",
+            "2026-01-04T05:00:00Z",
+        );
+        let overtaken = (
+            "2026-01-01T05:00:00Z",
+            "2026-01-08T05:00:00Z",
+            "2026-01-09T05:00:00Z",
+        );
         for (policy, when_late, when_overtaken) in [
             (CatchUp::OneNow, Birth::Planned, Birth::Held),
             (CatchUp::AllSpaced, Birth::Planned, Birth::Planned),
@@ -184,7 +224,11 @@ mod tests {
             assert_eq!(birth(policy, due, next, now), when_late, "{policy:?}");
             let (due, next, now) = overtaken;
             assert_eq!(birth(policy, due, next, now), when_overtaken, "{policy:?}");
-            assert_eq!(birth(policy, due, next, due), Birth::Planned, "{policy:?} on time");
+            assert_eq!(
+                birth(policy, due, next, due),
+                Birth::Planned,
+                "{policy:?} on time"
+            );
         }
     }
 }

@@ -204,7 +204,10 @@ mod tests {
         for status in [SubscriptionStatus::Cancelled, SubscriptionStatus::Completed] {
             for event in EVENTS {
                 let after = status.after(event);
-                assert!(after.is_err() || after == Ok(status), "{status:?} {event:?}");
+                assert!(
+                    after.is_err() || after == Ok(status),
+                    "{status:?} {event:?}"
+                );
             }
         }
     }
@@ -214,7 +217,9 @@ mod tests {
         for status in SubscriptionStatus::ALL {
             for event in EVENTS {
                 let starts = !status.is_billable()
-                    && status.after(event).is_ok_and(SubscriptionStatus::is_billable);
+                    && status
+                        .after(event)
+                        .is_ok_and(SubscriptionStatus::is_billable);
                 if starts {
                     assert!(
                         matches!(

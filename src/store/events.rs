@@ -1,0 +1,76 @@
+//! Appending events and putting them into the outbox, in the transaction of the fact that they tell.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgTransaction;
+
+use crate::domain::event::EventKind;
+use crate::domain::id::{AttemptId, ChargeId, EventId, SubscriptionId};
+use crate::domain::shop::ShopName;
+use crate::store::{StoreError, Wake, new_id, wake};
+
+/// Where events are delivered to, besides being kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Channels {
+    /// To the webhook of the shop.
+    pub webhook: bool,
+}
+
+/// A fact to be told.
+#[derive(Debug, Clone)]
+pub(super) struct NewEvent {
+    pub kind: EventKind,
+    pub subscription_id: Option<SubscriptionId>,
+    pub shop: Option<ShopName>,
+    pub charge_id: Option<ChargeId>,
+    pub attempt_id: Option<AttemptId>,
+    pub payload: Value,
+}
+
+/// Appends `events` in their order. Counts `charge.paid` into `schedules.charges_paid` on the way, because the same narrow row
+/// holds the numbering.
+pub(super) async fn append(
+    transaction: &mut PgTransaction<'_>,
+    events: &[NewEvent],
+    channels: Channels,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<EventId> = events
+        .iter()
+        .map(|_| EventId::from_uuid(new_id(now)))
+        .collect();
+    let subscriptions: Vec<_> = events.iter().map(|event| event.subscription_id).collect();
+    let kinds: Vec<_> = events
+        .iter()
+        .map(|event| event.kind.as_str().to_owned())
+        .collect();
+    let alerts: Vec<_> = events.iter().map(|event| event.kind.is_alert()).collect();
+    let shops: Vec<_> = events.iter().map(|event| event.shop.clone()).collect();
+    let charges: Vec<_> = events.iter().map(|event| event.charge_id).collect();
+    let attempts: Vec<_> = events.iter().map(|event| event.attempt_id).collect();
+    let payloads: Vec<_> = events.iter().map(|event| event.payload.clone()).collect();
+    let mut outbox = vec!["log".to_owned()];
+    if channels.webhook {
+        outbox.push("webhook".to_owned());
+    }
+    sqlx::query_file!(
+        "src/store/sql/append_events.sql",
+        &ids as &[EventId],
+        &subscriptions as &[Option<SubscriptionId>],
+        &kinds,
+        &alerts,
+        &shops as &[Option<ShopName>],
+        &charges as &[Option<ChargeId>],
+        &attempts as &[Option<AttemptId>],
+        &payloads,
+        now,
+        &outbox,
+        EventKind::ChargePaid.as_str(),
+    )
+    .execute(&mut **transaction)
+    .await?;
+    wake(transaction, Wake::Notifier).await
+}

@@ -1,0 +1,243 @@
+//! The installation fence: which database, and which shops, charging was allowed in.
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use sqlx::PgTransaction;
+
+use crate::domain::event::EventKind;
+use crate::domain::id::FenceId;
+use crate::domain::shop::{Environment, ShopName};
+use crate::store::events::{self, NewEvent};
+use crate::store::{Store, StoreError, new_id};
+
+/// A shop as the configuration names it, as far as the fence is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShopIdentity {
+    /// Its name in the configuration.
+    pub shop: ShopName,
+    /// Whose money it moves.
+    pub environment: Environment,
+    /// imoje's id of the merchant.
+    pub merchant_id: String,
+    /// imoje's id of the shop.
+    pub service_id: String,
+}
+
+/// Why this installation may not charge from this database.
+#[derive(Debug, thiserror::Error)]
+pub enum FenceError {
+    /// The database was restored, promoted, moved or copied.
+    #[error(
+        "this database was moved, restored, promoted or copied since charging was allowed in it ({was} then, {is} now): \
+         its books may lack debits that were made. Compare them with imoje, then run \"cykl adopt --reason ...\""
+    )]
+    Moved {
+        /// The place that was recorded.
+        was: String,
+        /// The place it is in now.
+        is: String,
+    },
+    /// A shop of the database is configured with other credentials.
+    #[error(
+        "shop {shop} belongs to {recorded} in this database, but the configuration says {configured}: its cards could be \
+         charged in the wrong place. Correct the configuration, or run \"cykl adopt --reason ...\" if the change is meant"
+    )]
+    OtherShop {
+        /// The shop's name.
+        shop: ShopName,
+        /// What the database recorded.
+        recorded: String,
+        /// What the configuration says.
+        configured: String,
+    },
+    /// The database could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Store {
+    /// Passes the fence: records this installation in an empty database, or compares it with what is recorded. The id goes
+    /// into every permit.
+    ///
+    /// # Errors
+    /// [`FenceError::Moved`] or [`FenceError::OtherShop`]: nothing may be charged until `cykl adopt`.
+    pub async fn pass_fence(
+        &self,
+        shops: &[ShopIdentity],
+        actor: &str,
+        now: DateTime<Utc>,
+    ) -> Result<FenceId, FenceError> {
+        let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
+        let recorded = sqlx::query!(
+            r#"-- pass_fence
+            SELECT i.fence_id AS "fence_id: FenceId",
+                   (i.system_identifier, i.timeline, i.database_oid) = (p.system_identifier, p.timeline, p.database_oid) AS "is_here!",
+                   format('system %s, timeline %s, database %s', i.system_identifier, i.timeline, i.database_oid) AS "was!",
+                   format('system %s, timeline %s, database %s', p.system_identifier, p.timeline, p.database_oid) AS "is!"
+            FROM installation i, current_place() p FOR UPDATE OF i"#
+        )
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(StoreError::from)?;
+        let fence_id = match recorded {
+            Some(row) if row.is_here => row.fence_id,
+            Some(row) => {
+                return Err(FenceError::Moved {
+                    was: row.was,
+                    is: row.is,
+                });
+            }
+            None => record_installation(&mut transaction, actor, "first start", now).await?,
+        };
+        for shop in shops {
+            if let Some(recorded) = recorded_shop(&mut transaction, &shop.shop).await? {
+                if recorded != *shop {
+                    return Err(FenceError::OtherShop {
+                        shop: shop.shop.clone(),
+                        recorded: describe(&recorded),
+                        configured: describe(shop),
+                    });
+                }
+            } else {
+                record_shop(&mut transaction, shop, now).await?;
+            }
+        }
+        transaction.commit().await.map_err(StoreError::from)?;
+        Ok(fence_id)
+    }
+
+    /// Accepts this database, where it is and with these shops. Every running daemon that passed the fence before is refused from
+    /// then on.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database refuses; nothing is changed then.
+    pub async fn adopt(
+        &self,
+        shops: &[ShopIdentity],
+        actor: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<FenceId, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let fence_id = record_installation(&mut transaction, actor, reason, now).await?;
+        for shop in shops {
+            record_shop(&mut transaction, shop, now).await?;
+        }
+        let event = NewEvent {
+            kind: EventKind::InstallationAdopted,
+            subscription_id: None,
+            shop: None,
+            charge_id: None,
+            attempt_id: None,
+            payload: json!({ "actor": actor, "reason": reason, "fence_id": fence_id }),
+        };
+        events::append(&mut transaction, &[event], self.channels, now).await?;
+        transaction.commit().await?;
+        Ok(fence_id)
+    }
+
+    /// Records shops that the database does not know yet, for commands that store subscriptions before the daemon ever ran.
+    ///
+    /// # Errors
+    /// As [`Store::pass_fence`], without looking at where the database is.
+    pub async fn record_shops(
+        &self,
+        shops: &[ShopIdentity],
+        now: DateTime<Utc>,
+    ) -> Result<(), FenceError> {
+        let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
+        for shop in shops {
+            match recorded_shop(&mut transaction, &shop.shop).await? {
+                Some(recorded) if recorded != *shop => {
+                    return Err(FenceError::OtherShop {
+                        shop: shop.shop.clone(),
+                        recorded: describe(&recorded),
+                        configured: describe(shop),
+                    });
+                }
+                Some(_) => {}
+                None => record_shop(&mut transaction, shop, now).await?,
+            }
+        }
+        transaction.commit().await.map_err(StoreError::from)?;
+        Ok(())
+    }
+}
+
+fn describe(shop: &ShopIdentity) -> String {
+    format!(
+        "{} merchant {} service {}",
+        shop.environment, shop.merchant_id, shop.service_id
+    )
+}
+
+async fn record_installation(
+    transaction: &mut PgTransaction<'_>,
+    actor: &str,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<FenceId, StoreError> {
+    let fence_id = FenceId::from_uuid(new_id(now));
+    sqlx::query!(
+        "-- record_installation
+        INSERT INTO installation (fence_id, system_identifier, timeline, database_oid, adopted_at, adopted_by, reason)
+        SELECT $1, p.system_identifier, p.timeline, p.database_oid, $2, $3, $4 FROM current_place() p
+        ON CONFLICT (singleton) DO UPDATE SET
+            fence_id = excluded.fence_id, system_identifier = excluded.system_identifier, timeline = excluded.timeline,
+            database_oid = excluded.database_oid, adopted_at = excluded.adopted_at, adopted_by = excluded.adopted_by,
+            reason = excluded.reason",
+        fence_id as FenceId,
+        now,
+        actor,
+        reason,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query!(
+        "-- record_installation_brake
+        INSERT INTO brakes (shop, mode, reason, actor, changed_at) VALUES ('*', 'run', 'first start', $1, $2)
+        ON CONFLICT (shop) DO NOTHING",
+        actor,
+        now,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(fence_id)
+}
+
+async fn recorded_shop(
+    transaction: &mut PgTransaction<'_>,
+    shop: &ShopName,
+) -> Result<Option<ShopIdentity>, StoreError> {
+    Ok(sqlx::query_as!(
+        ShopIdentity,
+        r#"-- recorded_shop
+        SELECT shop AS "shop: ShopName", environment AS "environment: Environment", merchant_id, service_id
+        FROM shops WHERE shop = $1"#,
+        shop.as_str(),
+    )
+    .fetch_optional(&mut **transaction)
+    .await?)
+}
+
+async fn record_shop(
+    transaction: &mut PgTransaction<'_>,
+    shop: &ShopIdentity,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- record_shop
+        INSERT INTO shops (shop, environment, merchant_id, service_id, recorded_at) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (shop) DO UPDATE SET
+            environment = excluded.environment, merchant_id = excluded.merchant_id, service_id = excluded.service_id,
+            recorded_at = excluded.recorded_at",
+        shop.shop.as_str(),
+        shop.environment as Environment,
+        shop.merchant_id,
+        shop.service_id,
+        now,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}

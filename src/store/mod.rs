@@ -1,0 +1,214 @@
+//! PostgreSQL: the books. One method is one transaction is one business fact. The only folder with SQL.
+//!
+//! Every method takes the time as an argument, makes ids as UUIDv7, and works on batches: hundreds of rows in one statement and
+//! one commit. Dropping a future of this module in the middle of a transaction is safe for the books (PostgreSQL rolls
+//! back) but wasteful; time limits are set on the server side instead.
+//!
+//! Nothing here knows the gateway, HTTP or the configuration.
+
+mod error;
+mod events;
+mod permit_rows;
+mod readings;
+
+pub mod audit;
+pub mod books;
+pub mod brakes;
+pub mod inbox;
+pub mod installation;
+pub mod outbox;
+pub mod permits;
+pub mod planning;
+pub mod polling;
+pub mod resolution;
+pub mod subscriptions;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use uuid::{ContextV7, Timestamp, Uuid};
+
+pub use error::{Refusal, StoreError};
+pub use events::Channels;
+
+/// The schema that holds the books; `billing` holds the views that people read.
+pub const SCHEMA: &str = "cykl";
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// A connection pool to the books.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+    channels: Channels,
+}
+
+/// How a [`Store`] connects.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreOptions {
+    /// The most connections it opens.
+    pub max_connections: u32,
+    /// Where events are delivered to.
+    pub channels: Channels,
+}
+
+impl Store {
+    /// Connects, with time limits that PostgreSQL itself enforces.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the database cannot be reached.
+    pub async fn connect(
+        options: PgConnectOptions,
+        store_options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let options = options.application_name("cykl").options([
+            ("search_path", SCHEMA),
+            ("statement_timeout", "60s"),
+            ("lock_timeout", "10s"),
+            ("idle_in_transaction_session_timeout", "60s"),
+            ("jit", "off"),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(store_options.max_connections)
+            .acquire_timeout(Duration::from_secs(30))
+            .connect_with(options)
+            .await?;
+        Ok(Self {
+            pool,
+            channels: store_options.channels,
+        })
+    }
+
+    /// Brings the schema to this version and lets the read-only role, where it exists or may be created, read the views.
+    ///
+    /// # Errors
+    /// [`StoreError::Migration`] when the database is of a newer or an altered version.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        sqlx::query!("CREATE SCHEMA IF NOT EXISTS cykl")
+            .execute(&self.pool)
+            .await?;
+        MIGRATIONS.run(&self.pool).await?;
+        sqlx::raw_sql(include_str!("sql/readonly_role.sql"))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Whether the schema is exactly the one this version was built with.
+    ///
+    /// # Errors
+    /// [`StoreError::SchemaVersion`] when it is older, newer or missing.
+    pub async fn check_schema(&self) -> Result<(), StoreError> {
+        let expected = MIGRATIONS.iter().map(|migration| migration.version).max();
+        let is_there = sqlx::query_scalar!(
+            r#"SELECT to_regclass('cykl._sqlx_migrations') IS NOT NULL AS "is_there!""#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        let found = if is_there {
+            sqlx::query_scalar::<_, Option<i64>>(
+                "SELECT max(version) FROM cykl._sqlx_migrations WHERE success",
+            )
+            .fetch_one(&self.pool)
+            .await?
+        } else {
+            None
+        };
+        if found == expected {
+            Ok(())
+        } else {
+            Err(StoreError::SchemaVersion { found, expected })
+        }
+    }
+
+    /// A round trip to the database.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not answer.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query!("SELECT 1 AS one")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Closes every connection, after what they are doing.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// A listener for the wake-up hints of [`Wake`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the database does not answer.
+    pub async fn listen(&self) -> Result<sqlx::postgres::PgListener, StoreError> {
+        let mut listener = sqlx::postgres::PgListener::connect_with(&self.pool).await?;
+        listener.listen(Wake::CHANNEL).await?;
+        Ok(listener)
+    }
+}
+
+/// A hint, sent on commit, that a worker has something to do. Nothing rests on it: workers look by themselves as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// Subscriptions may be due.
+    Scheduler,
+    /// Charges may be due.
+    Charger,
+    /// There is a notice, or an attempt to read.
+    Resolver,
+    /// There is an event to deliver.
+    Notifier,
+}
+
+impl Wake {
+    /// The channel of `NOTIFY`.
+    pub const CHANNEL: &str = "cykl_wake";
+
+    /// All hints.
+    pub const ALL: [Wake; 4] = [
+        Wake::Scheduler,
+        Wake::Charger,
+        Wake::Resolver,
+        Wake::Notifier,
+    ];
+
+    /// The payload of `NOTIFY`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Wake::Scheduler => "scheduler",
+            Wake::Charger => "charger",
+            Wake::Resolver => "resolver",
+            Wake::Notifier => "notifier",
+        }
+    }
+}
+
+/// Sends the hint when `transaction` commits.
+async fn wake(transaction: &mut sqlx::PgTransaction<'_>, worker: Wake) -> Result<(), StoreError> {
+    sqlx::query!("SELECT pg_notify($1, $2)", Wake::CHANNEL, worker.as_str())
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+static UUID_CONTEXT: std::sync::Mutex<ContextV7> = std::sync::Mutex::new(ContextV7::new());
+
+/// A new id, ordered by `now`.
+fn new_id(now: DateTime<Utc>) -> Uuid {
+    let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
+    let context = UUID_CONTEXT
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    Uuid::new_v7(Timestamp::from_unix(
+        &*context,
+        seconds,
+        now.timestamp_subsec_nanos(),
+    ))
+}
+
+/// How often a transaction is tried that lost against another (deadlock, serialisation).
+const TRIES_MAX: usize = 5;

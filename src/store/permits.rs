@@ -1,0 +1,359 @@
+//! Permits: one committed row for each request that may be sent, in batches.
+//!
+//! A claim looks at the charges that are due, gives a permit to each that may have one, puts the others off to the time
+//! when they may, and commits. Nothing is sent unless that commit is confirmed.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgTransaction;
+use sqlx::types::JsonValue;
+
+use crate::domain::id::{AttemptId, CardId, ChargeId, FenceId, ProfileId, SubscriptionId};
+use crate::domain::money::{Currency, Money};
+use crate::domain::order_id::OrderId;
+use crate::domain::shop::ShopName;
+use crate::domain::subscription::SubscriptionStatus;
+use crate::store::brakes::{ALL_SHOPS, BrakeMode};
+use crate::store::permit_rows;
+use crate::store::{Store, StoreError, new_id, readings};
+
+/// The limits that a permit must keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most attempts that may wait for their answer at once.
+    pub in_flight_max: u32,
+    /// The most attempts that may be in doubt past their deadline; beyond it nothing is sent.
+    pub in_doubt_max: u32,
+    /// How long after its permit an attempt's answer may still come by itself.
+    pub answer_timeout: TimeDelta,
+    /// The least time between two attempts of one subscription.
+    pub min_gap: TimeDelta,
+    /// The most declined attempts of one card in 30 days.
+    pub card_declines_30d: u32,
+    /// The most retries of one card in 24 hours.
+    pub card_retries_24h: u32,
+}
+
+/// A request that may be sent, once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Permit {
+    /// The attempt that it belongs to.
+    pub attempt_id: AttemptId,
+    /// The shop that is paid.
+    pub shop: ShopName,
+    /// What imoje is told as `orderId`.
+    pub order_id: OrderId,
+    /// How much.
+    pub amount: Money,
+    /// Whose card.
+    pub profile_id: ProfileId,
+    /// What the payer reads.
+    pub title: Option<String>,
+    /// Passed through to imoje.
+    pub invoice: Option<JsonValue>,
+    /// Passed through to imoje.
+    pub multipayout: Option<JsonValue>,
+    /// The shop's own address for notices about this subscription, instead of ours.
+    pub notification_url: Option<String>,
+    /// When the permit was committed.
+    pub permitted_at: DateTime<Utc>,
+    pub(super) row: PermitRow,
+}
+
+/// What the attempt's row needs besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PermitRow {
+    pub charge_id: ChargeId,
+    pub card_id: CardId,
+    pub is_retry: bool,
+    pub first_attempt_at: DateTime<Utc>,
+}
+
+/// What a claim brought.
+#[derive(Debug)]
+pub enum Claim {
+    /// Requests to send. May be empty when every due charge had to be put off.
+    Permits {
+        /// The permits, committed.
+        permits: Vec<Permit>,
+        /// How many charges were put off.
+        put_off: usize,
+    },
+    /// Nothing is due.
+    NothingDue,
+    /// The brake of all shops is on.
+    Braked,
+    /// As many attempts are in doubt as may be.
+    TooManyInDoubt,
+    /// As many attempts wait for their answer as may, here and elsewhere.
+    Full,
+}
+
+/// A claim that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Nothing was permitted.
+    #[error(transparent)]
+    Failed(#[from] StoreError),
+    /// Whether these permits were committed is not known. None of them may be sent; they have to be buried.
+    #[error("the outcome of a commit is unknown: {source}")]
+    Unconfirmed {
+        /// The permits.
+        permits: Vec<Permit>,
+        /// What happened to the commit.
+        source: StoreError,
+    },
+}
+
+/// A due charge as the claim sees it.
+struct Candidate {
+    charge_id: ChargeId,
+    subscription_id: SubscriptionId,
+    shop: ShopName,
+    period_no: i32,
+    amount_minor: i64,
+    currency: Currency,
+    attempts: i16,
+    is_retry: bool,
+    first_attempt_at: Option<DateTime<Utc>>,
+    status: SubscriptionStatus,
+    title: Option<String>,
+    invoice: Option<JsonValue>,
+    multipayout: Option<JsonValue>,
+    notification_url: Option<String>,
+    card_id: Option<CardId>,
+    profile_id: Option<ProfileId>,
+    card_is_active: bool,
+    quiet_until: Option<DateTime<Utc>>,
+    is_unresolved: bool,
+    last_retries: Vec<DateTime<Utc>>,
+    last_declines: Vec<DateTime<Utc>>,
+}
+
+/// What the claim does with a candidate.
+enum Verdict {
+    Permit(Box<Permit>),
+    PutOff(DateTime<Utc>),
+    Hold(&'static str),
+}
+
+/// How long a charge is put off whose earlier attempt is about to be read again.
+const UNRESOLVED_WAIT: TimeDelta = TimeDelta::minutes(1);
+
+/// The largest claim.
+pub const BATCH_MAX: u32 = 500;
+
+impl Store {
+    /// Gives permits to up to `wanted` due charges of `shops`, and commits them.
+    ///
+    /// # Errors
+    /// [`ClaimError::Failed`]: nothing was permitted. [`ClaimError::Unconfirmed`]: call [`Store::bury`].
+    pub async fn claim(
+        &self,
+        shops: &[ShopName],
+        wanted: u32,
+        limits: &Limits,
+        fence_id: FenceId,
+        now: DateTime<Utc>,
+    ) -> Result<Claim, ClaimError> {
+        let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
+        let Some(shops) = unbraked(&mut transaction, shops).await? else {
+            return Ok(Claim::Braked);
+        };
+        let (in_flight, in_doubt) = unanswered(&mut transaction, now).await?;
+        if in_doubt >= limits.in_doubt_max {
+            return Ok(Claim::TooManyInDoubt);
+        }
+        let free = limits.in_flight_max.saturating_sub(in_flight);
+        if free == 0 {
+            return Ok(Claim::Full);
+        }
+        let wanted = wanted.min(free).min(BATCH_MAX);
+        let candidates = candidates(&mut transaction, &shops, wanted, now).await?;
+        if candidates.is_empty() {
+            return Ok(Claim::NothingDue);
+        }
+        let mut permits: Vec<Permit> = Vec::new();
+        let mut put_off = Vec::new();
+        let mut held = Vec::new();
+        for candidate in candidates {
+            let charge = (
+                candidate.charge_id,
+                candidate.subscription_id,
+                candidate.shop.clone(),
+            );
+            match judge(candidate, &permits, limits, now)? {
+                Verdict::Permit(permit) => permits.push(*permit),
+                Verdict::PutOff(until) => put_off.push((charge.0, until)),
+                Verdict::Hold(reason) => held.push((charge, reason)),
+            }
+        }
+        permit_rows::insert(&mut transaction, &permits, limits, fence_id).await?;
+        permit_rows::put_off(&mut transaction, &put_off).await?;
+        permit_rows::hold(&mut transaction, &held, self.channels, now).await?;
+        match transaction.commit().await.map_err(StoreError::from) {
+            Ok(()) => Ok(Claim::Permits {
+                permits,
+                put_off: put_off.len() + held.len(),
+            }),
+            Err(source) => Err(ClaimError::Unconfirmed { permits, source }),
+        }
+    }
+}
+
+/// The shops whose brake, and the brake of all, say run. `None` when the brake of all does not.
+async fn unbraked(
+    transaction: &mut PgTransaction<'_>,
+    shops: &[ShopName],
+) -> Result<Option<Vec<ShopName>>, StoreError> {
+    let brakes = sqlx::query!(
+        r#"-- lock_brakes
+        SELECT shop, mode AS "mode: BrakeMode" FROM brakes FOR SHARE"#
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    let runs = |shop: &str| {
+        brakes
+            .iter()
+            .find(|brake| brake.shop == shop)
+            .map(|brake| brake.mode == BrakeMode::Run)
+    };
+    if runs(ALL_SHOPS) != Some(true) {
+        return Ok(None);
+    }
+    Ok(Some(
+        shops
+            .iter()
+            .filter(|shop| runs(shop.as_str()) != Some(false))
+            .cloned()
+            .collect(),
+    ))
+}
+
+/// How many attempts wait for their answer, and how many are in doubt past their deadline. One that was written off is not
+/// looked at any more and does not count.
+async fn unanswered(
+    transaction: &mut PgTransaction<'_>,
+    now: DateTime<Utc>,
+) -> Result<(u32, u32), StoreError> {
+    let counts = sqlx::query!(
+        r#"-- unanswered
+        SELECT count(*) FILTER (WHERE deadline_at > $1) AS "in_flight!",
+               count(*) FILTER (WHERE deadline_at <= $1) AS "in_doubt!"
+        FROM attempts WHERE state = 'in_doubt' AND next_poll_at IS NOT NULL"#,
+        now,
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    Ok((
+        readings::count(counts.in_flight)?,
+        readings::count(counts.in_doubt)?,
+    ))
+}
+
+async fn candidates(
+    transaction: &mut PgTransaction<'_>,
+    shops: &[ShopName],
+    wanted: u32,
+    now: DateTime<Utc>,
+) -> Result<Vec<Candidate>, StoreError> {
+    Ok(sqlx::query_file_as!(
+        Candidate,
+        "src/store/sql/claim_candidates.sql",
+        now,
+        shops as &[ShopName],
+        i64::from(wanted),
+    )
+    .fetch_all(&mut **transaction)
+    .await?)
+}
+
+fn judge(
+    candidate: Candidate,
+    permits: &[Permit],
+    limits: &Limits,
+    now: DateTime<Utc>,
+) -> Result<Verdict, StoreError> {
+    if !candidate.status.is_billable() {
+        return Ok(Verdict::Hold("subscription_not_billable"));
+    }
+    let (Some(card_id), true) = (candidate.card_id, candidate.card_is_active) else {
+        return Ok(Verdict::Hold("card_inactive"));
+    };
+    let Some(profile_id) = candidate.profile_id else {
+        return Ok(Verdict::Hold("card_without_profile"));
+    };
+    if let Some(quiet_until) = candidate.quiet_until.filter(|&until| until > now) {
+        return Ok(Verdict::PutOff(quiet_until));
+    }
+    if candidate.is_unresolved {
+        return Ok(Verdict::PutOff(now + UNRESOLVED_WAIT));
+    }
+    if permits
+        .iter()
+        .any(|permit| permit.order_id.subscription_id == candidate.subscription_id)
+    {
+        return Ok(Verdict::PutOff(now + limits.min_gap));
+    }
+    if let Some(until) = over_budget(&candidate, permits, card_id, limits, now) {
+        return Ok(Verdict::PutOff(until));
+    }
+    Ok(Verdict::Permit(Box::new(Permit {
+        attempt_id: AttemptId::from_uuid(new_id(now)),
+        shop: candidate.shop,
+        order_id: OrderId {
+            subscription_id: candidate.subscription_id,
+            period_no: readings::count(candidate.period_no)?,
+            attempt_no: readings::small_count(candidate.attempts)? + 1,
+        },
+        amount: readings::money(candidate.amount_minor, candidate.currency)?,
+        profile_id,
+        title: candidate.title,
+        invoice: candidate.invoice,
+        multipayout: candidate.multipayout,
+        notification_url: candidate.notification_url,
+        permitted_at: now,
+        row: PermitRow {
+            charge_id: candidate.charge_id,
+            card_id,
+            is_retry: candidate.is_retry,
+            first_attempt_at: candidate.first_attempt_at.unwrap_or(now),
+        },
+    })))
+}
+
+/// When the card schemes' budget of the card allows this attempt, unless it does now. It counts over all subscriptions of the
+/// card; a first attempt is no retry, but a card that was declined too often is left alone altogether.
+fn over_budget(
+    candidate: &Candidate,
+    permits: &[Permit],
+    card_id: CardId,
+    limits: &Limits,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let frees = |past: &[DateTime<Utc>], max: u32, window: TimeDelta| {
+        let max = usize::try_from(max).expect("a usize holds a u32");
+        let recent: Vec<_> = past.iter().filter(|&&at| at > now - window).collect();
+        // Newest first: the budget is free again when the oldest that counts has left the window.
+        (recent.len() >= max)
+            .then(|| recent.get(max.saturating_sub(1)).map_or(now, |&&at| at) + window)
+    };
+    let declines = frees(
+        &candidate.last_declines,
+        limits.card_declines_30d,
+        TimeDelta::days(30),
+    );
+    if declines.is_some() || !candidate.is_retry {
+        return declines;
+    }
+    let in_this_batch = permits
+        .iter()
+        .any(|permit| permit.row.card_id == card_id && permit.row.is_retry);
+    if in_this_batch {
+        return Some(now + TimeDelta::hours(24));
+    }
+    frees(
+        &candidate.last_retries,
+        limits.card_retries_24h,
+        TimeDelta::hours(24),
+    )
+}

@@ -1,0 +1,282 @@
+//! From subscriptions that are due to charges, in batches.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use sqlx::PgTransaction;
+
+use crate::domain::charge::ChargeState;
+use crate::domain::event::EventKind;
+use crate::domain::id::{ChargeId, SubscriptionId};
+use crate::domain::money::Currency;
+use crate::domain::schedule::{Birth, Terms};
+use crate::domain::shop::ShopName;
+use crate::store::events::{self, NewEvent};
+use crate::store::readings::{self, Zone};
+use crate::store::{Store, StoreError, Wake, new_id, wake};
+
+/// How many subscriptions are planned in one transaction.
+pub const BATCH: i64 = 500;
+
+/// A period that has fallen due.
+#[derive(Debug, Clone)]
+pub struct DueSubscription {
+    /// The subscription.
+    pub subscription_id: SubscriptionId,
+    /// Its shop.
+    pub shop: ShopName,
+    /// Its dates.
+    pub terms: Terms,
+    /// The zone in which its dates are meant.
+    pub zone: Zone,
+    /// The period that is due.
+    pub period_no: u32,
+    /// The date on which it is due.
+    pub due_on: NaiveDate,
+    /// The instant at which it fell due.
+    pub due_at: DateTime<Utc>,
+    amount_minor: i64,
+    currency: Currency,
+}
+
+/// What the scheduler decided about a due period.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// What its charge is born as.
+    pub birth: Birth,
+    /// The period after it, if there is one.
+    pub next: Option<NextPeriod>,
+}
+
+/// The next period of a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextPeriod {
+    /// Counted from 0 at the anchor date.
+    pub period_no: u32,
+    /// The date on which it is due.
+    pub due_on: NaiveDate,
+    /// The instant at which it falls due.
+    pub due_at: DateTime<Utc>,
+}
+
+impl Store {
+    /// Plans up to [`BATCH`] periods of `shops` that are due by `now`, each with what `plan` decides, and moves their
+    /// subscriptions on to the next period, all in one transaction. Returns how many it planned.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is planned then, and the next call finds the same periods.
+    pub async fn plan_due(
+        &self,
+        shops: &[ShopName],
+        now: DateTime<Utc>,
+        plan: impl Fn(&DueSubscription) -> Plan + Send,
+    ) -> Result<usize, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let due = due_subscriptions(&mut transaction, shops, now).await?;
+        if due.is_empty() {
+            return Ok(0);
+        }
+        let plans: Vec<Plan> = due.iter().map(plan).collect();
+        let events = insert_charges(&mut transaction, &due, &plans, now).await?;
+        move_on(&mut transaction, &due, &plans).await?;
+        events::append(&mut transaction, &events, self.channels, now).await?;
+        wake(&mut transaction, Wake::Charger).await?;
+        transaction.commit().await?;
+        Ok(due.len())
+    }
+
+    /// Completes the subscriptions whose last period is closed. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is completed then.
+    pub async fn complete_finished(&self, now: DateTime<Utc>) -> Result<usize, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let completed = sqlx::query!(
+            r#"-- complete_finished
+            WITH finished AS (
+                SELECT d.subscription_id FROM schedules d JOIN subscriptions s USING (subscription_id)
+                WHERE d.is_finishing AND s.status IN ('active', 'past_due') AND NOT EXISTS (
+                    SELECT FROM charges c WHERE c.subscription_id = d.subscription_id
+                        AND c.state IN ('planned', 'in_flight', 'retry_wait', 'held'))
+                ORDER BY d.subscription_id LIMIT 500 FOR UPDATE OF d SKIP LOCKED
+            ), over AS (
+                UPDATE schedules d SET is_finishing = false FROM finished f WHERE d.subscription_id = f.subscription_id
+            )
+            UPDATE subscriptions s SET status = 'completed', status_reason = NULL, updated_at = $1
+            FROM finished f WHERE s.subscription_id = f.subscription_id
+            RETURNING s.subscription_id AS "subscription_id: SubscriptionId", s.shop AS "shop: ShopName""#,
+            now,
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let events: Vec<_> = completed
+            .into_iter()
+            .map(|row| NewEvent {
+                kind: EventKind::SubscriptionCompleted,
+                subscription_id: Some(row.subscription_id),
+                shop: Some(row.shop),
+                charge_id: None,
+                attempt_id: None,
+                payload: serde_json::json!({}),
+            })
+            .collect();
+        events::append(&mut transaction, &events, self.channels, now).await?;
+        transaction.commit().await?;
+        Ok(events.len())
+    }
+}
+
+async fn due_subscriptions(
+    transaction: &mut PgTransaction<'_>,
+    shops: &[ShopName],
+    now: DateTime<Utc>,
+) -> Result<Vec<DueSubscription>, StoreError> {
+    let rows = sqlx::query!(
+        r#"-- due_subscriptions
+        SELECT s.subscription_id AS "subscription_id: SubscriptionId", s.shop AS "shop: ShopName", s.amount_minor,
+               s.currency AS "currency: Currency", s.period, s.anchor_date, s.timezone, s.starts_on, s.ends_on, s.max_charges,
+               d.next_period_no AS "period_no!", d.next_due_on AS "due_on!", d.next_due_at AS "due_at!"
+        FROM schedules d JOIN subscriptions s USING (subscription_id)
+        WHERE d.next_due_at <= $1 AND s.shop = ANY($2) AND s.status IN ('active', 'past_due')
+        ORDER BY d.next_due_at LIMIT 500 FOR UPDATE OF d SKIP LOCKED"#,
+        now,
+        shops as &[ShopName],
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(DueSubscription {
+                subscription_id: row.subscription_id,
+                shop: row.shop,
+                terms: Terms {
+                    anchor: row.anchor_date,
+                    period: readings::period(&row.period)?,
+                    starts_on: row.starts_on,
+                    ends_on: row.ends_on,
+                    max_charges: row.max_charges.map(readings::count).transpose()?,
+                },
+                zone: readings::zone(&row.timezone)?,
+                period_no: readings::count(row.period_no)?,
+                due_on: row.due_on,
+                due_at: row.due_at,
+                amount_minor: row.amount_minor,
+                currency: row.currency,
+            })
+        })
+        .collect()
+}
+
+async fn insert_charges(
+    transaction: &mut PgTransaction<'_>,
+    due: &[DueSubscription],
+    plans: &[Plan],
+    now: DateTime<Utc>,
+) -> Result<Vec<NewEvent>, StoreError> {
+    let ids: Vec<_> = due
+        .iter()
+        .map(|_| ChargeId::from_uuid(new_id(now)))
+        .collect();
+    let subscriptions: Vec<_> = due.iter().map(|due| due.subscription_id).collect();
+    let shops: Vec<_> = due.iter().map(|due| due.shop.clone()).collect();
+    let periods: Vec<_> = due
+        .iter()
+        .map(|due| readings::stored_count(due.period_no))
+        .collect::<Result<_, _>>()?;
+    let due_on: Vec<_> = due.iter().map(|due| due.due_on).collect();
+    let due_at: Vec<_> = due.iter().map(|due| due.due_at).collect();
+    let amounts: Vec<_> = due.iter().map(|due| due.amount_minor).collect();
+    let currencies: Vec<_> = due.iter().map(|due| due.currency).collect();
+    let born: Vec<_> = plans.iter().map(|plan| born(plan.birth)).collect();
+    let states: Vec<_> = born.iter().map(|(state, _)| *state).collect();
+    let reasons: Vec<_> = born
+        .iter()
+        .map(|(_, told)| told.map(|(reason, _)| reason.to_owned()))
+        .collect();
+    // Idempotent: a period that has its charge already keeps it.
+    sqlx::query!(
+        "-- insert_charges
+        INSERT INTO charges (charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, reason,
+                             next_action_at, planned_at)
+        SELECT n.charge_id, n.subscription_id, n.shop, n.period_no, n.due_on, n.due_at, n.amount_minor, n.currency, n.state,
+               n.reason, CASE WHEN n.state = 'skipped' THEN NULL ELSE n.due_at END, $11
+        FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::date[], $6::timestamptz[], $7::bigint[],
+                    $8::currency[], $9::charge_state[], $10::text[])
+            AS n (charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, reason)
+        ON CONFLICT ON CONSTRAINT one_charge_per_period DO NOTHING",
+        &ids as &[ChargeId],
+        &subscriptions as &[SubscriptionId],
+        &shops as &[ShopName],
+        &periods,
+        &due_on,
+        &due_at,
+        &amounts,
+        &currencies as &[Currency],
+        &states as &[ChargeState],
+        &reasons as &[Option<String>],
+        now,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    let events = due.iter().zip(&ids).zip(&born).filter_map(|((due, id), (_, told))| {
+        let (reason, kind) = (*told)?;
+        Some(NewEvent {
+            kind,
+            subscription_id: Some(due.subscription_id),
+            shop: Some(due.shop.clone()),
+            charge_id: Some(*id),
+            attempt_id: None,
+            payload: serde_json::json!({ "reason": reason, "period_no": due.period_no, "due_on": due.due_on }),
+        })
+    });
+    Ok(events.collect())
+}
+
+/// The state of a new charge, and what is told about it with which reason.
+fn born(birth: Birth) -> (ChargeState, Option<(&'static str, EventKind)>) {
+    match birth {
+        Birth::Planned => (ChargeState::Planned, None),
+        Birth::Held => (ChargeState::Held, Some(("too_late", EventKind::ChargeHeld))),
+        Birth::Skipped => (
+            ChargeState::Skipped,
+            Some(("overtaken_by_next_period", EventKind::ChargeSkipped)),
+        ),
+    }
+}
+
+async fn move_on(
+    transaction: &mut PgTransaction<'_>,
+    due: &[DueSubscription],
+    plans: &[Plan],
+) -> Result<(), StoreError> {
+    let subscriptions: Vec<_> = due.iter().map(|due| due.subscription_id).collect();
+    let periods: Vec<_> = plans
+        .iter()
+        .map(|plan| {
+            plan.next
+                .map(|next| readings::stored_count(next.period_no))
+                .transpose()
+        })
+        .collect::<Result<_, _>>()?;
+    let due_on: Vec<_> = plans
+        .iter()
+        .map(|plan| plan.next.map(|next| next.due_on))
+        .collect();
+    let due_at: Vec<_> = plans
+        .iter()
+        .map(|plan| plan.next.map(|next| next.due_at))
+        .collect();
+    sqlx::query!(
+        "-- move_on
+        UPDATE schedules d
+        SET next_period_no = n.period_no, next_due_on = n.due_on, next_due_at = n.due_at, is_finishing = n.period_no IS NULL
+        FROM unnest($1::uuid[], $2::integer[], $3::date[], $4::timestamptz[])
+            AS n (subscription_id, period_no, due_on, due_at)
+        WHERE d.subscription_id = n.subscription_id",
+        &subscriptions as &[SubscriptionId],
+        &periods as &[Option<i32>],
+        &due_on as &[Option<NaiveDate>],
+        &due_at as &[Option<DateTime<Utc>>],
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}

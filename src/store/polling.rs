@@ -1,0 +1,254 @@
+//! Attempts that have to be looked at again, and what time does to charges whose outcome is unknown.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
+
+use crate::domain::attempt::AttemptState;
+use crate::domain::charge::{ChargeEvent, ChargeState};
+use crate::domain::event::EventKind;
+use crate::domain::id::{AttemptId, ChargeId, SubscriptionId, TransactionId};
+use crate::domain::money::{Currency, Money};
+use crate::domain::resolution::{DoubtStage, ResolverPolicy};
+use crate::domain::shop::ShopName;
+use crate::store::events::{self, NewEvent};
+use crate::store::{Store, StoreError, readings};
+
+/// How many attempts are taken at once.
+pub const BATCH: usize = 500;
+
+/// An attempt that it is time to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unresolved {
+    /// The attempt.
+    pub attempt_id: AttemptId,
+    /// Its state.
+    pub state: AttemptState,
+    /// Its shop.
+    pub shop: ShopName,
+    /// What imoje was told as `orderId`.
+    pub order_id: String,
+    /// How much.
+    pub amount: Money,
+    /// imoje's id, once known.
+    pub transaction_id: Option<TransactionId>,
+    /// When its permit was committed.
+    pub permitted_at: DateTime<Utc>,
+    /// Whether people were asked already.
+    pub case_open: bool,
+}
+
+/// How many charges in doubt were brought to people, or given up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Staged {
+    /// Cases opened.
+    pub opened: usize,
+    /// Charges written off.
+    pub written_off: usize,
+}
+
+impl Store {
+    /// Takes attempts of `shops` whose time to be looked at has come, and puts each off by the poll schedule, so that neither a
+    /// crash nor a second instance asks at once again.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is taken then.
+    pub async fn take_unresolved(
+        &self,
+        shops: &[ShopName],
+        policy: &ResolverPolicy,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Unresolved>, StoreError> {
+        let waits: Vec<i64> = policy.poll.iter().map(TimeDelta::num_seconds).collect();
+        let rows = sqlx::query!(
+            r#"-- take_unresolved
+            WITH due AS (
+                SELECT attempt_id FROM attempts WHERE next_poll_at <= $1 AND shop = ANY($3)
+                ORDER BY next_poll_at LIMIT 500 FOR UPDATE SKIP LOCKED
+            )
+            UPDATE attempts a
+            SET next_poll_at = $1 + make_interval(secs => ($2::bigint[])[least(a.polls + 1, cardinality($2::bigint[]))]),
+                polls = least(a.polls + 1, 1000)
+            FROM due WHERE a.attempt_id = due.attempt_id
+            RETURNING a.attempt_id AS "attempt_id: AttemptId", a.state AS "state: AttemptState", a.shop AS "shop: ShopName",
+                      a.order_id, a.amount_minor, a.currency AS "currency: Currency",
+                      a.transaction_id AS "transaction_id: TransactionId", a.permitted_at,
+                      a.case_opened_at IS NOT NULL AS "case_open!""#,
+            now,
+            &waits,
+            shops as &[ShopName],
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Unresolved {
+                    attempt_id: row.attempt_id,
+                    state: row.state,
+                    shop: row.shop,
+                    order_id: row.order_id,
+                    amount: readings::money(row.amount_minor, row.currency)?,
+                    transaction_id: row.transaction_id,
+                    permitted_at: row.permitted_at,
+                    case_open: row.case_open,
+                })
+            })
+            .collect()
+    }
+
+    /// How many attempts are in doubt past their deadline and not given up.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn count_in_doubt(&self, now: DateTime<Utc>) -> Result<u32, StoreError> {
+        let count = sqlx::query_scalar!(
+            r#"-- count_in_doubt
+            SELECT count(*) AS "count!" FROM attempts
+            WHERE state = 'in_doubt' AND next_poll_at IS NOT NULL AND deadline_at <= $1"#,
+            now,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        readings::count(count)
+    }
+
+    /// Brings attempts that are still in doubt to their stage: waits on, asks people, or gives the charge up. The attempt stays in
+    /// doubt whatever happens here: time is no evidence.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the attempts that were not staged are found again later.
+    pub async fn stage_doubts(
+        &self,
+        stages: &[(AttemptId, DoubtStage)],
+        now: DateTime<Utc>,
+    ) -> Result<Staged, StoreError> {
+        let mut staged = Staged::default();
+        for (attempt_id, stage) in stages {
+            match stage {
+                DoubtStage::WaitUntil(until) => self.wait_on(*attempt_id, *until).await?,
+                DoubtStage::OpenCase { write_off_at } => {
+                    let opened = self.hold_doubt(*attempt_id, *write_off_at, now).await?;
+                    staged.opened += usize::from(opened);
+                }
+                DoubtStage::WriteOff => {
+                    let written_off = self.write_off(*attempt_id, now).await?;
+                    staged.written_off += usize::from(written_off);
+                }
+            }
+        }
+        Ok(staged)
+    }
+
+    async fn wait_on(&self, attempt_id: AttemptId, until: DateTime<Utc>) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- wait_on
+            UPDATE attempts SET next_poll_at = $2 WHERE attempt_id = $1 AND state = 'in_doubt' AND next_poll_at IS NOT NULL",
+            attempt_id as AttemptId,
+            until,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    async fn hold_doubt(
+        &self,
+        attempt_id: AttemptId,
+        write_off_at: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        self.step_doubt(
+            attempt_id,
+            ChargeEvent::Held,
+            "in_doubt",
+            EventKind::CaseOpened,
+            Some(write_off_at),
+            now,
+        )
+        .await
+    }
+
+    async fn write_off(
+        &self,
+        attempt_id: AttemptId,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        self.step_doubt(
+            attempt_id,
+            ChargeEvent::GivenUp,
+            "written_off_in_doubt",
+            EventKind::ChargeWrittenOff,
+            None,
+            now,
+        )
+        .await
+    }
+
+    /// Moves the charge of an attempt that is still in doubt. `until` is when the attempt is looked at again; never without it.
+    async fn step_doubt(
+        &self,
+        attempt_id: AttemptId,
+        event: ChargeEvent,
+        reason: &str,
+        kind: EventKind,
+        until: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let row = sqlx::query!(
+            r#"-- lock_doubt
+            SELECT c.charge_id AS "charge_id: ChargeId", c.subscription_id AS "subscription_id: SubscriptionId",
+                   c.shop AS "shop: ShopName", c.state AS "charge: ChargeState", c.period_no, a.order_id, a.amount_minor,
+                   a.currency AS "currency: Currency", a.permitted_at, a.card_masked
+            FROM attempts a JOIN charges c USING (charge_id)
+            WHERE a.attempt_id = $1 AND a.state = 'in_doubt' AND a.next_poll_at IS NOT NULL
+            FOR UPDATE OF c, a"#,
+            attempt_id as AttemptId,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(row) = row else {
+            return Ok(false);
+        };
+        let Ok(state) = row.charge.after(event) else {
+            return Ok(false);
+        };
+        sqlx::query!(
+            "-- stage_attempt
+            UPDATE attempts SET next_poll_at = $2, case_opened_at = coalesce(case_opened_at, $3) WHERE attempt_id = $1",
+            attempt_id as AttemptId,
+            until,
+            now,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query!(
+            "-- stage_charge
+            UPDATE charges SET state = $2, reason = $3, next_action_at = $4 WHERE charge_id = $1",
+            row.charge_id as ChargeId,
+            state as ChargeState,
+            reason,
+            until.filter(|_| state.is_open()),
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let event = NewEvent {
+            kind,
+            subscription_id: Some(row.subscription_id),
+            shop: Some(row.shop),
+            charge_id: Some(row.charge_id),
+            attempt_id: Some(attempt_id),
+            payload: json!({
+                "period_no": row.period_no,
+                "order_id": row.order_id,
+                "amount_minor": row.amount_minor,
+                "currency": row.currency,
+                "permitted_at": row.permitted_at,
+                "card_masked": row.card_masked,
+                "write_off_at": until,
+            }),
+        };
+        events::append(&mut transaction, &[event], self.channels, now).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}

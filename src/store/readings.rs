@@ -1,0 +1,42 @@
+//! From what a row holds to what the domain means, and back. A value that this program never wrote is an error, not a panic.
+
+use crate::domain::calendar::Period;
+use crate::domain::money::{Currency, Money};
+use crate::store::StoreError;
+
+pub use chrono_tz::Tz as Zone;
+
+pub(super) fn period(text: &str) -> Result<Period, StoreError> {
+    text.parse().map_err(|_| unreadable("period", text))
+}
+
+pub(super) fn zone(text: &str) -> Result<Zone, StoreError> {
+    text.parse().map_err(|_| unreadable("time zone", text))
+}
+
+pub(super) fn count<T: TryInto<u32> + Copy + std::fmt::Display>(
+    value: T,
+) -> Result<u32, StoreError> {
+    value
+        .try_into()
+        .map_err(|_| unreadable("count", &value.to_string()))
+}
+
+pub(super) fn small_count(value: i16) -> Result<u16, StoreError> {
+    u16::try_from(value).map_err(|_| unreadable("count", &value.to_string()))
+}
+
+pub(super) fn stored_count(value: u32) -> Result<i32, StoreError> {
+    i32::try_from(value).map_err(|_| unreadable("count", &value.to_string()))
+}
+
+fn unreadable(what: &'static str, value: &str) -> StoreError {
+    StoreError::Unreadable {
+        what,
+        value: value.to_owned(),
+    }
+}
+
+pub(super) fn money(minor: i64, currency: Currency) -> Result<Money, StoreError> {
+    Money::new(minor, currency).map_err(|_| unreadable("amount", &minor.to_string()))
+}

@@ -1,0 +1,224 @@
+//! What a record changes beyond the attempts and their charges: subscriptions, cards, the brake, and what is told.
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use sqlx::PgTransaction;
+
+use super::Resolved;
+use crate::domain::event::EventKind;
+use crate::domain::id::{CardId, ChargeId, SubscriptionId};
+use crate::domain::money::Currency;
+use crate::domain::shop::ShopName;
+use crate::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
+use crate::store::events::{self, Channels, NewEvent};
+use crate::store::{StoreError, brakes};
+
+pub(super) async fn write(
+    transaction: &mut PgTransaction<'_>,
+    news: &[&Resolved<'_>],
+    channels: Channels,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let mut told: Vec<NewEvent> = news.iter().flat_map(|one| own_events(one)).collect();
+    told.extend(step_subscriptions(transaction, news, now).await?);
+    told.extend(hold_charges_of_inactive_cards(transaction, news).await?);
+    if let Some(reason) = news.iter().find_map(|one| one.decision.brake) {
+        told.extend(brakes::stop_all(transaction, reason, now).await?);
+    }
+    events::append(transaction, &told, channels, now).await
+}
+
+/// The events that the decision itself names.
+fn own_events(one: &Resolved<'_>) -> Vec<NewEvent> {
+    let subject = &one.subject;
+    one.decision
+        .events
+        .iter()
+        .map(|&kind| NewEvent {
+            kind,
+            subscription_id: Some(subject.subscription_id),
+            shop: Some(subject.shop.clone()),
+            charge_id: Some(subject.charge_id),
+            attempt_id: Some(subject.attempt_id),
+            payload: json!({
+                "period_no": subject.period_no,
+                "attempt_no": subject.attempt_no,
+                "amount_minor": subject.amount_minor,
+                "currency": subject.currency,
+                "state": one.decision.charge.map(|step| step.state),
+                "next_action_at": one.decision.charge.and_then(|step| step.next_action_at),
+                "reason": one.decision.charge.and_then(|step| step.reason),
+                "decline": one.decision.decline,
+                "status_code": one.decision.status_code,
+                "brake": one.decision.brake,
+            }),
+        })
+        .collect()
+}
+
+/// Applies the subscription events, under lock, to whatever each subscription's status is by now.
+async fn step_subscriptions(
+    transaction: &mut PgTransaction<'_>,
+    news: &[&Resolved<'_>],
+    now: DateTime<Utc>,
+) -> Result<Vec<NewEvent>, StoreError> {
+    let mut steps: Vec<_> = news
+        .iter()
+        .filter_map(|one| {
+            one.decision
+                .subscription
+                .map(|step| (one.subject.subscription_id, step))
+        })
+        .collect();
+    steps.sort_by_key(|(subscription_id, _)| *subscription_id);
+    let mut told = Vec::new();
+    for (subscription_id, step) in steps {
+        let row = sqlx::query!(
+            r#"-- lock_subscription
+            SELECT s.status AS "status: SubscriptionStatus", s.shop AS "shop: ShopName",
+                   EXISTS (SELECT FROM charges c WHERE c.subscription_id = s.subscription_id AND c.state = 'retry_wait') AS "is_behind!"
+            FROM subscriptions s WHERE s.subscription_id = $1 FOR NO KEY UPDATE"#,
+            subscription_id as SubscriptionId,
+        )
+        .fetch_one(&mut **transaction)
+        .await?;
+        if step.event == SubscriptionEvent::CaughtUp && row.is_behind {
+            continue;
+        }
+        let Ok(status) = row.status.after(step.event) else {
+            continue;
+        };
+        if status == row.status {
+            continue;
+        }
+        let reason = step.reason.map(|reason| reason.as_str());
+        let voided = set_status(transaction, subscription_id, status, reason, now).await?;
+        told.push(NewEvent {
+            kind: event_kind(status),
+            subscription_id: Some(subscription_id),
+            shop: Some(row.shop),
+            charge_id: None,
+            attempt_id: None,
+            payload: json!({ "status": status, "reason": reason, "voided_charges": voided }),
+        });
+    }
+    Ok(told)
+}
+
+fn event_kind(status: SubscriptionStatus) -> EventKind {
+    match status {
+        SubscriptionStatus::PastDue => EventKind::SubscriptionPastDue,
+        SubscriptionStatus::Registering | SubscriptionStatus::Active => {
+            EventKind::SubscriptionRecovered
+        }
+        SubscriptionStatus::Paused => EventKind::SubscriptionPaused,
+        SubscriptionStatus::Deactivated => EventKind::SubscriptionDeactivated,
+        SubscriptionStatus::Cancelled => EventKind::SubscriptionCancelled,
+        SubscriptionStatus::Completed => EventKind::SubscriptionCompleted,
+    }
+}
+
+/// Sets a subscription's status. One that is not billed any more has no next period, and what was not sent for it becomes
+/// void. Returns how many charges did.
+pub(in crate::store) async fn set_status(
+    transaction: &mut PgTransaction<'_>,
+    subscription_id: SubscriptionId,
+    status: SubscriptionStatus,
+    reason: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<u64, StoreError> {
+    let mut voided = 0;
+    if !status.is_billable() {
+        // Charges before the subscription: the order in which every transaction locks.
+        voided = sqlx::query!(
+            "-- void_unsent
+            UPDATE charges SET state = 'void', reason = $2, next_action_at = NULL
+            WHERE subscription_id = $1 AND state IN ('planned', 'retry_wait')",
+            subscription_id as SubscriptionId,
+            format!("subscription_{}", status_word(status)),
+        )
+        .execute(&mut **transaction)
+        .await?
+        .rows_affected();
+        sqlx::query!(
+            "-- stop_schedule
+            UPDATE schedules SET next_period_no = NULL, next_due_on = NULL, next_due_at = NULL, is_finishing = false
+            WHERE subscription_id = $1",
+            subscription_id as SubscriptionId,
+        )
+        .execute(&mut **transaction)
+        .await?;
+    }
+    sqlx::query!(
+        "-- set_status
+        UPDATE subscriptions SET status = $2, status_reason = $3, updated_at = $4 WHERE subscription_id = $1",
+        subscription_id as SubscriptionId,
+        status as SubscriptionStatus,
+        reason,
+        now,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(voided)
+}
+
+fn status_word(status: SubscriptionStatus) -> &'static str {
+    match status {
+        SubscriptionStatus::Registering => "registering",
+        SubscriptionStatus::Active => "active",
+        SubscriptionStatus::PastDue => "past_due",
+        SubscriptionStatus::Paused => "paused",
+        SubscriptionStatus::Deactivated => "deactivated",
+        SubscriptionStatus::Cancelled => "cancelled",
+        SubscriptionStatus::Completed => "completed",
+    }
+}
+
+/// A card whose profile imoje calls inactive is charged by nobody: what other subscriptions have open on it is held.
+async fn hold_charges_of_inactive_cards(
+    transaction: &mut PgTransaction<'_>,
+    news: &[&Resolved<'_>],
+) -> Result<Vec<NewEvent>, StoreError> {
+    let cards: Vec<_> = news
+        .iter()
+        .filter(|one| one.decision.card_inactive)
+        .map(|one| one.subject.card_id)
+        .collect();
+    if cards.is_empty() {
+        return Ok(Vec::new());
+    }
+    sqlx::query!(
+        "-- mark_cards_inactive
+        UPDATE cards SET is_active = false WHERE card_id = ANY($1)",
+        &cards as &[CardId],
+    )
+    .execute(&mut **transaction)
+    .await?;
+    let held = sqlx::query!(
+        r#"-- hold_charges_of_cards
+        UPDATE charges c SET state = 'held', reason = 'card_inactive'
+        FROM subscriptions s
+        WHERE s.card_id = ANY($1) AND c.subscription_id = s.subscription_id AND c.state IN ('planned', 'retry_wait')
+        RETURNING c.charge_id AS "charge_id: ChargeId", c.subscription_id AS "subscription_id: SubscriptionId",
+                  c.shop AS "shop: ShopName", c.period_no, c.amount_minor, c.currency AS "currency: Currency""#,
+        &cards as &[CardId],
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    Ok(held
+        .into_iter()
+        .map(|row| NewEvent {
+            kind: EventKind::ChargeHeld,
+            subscription_id: Some(row.subscription_id),
+            shop: Some(row.shop),
+            charge_id: Some(row.charge_id),
+            attempt_id: None,
+            payload: json!({
+                "period_no": row.period_no,
+                "amount_minor": row.amount_minor,
+                "currency": row.currency,
+                "reason": "card_inactive",
+            }),
+        })
+        .collect())
+}

@@ -1,0 +1,241 @@
+//! Recording news about attempts: the only transaction that makes an attempt final.
+//!
+//! Loads where each attempt stands, under lock, lets [`domain::resolution::decide`](crate::domain::resolution::decide) say what
+//! follows, and writes all of it: evidence, attempt, charge, subscription, card, brake and events.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgTransaction;
+
+use crate::domain::answer::Verdict;
+use crate::domain::attempt::AttemptState;
+use crate::domain::charge::ChargeState;
+use crate::domain::id::{AttemptId, CardId, ChargeId, SubscriptionId, TransactionId};
+use crate::domain::resolution::{self, Decision, News, Policy, Standing};
+use crate::domain::shop::ShopName;
+use crate::domain::subscription::SubscriptionStatus;
+use crate::store::{Store, StoreError, TRIES_MAX, Wake, readings, wake};
+
+mod consequences;
+mod rows;
+
+/// News about an attempt, with what is kept as evidence of it.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// The attempt.
+    pub attempt_id: AttemptId,
+    /// The news.
+    pub news: News,
+    /// Where it comes from.
+    pub evidence: Evidence,
+}
+
+/// What is kept of the source of a piece of news. No names, no bodies.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// The HTTP status of the answer.
+    pub http_status: Option<u16>,
+    /// imoje's error code.
+    pub error_code: Option<String>,
+    /// imoje's word for where the transaction stands.
+    pub gateway_status: Option<String>,
+    /// The card, masked as imoje shows it.
+    pub card_masked: Option<String>,
+    /// What happened, in a few words.
+    pub detail: Option<String>,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// The attempt.
+    pub attempt_id: AttemptId,
+    /// Its state now.
+    pub attempt: AttemptState,
+    /// The state of its charge now.
+    pub charge: ChargeState,
+    /// Whether anything was written.
+    pub is_news: bool,
+}
+
+/// An attempt as the record finds it.
+struct Subject {
+    attempt_id: AttemptId,
+    charge_id: ChargeId,
+    subscription_id: SubscriptionId,
+    card_id: CardId,
+    shop: ShopName,
+    amount_minor: i64,
+    currency: crate::domain::money::Currency,
+    period_no: i32,
+    attempt_no: i16,
+    moved_by: Option<AttemptId>,
+    standing: Standing,
+}
+
+/// A subject with its finding and what follows from it.
+struct Resolved<'a> {
+    subject: Subject,
+    finding: &'a Finding,
+    decision: Decision,
+}
+
+impl Store {
+    /// Records findings, as few transactions as possible, each charge at most once in one.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was recorded before the error stays, and recording the same findings again changes nothing twice.
+    pub async fn record(
+        &self,
+        findings: &[Finding],
+        policy: &Policy,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        let mut open: Vec<&Finding> = findings.iter().collect();
+        let mut recorded = Vec::with_capacity(findings.len());
+        let mut tries = 0;
+        while !open.is_empty() {
+            match self.record_once(&open, policy, now).await {
+                Ok((done, rest)) => {
+                    recorded.extend(done);
+                    open = rest;
+                }
+                Err(error) if error.is_busy() && tries < TRIES_MAX => tries += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(recorded)
+    }
+
+    /// One transaction. Returns what it recorded and the findings it left for the next: further news about the same charge.
+    async fn record_once<'a>(
+        &self,
+        findings: &[&'a Finding],
+        policy: &Policy,
+        now: DateTime<Utc>,
+    ) -> Result<(Vec<Recorded>, Vec<&'a Finding>), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let (now_findings, mut later) = one_per_attempt(findings);
+        let subjects = subjects(&mut transaction, &now_findings).await?;
+        let mut charges = HashSet::new();
+        let mut resolved = Vec::with_capacity(subjects.len());
+        for subject in subjects {
+            let Some(finding) = now_findings
+                .iter()
+                .find(|finding| finding.attempt_id == subject.attempt_id)
+            else {
+                continue;
+            };
+            if !charges.insert(subject.charge_id) {
+                later.push(finding);
+                continue;
+            }
+            let decision = resolution::decide(&subject.standing, &finding.news, policy, now);
+            resolved.push(Resolved {
+                subject,
+                finding,
+                decision,
+            });
+        }
+        let news: Vec<&Resolved<'_>> = resolved
+            .iter()
+            .filter(|resolved| resolved.decision.is_news(&resolved.subject.standing))
+            .collect();
+        if !news.is_empty() {
+            rows::write(&mut transaction, &news, now).await?;
+            consequences::write(&mut transaction, &news, self.channels, now).await?;
+            wake(&mut transaction, Wake::Charger).await?;
+        }
+        transaction.commit().await?;
+        let recorded = resolved.iter().map(|resolved| Recorded {
+            attempt_id: resolved.subject.attempt_id,
+            attempt: resolved.decision.attempt,
+            charge: resolved
+                .decision
+                .charge
+                .map_or(resolved.subject.standing.charge, |step| step.state),
+            is_news: resolved.decision.is_news(&resolved.subject.standing),
+        });
+        Ok((recorded.collect(), later))
+    }
+}
+
+fn one_per_attempt<'a>(findings: &[&'a Finding]) -> (Vec<&'a Finding>, Vec<&'a Finding>) {
+    let mut seen = HashSet::new();
+    findings
+        .iter()
+        .copied()
+        .partition(|finding| seen.insert(finding.attempt_id))
+}
+
+/// The transaction that a piece of news names.
+fn named_transaction(news: &News) -> Option<TransactionId> {
+    match news {
+        News::NotSent => None,
+        News::Answered(verdict) | News::Read(verdict) => match verdict {
+            Verdict::Settled { transaction_id }
+            | Verdict::Pending { transaction_id, .. }
+            | Verdict::Rejected { transaction_id, .. } => Some(*transaction_id),
+            Verdict::Refused(_) | Verdict::InDoubt(_) => None,
+        },
+    }
+}
+
+async fn subjects(
+    transaction: &mut PgTransaction<'_>,
+    findings: &[&Finding],
+) -> Result<Vec<Subject>, StoreError> {
+    let attempts: Vec<_> = findings.iter().map(|finding| finding.attempt_id).collect();
+    let transactions: Vec<_> = findings
+        .iter()
+        .map(|finding| named_transaction(&finding.news))
+        .collect();
+    // Locked first and read afterwards, so that what is read includes what the lock had to wait for.
+    sqlx::query!(
+        "-- lock_charges
+        SELECT charge_id FROM charges
+        WHERE charge_id IN (SELECT a.charge_id FROM attempts a WHERE a.attempt_id = ANY($1))
+        ORDER BY charge_id FOR UPDATE",
+        &attempts as &[AttemptId],
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    let rows = sqlx::query_file!(
+        "src/store/sql/read_standings.sql",
+        &attempts as &[AttemptId],
+        &transactions as &[Option<TransactionId>],
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Subject {
+                attempt_id: row.attempt_id,
+                charge_id: row.charge_id,
+                subscription_id: row.subscription_id,
+                card_id: row.card_id,
+                shop: row.shop,
+                amount_minor: row.amount_minor,
+                currency: row.currency,
+                period_no: row.period_no,
+                attempt_no: row.attempt_no,
+                moved_by: row.moved_by,
+                standing: Standing {
+                    attempt: row.attempt_state,
+                    transaction_id: row.transaction_id,
+                    permitted_at: row.permitted_at,
+                    charge: row.charge_state,
+                    subscription: row.status,
+                    declines: readings::small_count(row.declines)?,
+                    unsent: readings::small_count(row.unsent)?,
+                    first_attempt_at: row.first_attempt_at.unwrap_or(row.permitted_at),
+                    zone: readings::zone(&row.timezone)?,
+                    another_blocks: row.another_blocks,
+                    another_moved_money: row.moved_by.is_some(),
+                    transaction_taken: row.transaction_taken,
+                },
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,27 @@
+-- append_events
+WITH new_events AS (
+    SELECT *
+    FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::boolean[], $5::text[], $6::uuid[], $7::uuid[], $8::jsonb[])
+        WITH ORDINALITY
+        AS e (event_id, subscription_id, kind, is_alert, shop, charge_id, attempt_id, payload, place)
+), numbered AS (
+    -- The row lock makes the numbers of a subscription gapless and unique.
+    UPDATE schedules s
+    SET last_event_no = s.last_event_no + n.count,
+        charges_paid = s.charges_paid + n.paid
+    FROM (
+        SELECT subscription_id, count(*) AS count, (count(*) FILTER (WHERE kind = $11))::integer AS paid
+        FROM new_events WHERE subscription_id IS NOT NULL GROUP BY subscription_id
+    ) n
+    WHERE s.subscription_id = n.subscription_id
+    RETURNING s.subscription_id, s.last_event_no - n.count AS before
+), kept AS (
+    INSERT INTO events (event_id, subscription_id, sequence_no, kind, is_alert, shop, charge_id, attempt_id, payload, occurred_at)
+    SELECT e.event_id, e.subscription_id,
+           n.before + row_number() OVER (PARTITION BY e.subscription_id ORDER BY e.place),
+           e.kind, e.is_alert, e.shop, e.charge_id, e.attempt_id, e.payload, $9
+    FROM new_events e LEFT JOIN numbered n USING (subscription_id)
+    RETURNING event_id
+)
+INSERT INTO outbox (event_id, channel, next_attempt_at)
+SELECT k.event_id, c.channel, $9 FROM kept k CROSS JOIN unnest($10::text[]) AS c (channel)

@@ -1,0 +1,35 @@
+-- claim_candidates
+SELECT c.charge_id AS "charge_id: ChargeId",
+       c.subscription_id AS "subscription_id: SubscriptionId",
+       c.shop AS "shop: ShopName",
+       c.period_no, c.amount_minor,
+       c.currency AS "currency: Currency",
+       c.attempts,
+       c.declines > 0 AS "is_retry!",
+       c.first_attempt_at,
+       s.status AS "status: SubscriptionStatus",
+       s.title, s.invoice, s.multipayout, s.notification_url,
+       k.card_id AS "card_id?: CardId",
+       k.payment_profile_id AS "profile_id?: ProfileId",
+       coalesce(k.is_active, false) AS "card_is_active!",
+       -- Spacing, over all charges of the subscription.
+       (SELECT max(a.quiet_until) FROM attempts a
+        WHERE a.subscription_id = c.subscription_id AND a.state <> 'not_sent') AS quiet_until,
+       -- A decline is read again before the retry; until then no permit.
+       EXISTS (SELECT FROM attempts a
+               WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
+                 AND (a.next_poll_at IS NOT NULL OR a.state = 'surplus')) AS "is_unresolved!",
+       -- Card-scheme budgets, over all subscriptions of the card, newest first.
+       ARRAY(SELECT a.permitted_at FROM attempts a
+             WHERE a.card_id = k.card_id AND a.is_retry AND a.permitted_at > $1::timestamptz - interval '24 hours'
+             ORDER BY a.permitted_at DESC) AS "last_retries!",
+       ARRAY(SELECT a.decided_at FROM attempts a
+             WHERE a.card_id = k.card_id AND a.state = 'rejected' AND a.decided_at > $1::timestamptz - interval '30 days'
+             ORDER BY a.decided_at DESC) AS "last_declines!: Vec<DateTime<Utc>>"
+FROM charges c
+    JOIN subscriptions s USING (subscription_id)
+    LEFT JOIN cards k USING (card_id)
+WHERE c.state IN ('planned', 'retry_wait') AND c.next_action_at <= $1 AND c.shop = ANY($2)
+ORDER BY c.next_action_at
+LIMIT $3
+FOR UPDATE OF c SKIP LOCKED

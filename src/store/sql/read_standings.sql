@@ -1,0 +1,31 @@
+-- read_standings
+SELECT a.attempt_id AS "attempt_id: AttemptId",
+       a.charge_id AS "charge_id: ChargeId",
+       a.subscription_id AS "subscription_id: SubscriptionId",
+       a.card_id AS "card_id: CardId",
+       a.shop AS "shop: ShopName",
+       a.amount_minor,
+       a.currency AS "currency: crate::domain::money::Currency",
+       a.period_no, a.attempt_no,
+       a.state AS "attempt_state: AttemptState",
+       a.transaction_id AS "transaction_id: TransactionId",
+       a.permitted_at,
+       c.state AS "charge_state: ChargeState",
+       c.declines, c.unsent, c.first_attempt_at,
+       s.status AS "status: SubscriptionStatus",
+       s.timezone,
+       EXISTS (SELECT FROM attempts o
+               WHERE o.charge_id = a.charge_id AND o.attempt_id <> a.attempt_id
+                 AND o.state IN ('in_doubt', 'pending', 'settled')) AS "another_blocks!",
+       (SELECT o.attempt_id FROM attempts o
+        WHERE o.subscription_id = a.subscription_id AND o.period_no = a.period_no AND o.attempt_id <> a.attempt_id
+          AND o.state IN ('settled', 'surplus')
+        ORDER BY o.decided_at LIMIT 1) AS "moved_by: AttemptId",
+       EXISTS (SELECT FROM attempts o
+               WHERE o.transaction_id = f.transaction_id AND o.attempt_id <> a.attempt_id) AS "transaction_taken!"
+FROM unnest($1::uuid[], $2::uuid[]) AS f (attempt_id, transaction_id)
+    JOIN attempts a USING (attempt_id)
+    JOIN charges c USING (charge_id)
+    JOIN subscriptions s ON s.subscription_id = a.subscription_id
+ORDER BY a.attempt_id
+

@@ -1,0 +1,28 @@
+-- take_notices
+WITH due AS (
+    SELECT notice_id FROM notices
+    WHERE state = 'new' AND next_action_at <= $1 AND shop = ANY($2)
+    ORDER BY next_action_at LIMIT 200 FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE notices n
+    SET next_action_at = $1 + least(interval '10 seconds' * (2 ^ least(n.tries, 20)), interval '6 hours'),
+        tries = least(n.tries + 1, 1000)
+    FROM due WHERE n.notice_id = due.notice_id
+    RETURNING n.notice_id, n.shop, n.order_id, n.transaction_id, n.attempt_id, n.received_at
+)
+SELECT t.notice_id AS "notice_id!: NoticeId",
+       t.shop AS "shop!: ShopName",
+       t.order_id,
+       t.transaction_id AS "transaction_id: TransactionId",
+       a.attempt_id AS "attempt_id?: AttemptId",
+       a.state AS "state?: AttemptState",
+       a.order_id AS "attempt_order_id?",
+       a.amount_minor AS "amount_minor?",
+       a.currency AS "currency?: Currency",
+       a.transaction_id AS "attempt_transaction_id?: TransactionId"
+FROM taken t
+    -- The address names the attempt; without it the order does.
+    LEFT JOIN attempts a
+        ON a.attempt_id = coalesce(t.attempt_id, (SELECT o.attempt_id FROM attempts o WHERE o.order_id = t.order_id))
+       AND a.shop = t.shop
+ORDER BY t.received_at
