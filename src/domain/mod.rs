@@ -23,6 +23,7 @@ pub mod money;
 pub mod order_id;
 pub mod schedule;
 pub mod shop;
+pub mod tick;
 
 /// A state that was asked to take a step which the machine does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
