@@ -3,3 +3,6 @@
 pub mod domain;
 pub mod embedded;
 pub mod store;
+pub mod clock;
+pub mod reconnect;
+pub mod telemetry;
