@@ -64,6 +64,20 @@ impl AttemptState {
         AttemptState::Surplus,
     ];
 
+    /// How it is spelt in the database, in metrics and in events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AttemptState::InDoubt => "in_doubt",
+            AttemptState::NotSent => "not_sent",
+            AttemptState::Refused => "refused",
+            AttemptState::Pending => "pending",
+            AttemptState::Settled => "settled",
+            AttemptState::Rejected => "rejected",
+            AttemptState::Absent => "absent",
+            AttemptState::Surplus => "surplus",
+        }
+    }
+
     /// Whether money may move, or has moved, by this attempt, so that no other may be made.
     pub const fn blocks(self) -> bool {
         match self {

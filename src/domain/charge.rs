@@ -72,6 +72,20 @@ impl ChargeState {
         ChargeState::Void,
     ];
 
+    /// How it is spelt in the database, in metrics and in events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ChargeState::Planned => "planned",
+            ChargeState::InFlight => "in_flight",
+            ChargeState::Paid => "paid",
+            ChargeState::RetryWait => "retry_wait",
+            ChargeState::Failed => "failed",
+            ChargeState::Held => "held",
+            ChargeState::Skipped => "skipped",
+            ChargeState::Void => "void",
+        }
+    }
+
     /// Whether somebody still has to act on it: exactly then `next_action_at` is set.
     pub const fn is_open(self) -> bool {
         match self {

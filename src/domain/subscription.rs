@@ -60,6 +60,19 @@ impl SubscriptionStatus {
         SubscriptionStatus::Completed,
     ];
 
+    /// How it is spelt in the database and in events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SubscriptionStatus::Registering => "registering",
+            SubscriptionStatus::Active => "active",
+            SubscriptionStatus::PastDue => "past_due",
+            SubscriptionStatus::Paused => "paused",
+            SubscriptionStatus::Deactivated => "deactivated",
+            SubscriptionStatus::Cancelled => "cancelled",
+            SubscriptionStatus::Completed => "completed",
+        }
+    }
+
     /// Whether its periods fall due and its charges may be sent.
     pub const fn is_billable(self) -> bool {
         match self {

@@ -135,7 +135,7 @@ pub(in crate::store) async fn set_status(
             UPDATE charges SET state = 'void', reason = $2, next_action_at = NULL
             WHERE subscription_id = $1 AND state IN ('planned', 'retry_wait')",
             subscription_id as SubscriptionId,
-            format!("subscription_{}", status_word(status)),
+            format!("subscription_{}", status.as_str()),
         )
         .execute(&mut **transaction)
         .await?
@@ -160,18 +160,6 @@ pub(in crate::store) async fn set_status(
     .execute(&mut **transaction)
     .await?;
     Ok(voided)
-}
-
-fn status_word(status: SubscriptionStatus) -> &'static str {
-    match status {
-        SubscriptionStatus::Registering => "registering",
-        SubscriptionStatus::Active => "active",
-        SubscriptionStatus::PastDue => "past_due",
-        SubscriptionStatus::Paused => "paused",
-        SubscriptionStatus::Deactivated => "deactivated",
-        SubscriptionStatus::Cancelled => "cancelled",
-        SubscriptionStatus::Completed => "completed",
-    }
 }
 
 /// A card whose profile imoje calls inactive is charged by nobody: what other subscriptions have open on it is held.
