@@ -1,0 +1,222 @@
+//! The JSON of imoje's answers, field by field as documented. Not shared with the client: two independent statements.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    SimulatedShop,
+    behaviour::{Behaviour, WrongEcho},
+    codes,
+    currency::Currency,
+    ledger::Transaction,
+    profile::ProfileNow,
+    schema::{AMOUNT_MAX, CURRENCIES},
+};
+
+/// An id that nobody has.
+const STRANGER: Uuid = Uuid::from_u128(0x0bad_0bad_0bad_4bad_8bad_0bad_0bad_0bad);
+
+/// The `transaction` object.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TransactionJson<'a> {
+    id: Uuid,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    status: &'a str,
+    source: &'static str,
+    created: i64,
+    modified: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notification_url: Option<&'a str>,
+    service_id: Uuid,
+    amount: Amount,
+    currency: &'static str,
+    title: &'a str,
+    order_id: String,
+    payment_method: &'static str,
+    payment_method_code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment: Option<PaymentState<'a>>,
+    payment_profile: ProfileJson<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_code_description: Option<String>,
+    #[serde(skip)]
+    known_status_code: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Amount {
+    Number(u32),
+    Text(String),
+}
+
+#[derive(Debug, Serialize)]
+struct PaymentState<'a> {
+    id: Uuid,
+    status: &'a str,
+}
+
+/// The `paymentProfile` object.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ProfileJson<'a> {
+    id: Uuid,
+    merchant_mid: &'a str,
+    merchant_customer_id: String,
+    first_name: &'a str,
+    last_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+    masked_number: &'a str,
+    month: String,
+    year: String,
+    organization: &'a str,
+    is_active: u8,
+    profile: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_transaction_id: Option<&'a str>,
+}
+
+impl<'a> TransactionJson<'a> {
+    /// The transaction as it is at a step of its course: what a notice tells, without `payment` and status code.
+    pub(super) fn new(transaction: &'a Transaction, profile: &'a ProfileNow, step: usize) -> Self {
+        let state = transaction.course.step(step);
+        Self {
+            id: transaction.id,
+            kind: "sale",
+            status: &state.status,
+            source: "api",
+            created: transaction.created_at.timestamp(),
+            modified: transaction
+                .course
+                .begins(step, transaction.created_at)
+                .timestamp(),
+            notification_url: transaction.notification_url(),
+            service_id: transaction.service_id(),
+            amount: Amount::Number(transaction.amount_minor),
+            currency: transaction.currency.code(),
+            title: &transaction.title,
+            order_id: transaction.order_id.to_string(),
+            payment_method: "card",
+            payment_method_code: "recurring",
+            payment: None,
+            payment_profile: ProfileJson::new(&transaction.shop.merchant_id, profile),
+            status_code: None,
+            status_code_description: None,
+            known_status_code: state.code.as_deref(),
+        }
+    }
+
+    /// With `statusCode` and its description, where the status has one.
+    pub(super) fn with_status_code(mut self) -> Self {
+        self.status_code = self.known_status_code;
+        self.status_code_description = self.status_code.map(codes::description);
+        self
+    }
+
+    /// With `payment`, whose id is not the transaction's.
+    pub(super) fn with_payment(mut self, payment_id: Uuid) -> Self {
+        self.payment = Some(PaymentState {
+            id: payment_id,
+            status: self.status,
+        });
+        self
+    }
+
+    /// The body of an answer, as the script wants it.
+    pub(super) fn body(mut self, behaviour: &Behaviour) -> String {
+        #[derive(Serialize)]
+        struct Wrapped<'a> {
+            transaction: TransactionJson<'a>,
+        }
+        if let Some(field) = behaviour.wrong_echo {
+            self.echo_wrongly(field);
+        }
+        if behaviour.amount_as_text == Some(true)
+            && let Amount::Number(amount) = self.amount
+        {
+            self.amount = Amount::Text(amount.to_string());
+        }
+        let body = if behaviour.bare == Some(true) {
+            serde_json::to_string(&self)
+        } else {
+            serde_json::to_string(&Wrapped { transaction: self })
+        };
+        body.expect("an answer has text keys only")
+    }
+
+    fn echo_wrongly(&mut self, field: WrongEcho) {
+        match field {
+            WrongEcho::OrderId => self.order_id.push_str("-other"),
+            WrongEcho::Amount => {
+                if let Amount::Number(amount) = self.amount {
+                    self.amount = Amount::Number(amount.saturating_add(1));
+                }
+            }
+            WrongEcho::Currency => {
+                let other = if self.currency == "PLN" {
+                    Currency::Eur
+                } else {
+                    Currency::Pln
+                };
+                self.currency = other.code();
+            }
+            WrongEcho::ServiceId => self.service_id = STRANGER,
+            WrongEcho::PaymentProfileId => self.payment_profile.id = STRANGER,
+        }
+    }
+}
+
+impl<'a> ProfileJson<'a> {
+    /// The fields that every answer shows.
+    pub(super) fn new(merchant_id: &'a str, now: &'a ProfileNow) -> Self {
+        let profile = &*now.profile;
+        Self {
+            id: profile.id,
+            merchant_mid: merchant_id,
+            merchant_customer_id: profile.customer_id(),
+            first_name: &profile.first_name,
+            last_name: &profile.last_name,
+            email: None,
+            masked_number: &profile.masked_number,
+            month: format!("{:02}", profile.expiry_month),
+            year: profile.expiry_year.to_string(),
+            organization: &profile.organization,
+            is_active: u8::from(now.is_active),
+            profile: "RECURRING",
+            first_transaction_id: None,
+        }
+    }
+
+    /// The fields that only a read of the profile shows.
+    pub(super) fn in_full(mut self, now: &'a ProfileNow) -> Self {
+        self.email = Some(&now.profile.email);
+        self.first_transaction_id = now.profile.first_transaction_id.as_deref();
+        self
+    }
+}
+
+/// The answer to `GET service/{id}`: the recurring card channel in every currency.
+pub(super) fn service(shop: &SimulatedShop, online: bool) -> Value {
+    let channel = |currency: &&str| {
+        json!({
+            "paymentMethod": "card",
+            "paymentMethodCode": "recurring",
+            "isActive": true,
+            "isOnline": online,
+            "description": "Recurring",
+            "currency": currency,
+            "transactionLimits": {
+                "minTransaction": {"type": "number", "value": 1},
+                "maxTransaction": {"type": "number", "value": AMOUNT_MAX},
+            },
+        })
+    };
+    let channels: Vec<Value> = CURRENCIES.iter().map(channel).collect();
+    json!({"service": {"id": shop.service_id, "created": null, "isActive": true, "paymentMethods": channels}})
+}

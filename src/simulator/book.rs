@@ -1,0 +1,371 @@
+//! Everything that changes: transactions, profiles, rules, and what is still to happen. One lock guards it, and no
+//! method waits for anything.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use super::{
+    SimulatedShop,
+    agenda::{Agenda, Item, NoticeItem},
+    behaviour::{Behaviour, Fate, Notices},
+    course::{Course, delta, later},
+    currency::Currency,
+    director::{Director, Facts},
+    ledger::{Ledger, Notice, Post, Totals, Transaction},
+    notices,
+    profile::{ProfileNow, Profiles},
+    script::{Call, Script},
+};
+
+/// A valid debit request.
+#[derive(Clone, Debug)]
+pub(super) struct DebitRequest {
+    pub(super) order_id: Arc<str>,
+    pub(super) payment_profile_id: Uuid,
+    pub(super) amount_minor: u32,
+    pub(super) currency: Currency,
+    pub(super) title: Arc<str>,
+    pub(super) notification_url: Option<Arc<str>>,
+}
+
+/// What became of a debit request, and how its caller is to be answered.
+#[derive(Debug)]
+pub(super) struct Debit {
+    pub(super) behaviour: Behaviour,
+    pub(super) outcome: DebitOutcome,
+}
+
+#[derive(Debug)]
+pub(super) enum DebitOutcome {
+    /// The script keeps it from having any effect.
+    Dropped,
+    /// There is no such profile.
+    UnknownProfile,
+    /// The profile is inactive.
+    InactiveProfile,
+    /// There is a transaction. `notices` are to be delivered before the answer.
+    Booked {
+        transaction: Box<Transaction>,
+        profile: ProfileNow,
+        notices: Vec<NoticeJob>,
+    },
+}
+
+/// A notice that is due.
+#[derive(Clone, Debug)]
+pub(super) struct NoticeJob {
+    pub(super) item: NoticeItem,
+    pub(super) transaction: Transaction,
+    pub(super) profile: ProfileNow,
+}
+
+pub(super) struct Book {
+    default: Behaviour,
+    director: Director,
+    profiles: Profiles,
+    posts: Vec<Post>,
+    posts_by_order: HashMap<Arc<str>, u32>,
+    transactions: Vec<Transaction>,
+    positions: HashMap<Uuid, usize>,
+    courses: HashMap<(Fate, Notices, Duration), Arc<Course>>,
+    notices: Vec<Notice>,
+    agenda: Agenda,
+    totals: Totals,
+}
+
+impl Book {
+    pub(super) fn new(seed: u64, script: Script) -> Self {
+        Self {
+            default: script.behaviour,
+            director: Director::new(seed, script.rules),
+            profiles: Profiles::new(script.accept_unknown_profiles, script.profiles),
+            posts: Vec::new(),
+            posts_by_order: HashMap::new(),
+            transactions: Vec::new(),
+            positions: HashMap::new(),
+            courses: HashMap::new(),
+            notices: Vec::new(),
+            agenda: Agenda::default(),
+            totals: Totals::default(),
+        }
+    }
+
+    pub(super) fn director(&mut self) -> &mut Director {
+        &mut self.director
+    }
+
+    pub(super) fn profiles(&mut self) -> &mut Profiles {
+        &mut self.profiles
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub(super) fn ledger(&self, as_of: DateTime<Utc>) -> Ledger {
+        Ledger::new(
+            as_of,
+            self.posts.clone(),
+            self.transactions.clone(),
+            self.notices.clone(),
+            self.totals,
+        )
+    }
+
+    pub(super) fn count_call(&mut self) {
+        self.totals.calls += 1;
+    }
+
+    /// Notes a debit request.
+    pub(super) fn record_post(&mut self, post: Post) {
+        self.totals.posts += 1;
+        if let Some(order_id) = &post.order_id {
+            *self.posts_by_order.entry(Arc::clone(order_id)).or_insert(0) += 1;
+        }
+        self.posts.push(post);
+    }
+
+    /// What the script says about a call that is not a debit.
+    pub(super) fn behaviour_of(&mut self, facts: Facts<'_>) -> Behaviour {
+        self.director
+            .choose(facts)
+            .map(|chosen| Behaviour::clone(&chosen))
+            .unwrap_or_default()
+    }
+
+    /// The transaction with this id and its profile.
+    pub(super) fn transaction(
+        &self,
+        id: Uuid,
+        now: DateTime<Utc>,
+    ) -> Option<(Transaction, ProfileNow)> {
+        let transaction = self.transactions.get(*self.positions.get(&id)?)?;
+        Some((
+            transaction.clone(),
+            self.profiles.find(transaction.payment_profile_id, now)?,
+        ))
+    }
+
+    /// Decides about a valid debit request, and books it if it has an effect.
+    pub(super) fn debit(
+        &mut self,
+        request: &DebitRequest,
+        shop: &Arc<SimulatedShop>,
+        now: DateTime<Utc>,
+    ) -> Debit {
+        let rule = self.director.choose(Facts {
+            call: Call::Debit,
+            payment_profile_id: Some(request.payment_profile_id),
+            order_id: Some(&request.order_id),
+            repetition: self
+                .posts_by_order
+                .get(&request.order_id)
+                .copied()
+                .unwrap_or(0),
+        });
+        let profile = self.profiles.find(request.payment_profile_id, now);
+        let base = match &profile {
+            Some(profile) => profile.profile.behaviour.or(&self.default),
+            None => self.default.clone(),
+        };
+        let behaviour = rule
+            .as_ref()
+            .map_or_else(|| base.clone(), |rule| rule.or(&base));
+        let outcome = match profile {
+            _ if !behaviour.takes_effect() => DebitOutcome::Dropped,
+            None => DebitOutcome::UnknownProfile,
+            Some(profile) if !profile.is_active => DebitOutcome::InactiveProfile,
+            Some(profile) => {
+                let fate = profile.fate(rule.and_then(|rule| rule.fate.clone()), &base, now);
+                if fate == Fate::Inactive {
+                    self.profiles.deactivate(request.payment_profile_id);
+                    DebitOutcome::InactiveProfile
+                } else {
+                    self.book(request, shop, profile, &fate, &behaviour, now)
+                }
+            }
+        };
+        let (transaction_id, normal_status) = match &outcome {
+            DebitOutcome::Booked { transaction, .. } => (Some(transaction.id), 200),
+            DebitOutcome::Dropped
+            | DebitOutcome::UnknownProfile
+            | DebitOutcome::InactiveProfile => (None, 400),
+        };
+        self.record_post(Post {
+            at: now,
+            order_id: Some(Arc::clone(&request.order_id)),
+            payment_profile_id: Some(request.payment_profile_id),
+            amount_minor: Some(request.amount_minor),
+            currency: Some(request.currency),
+            transaction_id,
+            answered: behaviour.status_sent(normal_status),
+        });
+        Debit { behaviour, outcome }
+    }
+
+    fn book(
+        &mut self,
+        request: &DebitRequest,
+        shop: &Arc<SimulatedShop>,
+        profile: ProfileNow,
+        fate: &Fate,
+        behaviour: &Behaviour,
+        now: DateTime<Utc>,
+    ) -> DebitOutcome {
+        let position = self.transactions.len();
+        let transaction = Transaction {
+            id: Uuid::new_v4(),
+            payment_id: Uuid::new_v4(),
+            payment_profile_id: request.payment_profile_id,
+            order_id: Arc::clone(&request.order_id),
+            title: Arc::clone(&request.title),
+            amount_minor: request.amount_minor,
+            currency: request.currency,
+            created_at: now,
+            notification_url: request.notification_url.clone(),
+            shop: Arc::clone(shop),
+            course: self.course(fate, behaviour),
+        };
+        self.profiles.count_debit(request.payment_profile_id);
+        self.positions.insert(transaction.id, position);
+        self.transactions.push(transaction.clone());
+        self.totals.booked += 1;
+        self.count_status(&transaction.course.step(0).status);
+        for step in 1..transaction.course.steps().len() {
+            self.agenda.plan(
+                transaction.course.begins(step, now),
+                Item::Change { position, step },
+            );
+        }
+        let first = self.notices_of_step(position, 0);
+        let notices = if transaction.course.notices.before_answer {
+            first
+                .into_iter()
+                .filter_map(|(_, item)| self.job(item, now))
+                .collect()
+        } else {
+            for (due, item) in first {
+                self.agenda.plan(due, Item::Notice(item));
+            }
+            Vec::new()
+        };
+        DebitOutcome::Booked {
+            transaction: Box::new(transaction),
+            profile,
+            notices,
+        }
+    }
+
+    fn course(&mut self, fate: &Fate, behaviour: &Behaviour) -> Arc<Course> {
+        let key = (
+            fate.clone(),
+            behaviour.notices.clone().unwrap_or_default(),
+            behaviour.read_lag.unwrap_or_default(),
+        );
+        if let Some(course) = self.courses.get(&key) {
+            return Arc::clone(course);
+        }
+        let course = Arc::new(Course::new(&key.0, key.1.clone(), key.2));
+        self.courses.insert(key, Arc::clone(&course));
+        course
+    }
+
+    fn count_status(&mut self, status: &str) {
+        match status {
+            "settled" => self.totals.settled += 1,
+            "rejected" => self.totals.rejected += 1,
+            _ => {}
+        }
+    }
+
+    /// The notices that a step causes, with the time at which they leave.
+    fn notices_of_step(&self, position: usize, step: usize) -> Vec<(DateTime<Utc>, NoticeItem)> {
+        let transaction = &self.transactions[position];
+        if transaction.notification_url().is_none() {
+            return Vec::new();
+        }
+        let course = &transaction.course;
+        let wanted = &course.notices;
+        let last = course.steps().len() - 1;
+        let begins = if wanted.pending_last && step == 0 && last > 0 && !wanted.before_answer {
+            later(
+                course.begins(last, transaction.created_at),
+                TimeDelta::seconds(1),
+            )
+        } else {
+            course.begins(step, transaction.created_at)
+        };
+        let due = later(begins, delta(wanted.late_by));
+        let item = |forged| {
+            (
+                due,
+                NoticeItem {
+                    position,
+                    step,
+                    try_number: 1,
+                    forged,
+                },
+            )
+        };
+        let mut planned = vec![item(false); usize::from(wanted.copies)];
+        if step == 0 && wanted.forged_order.is_some() {
+            planned.push(item(true));
+        }
+        planned
+    }
+
+    fn job(&self, item: NoticeItem, now: DateTime<Utc>) -> Option<NoticeJob> {
+        let transaction = self.transactions.get(item.position)?.clone();
+        let profile = self.profiles.find(transaction.payment_profile_id, now)?;
+        Some(NoticeJob {
+            item,
+            transaction,
+            profile,
+        })
+    }
+
+    /// The time of the next change of status or notice.
+    pub(super) fn next_due_at(&self) -> Option<DateTime<Utc>> {
+        self.agenda.next_due_at()
+    }
+
+    /// Applies the changes of status that are due and takes at most `limit` notices that are due. Returns how many
+    /// statuses changed, and the notices in the order in which they are due.
+    pub(super) fn take_due(&mut self, now: DateTime<Utc>, limit: usize) -> (usize, Vec<NoticeJob>) {
+        let mut changes = 0;
+        let mut jobs = Vec::new();
+        while jobs.len() < limit
+            && let Some(item) = self.agenda.take_due(now)
+        {
+            match item {
+                Item::Change { position, step } => {
+                    changes += 1;
+                    let status = Arc::clone(&self.transactions[position].course.step(step).status);
+                    self.count_status(&status);
+                    for (due, item) in self.notices_of_step(position, step) {
+                        self.agenda.plan(due, Item::Notice(item));
+                    }
+                }
+                Item::Notice(item) => jobs.extend(self.job(item, now)),
+            }
+        }
+        (changes, jobs)
+    }
+
+    /// Notes what the receiver of a notice answered, and plans the next try if that was not HTTP 200.
+    pub(super) fn record_notice(&mut self, item: NoticeItem, notice: Notice) {
+        self.totals.notices_sent += 1;
+        if notice.answer == Some(200) {
+            self.totals.notices_accepted += 1;
+        } else if let Some(gap) = notices::gap_after(item.try_number) {
+            let next = NoticeItem {
+                try_number: item.try_number + 1,
+                ..item
+            };
+            self.agenda.plan(later(notice.at, gap), Item::Notice(next));
+        }
+        self.notices.push(notice);
+    }
+}

@@ -1,0 +1,185 @@
+//! `POST transaction/profile`: the debit of a stored profile.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, StatusCode, header};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{
+    SimulatedShop,
+    answers::TransactionJson,
+    book::{Debit, DebitOutcome, DebitRequest},
+    currency::Currency,
+    engine::{Caller, Engine},
+    ledger::Post,
+    reply::Reply,
+    schema::DEBIT,
+    validation,
+};
+
+/// Decides about a debit. Whatever comes of it is in the ledger before this returns.
+pub(super) async fn debit(
+    engine: &Arc<Engine>,
+    merchant_id: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Reply {
+    let instance: Value = serde_json::from_slice(body).unwrap_or_default();
+    let (request, shop) = match accept(engine, merchant_id, headers, body, &instance) {
+        Ok(accepted) => accepted,
+        Err(reply) => {
+            engine
+                .book()
+                .record_post(refused_post(engine, &instance, reply.status()));
+            log(&instance, None, Some(reply.status().as_u16()));
+            return *reply;
+        }
+    };
+    let now = engine.now();
+    let Debit { behaviour, outcome } = engine.book().debit(&request, &shop, now);
+    let reply = match outcome {
+        DebitOutcome::Dropped => {
+            log(&instance, None, None);
+            Reply::plain_error(StatusCode::BAD_REQUEST, &instance)
+        }
+        DebitOutcome::UnknownProfile => {
+            refuse(&instance, "SIM-ERROR-PROFILE", "Payment profile not found.")
+        }
+        DebitOutcome::InactiveProfile => {
+            refuse(&instance, "TRX-ERROR-120301", "Payment profile inactive.")
+        }
+        DebitOutcome::Booked {
+            transaction,
+            profile,
+            notices,
+        } => {
+            // Its own task, so that a caller who leaves does not take the notice along.
+            let delivery = tokio::spawn(Arc::clone(engine).deliver(notices));
+            if let Err(error) = delivery.await {
+                tracing::warn!(%error, "a notice could not be delivered before the answer");
+            }
+            log(&instance, Some(transaction.status_at(now)), Some(200));
+            let json = TransactionJson::new(&transaction, &profile, 0)
+                .with_payment(transaction.payment_id);
+            let json = if behaviour.status_code_in_answer == Some(true) {
+                json.with_status_code()
+            } else {
+                json
+            };
+            Reply::ok(json.body(&behaviour))
+        }
+    };
+    reply.altered(&behaviour, &instance)
+}
+
+fn refuse(instance: &Value, code: &str, message: &str) -> Reply {
+    log(instance, None, Some(400));
+    Reply::error(StatusCode::BAD_REQUEST, code, message, instance, &[])
+}
+
+/// One line for each debit.
+fn log(instance: &Value, booked: Option<&str>, answer: Option<u16>) {
+    tracing::info!(
+        order.id = instance["orderId"].as_str(),
+        amount = instance["amount"].as_i64(),
+        currency = instance["currency"].as_str(),
+        profile = instance["paymentProfileId"].as_str(),
+        booked,
+        answer,
+        "debit"
+    );
+}
+
+/// Everything that is checked before the script is asked, so that a script never hides a caller's mistake.
+fn accept(
+    engine: &Engine,
+    merchant_id: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+    instance: &Value,
+) -> Result<(DebitRequest, Arc<SimulatedShop>), Box<Reply>> {
+    let caller = engine.authorise(headers, merchant_id)?;
+    check_json(headers, body)?;
+    let errors = validation::violations(DEBIT, instance);
+    if !errors.is_empty() {
+        return Err(unprocessable("TRX-ERROR-120001", instance, &errors));
+    }
+    let shop = shop(&caller, instance)?;
+    let text = |field: &str| instance[field].as_str();
+    let request = DebitRequest {
+        order_id: text("orderId").unwrap_or_default().into(),
+        payment_profile_id: uuid(instance, "paymentProfileId").unwrap_or_default(),
+        amount_minor: amount(instance).unwrap_or_default(),
+        currency: currency(instance).expect("the schema allows known currencies only"),
+        title: text("title").unwrap_or_default().into(),
+        notification_url: text("notificationUrl").map(Into::into),
+    };
+    Ok((request, shop))
+}
+
+fn shop(caller: &Caller, instance: &Value) -> Result<Arc<SimulatedShop>, Box<Reply>> {
+    uuid(instance, "serviceId")
+        .and_then(|service_id| caller.shop(service_id))
+        .map(Arc::clone)
+        .ok_or_else(|| Box::new(Reply::plain_error(StatusCode::FORBIDDEN, instance)))
+}
+
+/// 400 unless the body says that it is JSON, and is.
+pub(super) fn check_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Box<Reply>> {
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/json")
+        && serde_json::from_slice::<Value>(body).is_ok()
+    {
+        return Ok(());
+    }
+    Err(Box::new(Reply::plain_error(
+        StatusCode::BAD_REQUEST,
+        &Value::Null,
+    )))
+}
+
+/// 422 with everything that is wrong.
+pub(super) fn unprocessable(
+    code: &str,
+    instance: &Value,
+    errors: &[validation::Violation],
+) -> Box<Reply> {
+    Box::new(Reply::error(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        code,
+        "Unprocessable Entity.",
+        instance,
+        errors,
+    ))
+}
+
+fn uuid(instance: &Value, field: &str) -> Option<Uuid> {
+    instance[field].as_str().and_then(|text| text.parse().ok())
+}
+
+fn amount(instance: &Value) -> Option<u32> {
+    instance["amount"]
+        .as_u64()
+        .and_then(|amount| u32::try_from(amount).ok())
+}
+
+fn currency(instance: &Value) -> Option<Currency> {
+    instance["currency"].as_str().and_then(Currency::from_code)
+}
+
+fn refused_post(engine: &Engine, instance: &Value, status: StatusCode) -> Post {
+    Post {
+        at: engine.now(),
+        order_id: instance["orderId"].as_str().map(Into::into),
+        payment_profile_id: uuid(instance, "paymentProfileId"),
+        amount_minor: amount(instance),
+        currency: currency(instance),
+        transaction_id: None,
+        answered: Some(status.as_u16()),
+    }
+}
