@@ -32,23 +32,25 @@ pub(super) async fn debit(
             engine
                 .book()
                 .record_post(refused_post(engine, &instance, reply.status()));
-            log(&instance, None, Some(reply.status().as_u16()));
+            log(&instance, "refused", Some(reply.status().as_u16()));
             return *reply;
         }
     };
     let now = engine.now();
     let Debit { behaviour, outcome } = engine.book().debit(&request, &shop, now);
-    let reply = match outcome {
-        DebitOutcome::Dropped => {
-            log(&instance, None, None);
-            Reply::plain_error(StatusCode::BAD_REQUEST, &instance)
-        }
-        DebitOutcome::UnknownProfile => {
-            refuse(&instance, "SIM-ERROR-PROFILE", "Payment profile not found.")
-        }
-        DebitOutcome::InactiveProfile => {
-            refuse(&instance, "TRX-ERROR-120301", "Payment profile inactive.")
-        }
+    let (status, reply) = match outcome {
+        DebitOutcome::Dropped => (
+            "nothing done",
+            Reply::plain_error(StatusCode::BAD_REQUEST, &instance),
+        ),
+        DebitOutcome::UnknownProfile => (
+            "unknown profile",
+            refuse(&instance, "SIM-ERROR-PROFILE", "Payment profile not found."),
+        ),
+        DebitOutcome::InactiveProfile => (
+            "inactive profile",
+            refuse(&instance, "TRX-ERROR-120301", "Payment profile inactive."),
+        ),
         DebitOutcome::Booked {
             transaction,
             profile,
@@ -59,7 +61,6 @@ pub(super) async fn debit(
             if let Err(error) = delivery.await {
                 tracing::warn!(%error, "a notice could not be delivered before the answer");
             }
-            log(&instance, Some(transaction.status_at(now)), Some(200));
             let json = TransactionJson::new(&transaction, &profile, 0)
                 .with_payment(transaction.payment_id);
             let json = if behaviour.status_code_in_answer == Some(true) {
@@ -67,26 +68,30 @@ pub(super) async fn debit(
             } else {
                 json
             };
-            Reply::ok(json.body(&behaviour))
+            ("booked", Reply::ok(json.body(&behaviour)))
         }
     };
+    log(
+        &instance,
+        status,
+        behaviour.status_sent(reply.status().as_u16()),
+    );
     reply.altered(&behaviour, &instance)
 }
 
 fn refuse(instance: &Value, code: &str, message: &str) -> Reply {
-    log(instance, None, Some(400));
     Reply::error(StatusCode::BAD_REQUEST, code, message, instance, &[])
 }
 
-/// One line for each debit.
-fn log(instance: &Value, booked: Option<&str>, answer: Option<u16>) {
+/// One line for each debit: what was asked, what became of it, and the HTTP status that the caller sees.
+fn log(instance: &Value, outcome: &str, answer: Option<u16>) {
     tracing::info!(
         order.id = instance["orderId"].as_str(),
         amount = instance["amount"].as_i64(),
         currency = instance["currency"].as_str(),
         profile = instance["paymentProfileId"].as_str(),
-        booked,
-        answer,
+        outcome,
+        answer = answer.map_or_else(|| "lost".to_owned(), |status| status.to_string()),
         "debit"
     );
 }

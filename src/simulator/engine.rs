@@ -1,6 +1,7 @@
 //! The gateway behind the HTTP door: who may call, what a debit does, and the delivery of notices.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -106,7 +107,9 @@ impl Engine {
         let mut report = DeliveryReport::default();
         let mut sending = JoinSet::new();
         loop {
-            let (changes, jobs) = self.book().take_due(self.now(), BATCH);
+            // The clock is the caller's: it is never asked while the book is locked.
+            let now = self.now();
+            let (changes, jobs) = self.book().take_due(now, BATCH);
             report.changes += changes;
             if changes == 0 && jobs.is_empty() {
                 return report;
@@ -128,7 +131,8 @@ impl Engine {
         let mut sending = JoinSet::new();
         while !stopping.is_cancelled() {
             let room = CONCURRENT_RECEIVERS.saturating_sub(sending.len());
-            let (_, jobs) = self.book().take_due(self.now(), room);
+            let now = self.now();
+            let (_, jobs) = self.book().take_due(now, room);
             for group in by_transaction(jobs) {
                 sending.spawn(Arc::clone(&self).deliver(group));
             }
@@ -167,8 +171,7 @@ impl Engine {
 
 /// Notices of one transaction stay in their order; those of different transactions may overtake each other.
 fn by_transaction(jobs: Vec<NoticeJob>) -> Vec<Vec<NoticeJob>> {
-    let mut groups: std::collections::BTreeMap<usize, Vec<NoticeJob>> =
-        std::collections::BTreeMap::new();
+    let mut groups: BTreeMap<usize, Vec<NoticeJob>> = BTreeMap::new();
     for job in jobs {
         groups.entry(job.item.position).or_default().push(job);
     }

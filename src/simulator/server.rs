@@ -79,7 +79,7 @@ impl Desk {
         reply.send(line, &self.closing).await
     }
 
-    /// What the script says about a call that has no order: the answer, or `None` if nothing is to happen at all.
+    /// What the script says about a call that is not a debit.
     fn behaviour(
         &self,
         call: Call,
