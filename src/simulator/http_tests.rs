@@ -580,6 +580,22 @@ async fn an_answer_can_drip() {
 }
 
 #[tokio::test]
+async fn a_slow_answer_is_booked_before_its_delay() {
+    let slow = Behaviour::settle_at_once().answering_after(Duration::from_secs(3600));
+    let world = World::always(slow).await;
+    let call = tokio::spawn(
+        world
+            .post("transaction/profile", &world.body("inv-1"))
+            .send(),
+    );
+    while world.simulator.totals().booked == 0 {
+        tokio::task::yield_now().await;
+    }
+    call.abort();
+    assert_eq!(world.simulator.stop().await.settled().count(), 1);
+}
+
+#[tokio::test]
 async fn a_hanging_call_ends_when_the_simulator_goes_down() {
     let world = World::always(Behaviour::hang(true)).await;
     let call = tokio::spawn(
