@@ -50,7 +50,6 @@ CREATE TABLE worker_runs (
     worker          text PRIMARY KEY,
     last_started_at timestamptz NOT NULL,
     last_ended_at   timestamptz,
-    handled         bigint NOT NULL DEFAULT 0,
-    last_error      text
+    handled         bigint NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE worker_runs IS 'When each worker last ran, and how much it has handled.';

@@ -50,6 +50,8 @@ pub struct Standing {
 pub enum News {
     /// No byte of the request left us.
     NotSent,
+    /// No byte of the request left us, because imoje would refuse what it says.
+    Unsendable,
     /// What the answer to our debit said.
     Answered(Verdict),
     /// What `GET transaction/{id}` said.
@@ -176,6 +178,10 @@ pub fn decide(standing: &Standing, news: &News, policy: &Policy, now: DateTime<U
     let unchanged = Decision::unchanged(standing);
     let (verdict, answered) = match news {
         News::NotSent => return freed(standing, AttemptEvent::NotSent, policy, now),
+        News::Unsendable => {
+            let decision = freed(standing, AttemptEvent::NotSent, policy, now);
+            return for_a_person(standing, decision, "request_invalid");
+        }
         News::Answered(verdict) => (verdict, true),
         News::Read(verdict) => (verdict, false),
     };
@@ -375,10 +381,7 @@ fn refused(
         RefusalReason::Unauthorized => {
             decision = decision.incident(EventKind::IncidentUnauthorized, "unauthorized");
         }
-        RefusalReason::Invalid if !moved_on => {
-            decision.charge = hold(standing, "request_refused");
-            decision.events = vec![EventKind::ChargeHeld];
-        }
+        RefusalReason::Invalid => decision = for_a_person(standing, decision, "request_refused"),
         RefusalReason::ProfileInactive => {
             decision.card_inactive = true;
             decision.subscription = Some(SubscriptionStep {
@@ -391,9 +394,20 @@ fn refused(
                 decision.events = vec![EventKind::ChargeFailed];
             }
         }
-        RefusalReason::Invalid => {}
     }
     decision
+}
+
+/// Holds the charge of an attempt that was just freed: sending the same again would not help.
+fn for_a_person(standing: &Standing, decision: Decision, reason: &'static str) -> Decision {
+    if decision.attempt == standing.attempt || closed_otherwise(standing).is_some() {
+        return decision;
+    }
+    Decision {
+        charge: hold(standing, reason),
+        events: vec![EventKind::ChargeHeld],
+        ..decision
+    }
 }
 
 /// The attempt never reached the card: the charge waits a while and is tried again, as often as it takes.

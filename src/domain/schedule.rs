@@ -4,6 +4,7 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::calendar::Period;
+use crate::domain::charge::ChargeState;
 
 /// What a subscription was agreed for, as far as dates go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,17 @@ pub enum Birth {
     Held,
     /// It is recorded and not charged.
     Skipped,
+}
+
+impl Birth {
+    /// The state that it means.
+    pub const fn charge_state(self) -> ChargeState {
+        match self {
+            Birth::Planned => ChargeState::Planned,
+            Birth::Held => ChargeState::Held,
+            Birth::Skipped => ChargeState::Skipped,
+        }
+    }
 }
 
 /// Beyond this a charge counts as late, for [`CatchUp::Ask`].

@@ -135,6 +135,33 @@ impl Store {
         Ok(())
     }
 
+    /// Notes that `worker` ran.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn note_run(
+        &self,
+        worker: Wake,
+        started_at: DateTime<Utc>,
+        ended_at: DateTime<Utc>,
+        handled: usize,
+    ) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- note_run
+            INSERT INTO worker_runs (worker, last_started_at, last_ended_at, handled) VALUES ($1, $2, $3, $4)
+            ON CONFLICT (worker) DO UPDATE SET
+                last_started_at = excluded.last_started_at, last_ended_at = excluded.last_ended_at,
+                handled = worker_runs.handled + excluded.handled",
+            worker.as_str(),
+            started_at,
+            ended_at,
+            i64::try_from(handled).unwrap_or(i64::MAX),
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Closes every connection, after what they are doing.
     pub async fn close(&self) {
         self.pool.close().await;

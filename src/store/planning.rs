@@ -59,7 +59,7 @@ pub struct NextPeriod {
 
 impl Store {
     /// Plans up to [`BATCH`] periods of `shops` that are due by `now`, each with what `plan` decides, and moves their
-    /// subscriptions on to the next period, all in one transaction. Returns how many it planned.
+    /// subscriptions on to the next period, all in one transaction. Returns what it planned.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is planned then, and the next call finds the same periods.
@@ -68,11 +68,11 @@ impl Store {
         shops: &[ShopName],
         now: DateTime<Utc>,
         plan: impl Fn(&DueSubscription) -> Plan + Send,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<Vec<(ShopName, Birth)>, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let due = due_subscriptions(&mut transaction, shops, now).await?;
         if due.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         let plans: Vec<Plan> = due.iter().map(plan).collect();
         let events = insert_charges(&mut transaction, &due, &plans, now).await?;
@@ -80,7 +80,11 @@ impl Store {
         events::append(&mut transaction, &events, self.channels, now).await?;
         wake(&mut transaction, Wake::Charger).await?;
         transaction.commit().await?;
-        Ok(due.len())
+        Ok(due
+            .into_iter()
+            .zip(plans)
+            .map(|(due, plan)| (due.shop, plan.birth))
+            .collect())
     }
 
     /// Completes the subscriptions whose last period is closed. Returns how many.
@@ -232,14 +236,12 @@ async fn insert_charges(
 
 /// The state of a new charge, and what is told about it with which reason.
 fn born(birth: Birth) -> (ChargeState, Option<(&'static str, EventKind)>) {
-    match birth {
-        Birth::Planned => (ChargeState::Planned, None),
-        Birth::Held => (ChargeState::Held, Some(("too_late", EventKind::ChargeHeld))),
-        Birth::Skipped => (
-            ChargeState::Skipped,
-            Some(("overtaken_by_next_period", EventKind::ChargeSkipped)),
-        ),
-    }
+    let told = match birth {
+        Birth::Planned => None,
+        Birth::Held => Some(("too_late", EventKind::ChargeHeld)),
+        Birth::Skipped => Some(("overtaken_by_next_period", EventKind::ChargeSkipped)),
+    };
+    (birth.charge_state(), told)
 }
 
 async fn move_on(

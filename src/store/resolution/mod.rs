@@ -11,6 +11,7 @@ use sqlx::PgTransaction;
 use crate::domain::answer::Verdict;
 use crate::domain::attempt::AttemptState;
 use crate::domain::charge::ChargeState;
+use crate::domain::decline::DeclineClass;
 use crate::domain::id::{AttemptId, CardId, ChargeId, SubscriptionId, TransactionId};
 use crate::domain::resolution::{self, Decision, News, Policy, Standing};
 use crate::domain::shop::ShopName;
@@ -47,16 +48,20 @@ pub struct Evidence {
 }
 
 /// What became of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// The attempt.
     pub attempt_id: AttemptId,
+    /// Its shop.
+    pub shop: ShopName,
     /// Its state now.
     pub attempt: AttemptState,
-    /// The state of its charge now.
-    pub charge: ChargeState,
-    /// Whether anything was written.
-    pub is_news: bool,
+    /// The state that it entered, if it entered one.
+    pub attempt_became: Option<AttemptState>,
+    /// The state that its charge entered, if it entered one.
+    pub charge_became: Option<ChargeState>,
+    /// The class of its decline, if it was declined just now.
+    pub decline: Option<DeclineClass>,
 }
 
 /// An attempt as the record finds it.
@@ -148,15 +153,19 @@ impl Store {
             wake(&mut transaction, Wake::Charger).await?;
         }
         transaction.commit().await?;
-        let recorded = resolved.iter().map(|resolved| Recorded {
-            attempt_id: resolved.subject.attempt_id,
-            attempt: resolved.decision.attempt,
-            charge: resolved
-                .decision
-                .charge
-                .map_or(resolved.subject.standing.charge, |step| step.state),
-            is_news: resolved.decision.is_news(&resolved.subject.standing),
-        });
+        let recorded = resolved.into_iter().map(
+            |Resolved {
+                 subject, decision, ..
+             }| Recorded {
+                attempt_id: subject.attempt_id,
+                shop: subject.shop,
+                attempt: decision.attempt,
+                attempt_became: (decision.attempt != subject.standing.attempt)
+                    .then_some(decision.attempt),
+                charge_became: decision.charge.map(|step| step.state),
+                decline: decision.decline,
+            },
+        );
         Ok((recorded.collect(), later))
     }
 }
@@ -172,7 +181,7 @@ fn one_per_attempt<'a>(findings: &[&'a Finding]) -> (Vec<&'a Finding>, Vec<&'a F
 /// The transaction that a piece of news names.
 fn named_transaction(news: &News) -> Option<TransactionId> {
     match news {
-        News::NotSent => None,
+        News::NotSent | News::Unsendable => None,
         News::Answered(verdict) | News::Read(verdict) => match verdict {
             Verdict::Settled { transaction_id }
             | Verdict::Pending { transaction_id, .. }

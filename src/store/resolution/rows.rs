@@ -36,7 +36,7 @@ enum EvidenceKind {
 
 fn kind(news: &News) -> EvidenceKind {
     match news {
-        News::NotSent => EvidenceKind::Local,
+        News::NotSent | News::Unsendable => EvidenceKind::Local,
         News::Answered(_) => EvidenceKind::Answer,
         News::Read(_) => EvidenceKind::Read,
     }
@@ -48,7 +48,7 @@ fn doubt(news: &News) -> Option<Doubt> {
         News::Answered(Verdict::InDoubt(doubt)) | News::Read(Verdict::InDoubt(doubt)) => {
             Some(*doubt)
         }
-        News::NotSent | News::Answered(_) | News::Read(_) => None,
+        News::NotSent | News::Unsendable | News::Answered(_) | News::Read(_) => None,
     }
 }
 

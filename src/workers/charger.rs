@@ -1,0 +1,367 @@
+//! The charger: charges that are due are debited.
+//!
+//! A batch of permits is committed, each is sent once, and answers are recorded together as they come in. A permit whose commit
+//! is not confirmed is buried, never sent. What has no answer stays in doubt; the resolver looks after it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::domain::answer::{Doubt, Verdict};
+use crate::domain::attempt::AttemptState;
+use crate::domain::id::FenceId;
+use crate::domain::resolution::{News, Policy};
+use crate::domain::shop::ShopName;
+use crate::gateway::{DebitAnswer, DebitOrder, NoAnswer, NotSent};
+use crate::metrics::{CallOutcome, Metrics};
+use crate::reconnect::Delays;
+use crate::store::permits::{Claim, ClaimError, Limits, Permit};
+use crate::store::resolution::{Evidence, Finding, Recorded};
+use crate::store::{Refusal, Store, StoreError};
+use crate::workers::count;
+use crate::workers::shops::Shops;
+
+/// Debits what is due.
+#[derive(Clone)]
+pub struct Charger {
+    /// The books.
+    pub store: Store,
+    /// The shops to bill for.
+    pub shops: Shops,
+    /// What a permit must keep.
+    pub limits: Limits,
+    /// What follows from an answer.
+    pub policy: Policy,
+    /// The installation that may charge.
+    pub fence_id: FenceId,
+    /// Stamps permits and answers.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Once cancelled, nothing more is claimed, and what waits for its turn is not sent.
+    pub stop: CancellationToken,
+    /// Whether imoje could not be reached the last time: then one charge goes ahead of the others.
+    pub cautious: Arc<AtomicBool>,
+}
+
+/// What one run did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Requests that were permitted.
+    pub permitted: usize,
+    /// Charges that were put off: too close to another, over a card's budget, or not sendable.
+    pub put_off: usize,
+    /// Attempts that settled at once.
+    pub settled: usize,
+    /// Attempts that imoje has and has not finished.
+    pub pending: usize,
+    /// Attempts that were declined at once.
+    pub rejected: usize,
+    /// Attempts that imoje refused.
+    pub refused: usize,
+    /// Attempts of which no byte left.
+    pub not_sent: usize,
+    /// Attempts whose outcome is unknown.
+    pub in_doubt: usize,
+}
+
+/// How often the record of answers is tried while the database is away; after that they stay in doubt, which is safe.
+const RECORD_TRIES_MAX: usize = 60;
+
+impl Charger {
+    /// Debits everything that is due by `now`, as far as the limits allow, and records every answer.
+    ///
+    /// # Errors
+    /// When the database fails. What was sent is recorded first, or stays in doubt.
+    pub async fn run_once(&self, now: DateTime<Utc>) -> anyhow::Result<Report> {
+        let mut report = Report::default();
+        let mut flight = JoinSet::new();
+        let mut open: BTreeSet<ShopName> = self.shops.names().into_iter().collect();
+        let mut failure = None;
+        loop {
+            for shop in open.clone() {
+                match self.fill(&shop, now, &mut flight, &mut report).await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        open.remove(&shop);
+                    }
+                    Err(error) => {
+                        open.clear();
+                        failure = Some(error);
+                        break;
+                    }
+                }
+            }
+            if flight.is_empty() {
+                break;
+            }
+            let findings = landed(&mut flight).await;
+            if findings.iter().any(|finding| is_unreachable(&finding.news)) {
+                // The rest waits for the next run, which begins with a single charge.
+                self.cautious.store(true, Ordering::Relaxed);
+                open.clear();
+            } else {
+                self.cautious.store(false, Ordering::Relaxed);
+            }
+            self.record(&findings, &mut report).await?;
+        }
+        failure.map_or(Ok(report), Err)
+    }
+
+    /// Claims for `shop` as many charges as there is room for and sends them. Returns whether it is worth asking again.
+    async fn fill(
+        &self,
+        shop: &ShopName,
+        due_by: DateTime<Utc>,
+        flight: &mut JoinSet<Finding>,
+        report: &mut Report,
+    ) -> anyhow::Result<bool> {
+        let wanted = self.room(shop, flight.len());
+        if self.stop.is_cancelled() {
+            return Ok(false);
+        }
+        if wanted == 0 {
+            return Ok(true);
+        }
+        let now = self.clock.now().max(due_by);
+        let shops = [shop.clone()];
+        let claim = self
+            .store
+            .claim(&shops, wanted, &self.limits, self.fence_id, now)
+            .await;
+        match claim {
+            Ok(Claim::Permits { permits, put_off }) => {
+                let more = permits.len() + put_off >= usize::try_from(wanted).unwrap_or(usize::MAX);
+                report.put_off += put_off;
+                report.permitted += permits.len();
+                count::permitted(&self.metrics, shop, permits.len());
+                let permitted_at = Instant::now();
+                for permit in permits {
+                    let charger = self.clone();
+                    flight.spawn(async move { charger.send(permit, permitted_at).await });
+                }
+                Ok(more && !self.cautious.load(Ordering::Relaxed))
+            }
+            Ok(Claim::NothingDue | Claim::Braked | Claim::TooManyInDoubt) => Ok(false),
+            Ok(Claim::Full) => Ok(!flight.is_empty()),
+            Err(ClaimError::Unconfirmed { permits, source }) => {
+                tracing::error!(error = %source, permits = permits.len(), "the outcome of a commit is unknown; nothing is sent");
+                self.bury(&permits).await?;
+                Ok(false)
+            }
+            Err(ClaimError::Failed(error)) => match error.refusal() {
+                Some(Refusal::Brake) => Ok(false),
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    /// How many charges of `shop` may be claimed while `flying` are on their way. Claims wait until half of the room is free, so
+    /// that they stay large.
+    fn room(&self, shop: &ShopName, flying: usize) -> u32 {
+        if self.cautious.load(Ordering::Relaxed) {
+            return u32::from(flying == 0);
+        }
+        let flying = u32::try_from(flying).unwrap_or(u32::MAX);
+        let free = self.limits.in_flight_max.saturating_sub(flying);
+        if flying > 0 && free < self.limits.in_flight_max.div_ceil(2) {
+            return 0;
+        }
+        free.min(self.shops.get(shop).map_or(0, |shop| shop.claim_max()))
+    }
+
+    /// Sends one permitted request, once, and says what came of it.
+    async fn send(&self, permit: Permit, permitted_at: Instant) -> Finding {
+        let attempt_id = permit.attempt_id;
+        let not_sent = |detail: &str| Finding {
+            attempt_id,
+            news: News::NotSent,
+            evidence: Evidence {
+                detail: Some(detail.to_owned()),
+                ..Evidence::default()
+            },
+        };
+        let Some(shop) = self.shops.get(&permit.shop) else {
+            return not_sent("its shop is not configured");
+        };
+        shop.wait_for_rate().await;
+        if self.stop.is_cancelled() {
+            return not_sent("the daemon is stopping");
+        }
+        let order = match order_of(permit, |attempt| shop.notification_url(attempt)) {
+            Ok(order) => order,
+            Err(detail) => {
+                return Finding {
+                    news: News::Unsendable,
+                    ..not_sent(&detail)
+                };
+            }
+        };
+        let started = Instant::now();
+        let answer = shop.client.debit(&order, permitted_at).await;
+        self.metrics
+            .gateway_request_seconds
+            .get_or_create(&CallOutcome::of("debit", outcome_word(&answer)))
+            .observe(started.elapsed().as_secs_f64());
+        finding_of(attempt_id, answer)
+    }
+
+    /// Records findings, trying again while the database is away: an answer is worth waiting for.
+    async fn record(&self, findings: &[Finding], report: &mut Report) -> anyhow::Result<()> {
+        let mut delays = Delays::new(Duration::from_millis(100), Duration::from_secs(5));
+        for tried in 1.. {
+            let error = match self
+                .store
+                .record(findings, &self.policy, self.clock.now())
+                .await
+            {
+                Ok(recorded) => {
+                    count::recorded(&self.metrics, &recorded);
+                    recorded.iter().for_each(|one| report.add(one));
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            let is_away = matches!(error, StoreError::Unavailable(_) | StoreError::Busy(_));
+            if !is_away || tried >= RECORD_TRIES_MAX || self.stop.is_cancelled() && tried > 5 {
+                return Err(error.into());
+            }
+            tracing::warn!(%error, answers = findings.len(), "couldn't record answers; trying again");
+            tokio::time::sleep(delays.next_delay()).await;
+        }
+        Ok(())
+    }
+
+    /// Makes unconfirmed permits unusable. Until that is done nothing else is claimed.
+    async fn bury(&self, permits: &[Permit]) -> anyhow::Result<()> {
+        let mut delays = Delays::new(Duration::from_millis(100), Duration::from_secs(5));
+        let committed = loop {
+            match self.store.bury(permits, &self.limits, self.fence_id).await {
+                Ok(committed) => break committed,
+                Err(error) if self.stop.is_cancelled() => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(%error, "couldn't bury unconfirmed permits; trying again")
+                }
+            }
+            tokio::time::sleep(delays.next_delay()).await;
+        };
+        let findings: Vec<_> = committed
+            .into_iter()
+            .map(|attempt_id| Finding {
+                attempt_id,
+                news: News::NotSent,
+                evidence: Evidence {
+                    detail: Some("the commit of its permit was not confirmed".to_owned()),
+                    ..Evidence::default()
+                },
+            })
+            .collect();
+        self.record(&findings, &mut Report::default()).await
+    }
+}
+
+impl Report {
+    fn add(&mut self, recorded: &Recorded) {
+        match recorded.attempt {
+            AttemptState::Settled | AttemptState::Surplus => self.settled += 1,
+            AttemptState::Pending => self.pending += 1,
+            AttemptState::Rejected => self.rejected += 1,
+            AttemptState::Refused => self.refused += 1,
+            AttemptState::NotSent => self.not_sent += 1,
+            AttemptState::InDoubt | AttemptState::Absent => self.in_doubt += 1,
+        }
+    }
+}
+
+/// Waits for one request to end, and takes every other that has ended by then.
+async fn landed(flight: &mut JoinSet<Finding>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let first = flight.join_next().await;
+    // Answers come in bursts; one turn of the scheduler lets the rest of a burst land too.
+    tokio::task::yield_now().await;
+    let rest = std::iter::from_fn(|| flight.try_join_next());
+    for ended in first.into_iter().chain(rest) {
+        match ended {
+            Ok(finding) => findings.push(finding),
+            // A panic while sending: the attempt stays in doubt.
+            Err(error) => tracing::error!(%error, "sending a debit failed"),
+        }
+    }
+    findings
+}
+
+/// The request for a permit, or why imoje would refuse it.
+fn order_of(
+    permit: Permit,
+    own_address: impl Fn(crate::domain::id::AttemptId) -> Option<url::Url>,
+) -> Result<DebitOrder, String> {
+    let notification_url = match &permit.notification_url {
+        Some(address) => Some(
+            address
+                .parse()
+                .map_err(|error| format!("notification_url: {error}"))?,
+        ),
+        None => own_address(permit.attempt_id),
+    };
+    Ok(DebitOrder {
+        order_id: permit.order_id,
+        profile_id: permit.profile_id,
+        amount: permit.amount,
+        title: permit.title,
+        notification_url,
+        invoice: permit.invoice,
+        multipayout: permit.multipayout,
+    })
+}
+
+fn finding_of(
+    attempt_id: crate::domain::id::AttemptId,
+    answer: Result<DebitAnswer, NoAnswer>,
+) -> Finding {
+    match answer {
+        Ok(answer) => Finding {
+            attempt_id,
+            evidence: Evidence {
+                http_status: Some(answer.http_status),
+                error_code: answer.error_code,
+                gateway_status: answer.shown.as_ref().and_then(|shown| shown.status.clone()),
+                card_masked: answer.shown.and_then(|shown| shown.masked_number),
+                detail: None,
+            },
+            news: News::Answered(answer.verdict),
+        },
+        Err(no_answer) => Finding {
+            attempt_id,
+            evidence: Evidence {
+                detail: Some(no_answer.to_string()),
+                ..Evidence::default()
+            },
+            news: match no_answer {
+                NoAnswer::NotSent(NotSent::Invalid(_)) => News::Unsendable,
+                NoAnswer::NotSent(_) => News::NotSent,
+                NoAnswer::Unknown(_) => News::Answered(Verdict::InDoubt(Doubt::NoAnswer)),
+            },
+        },
+    }
+}
+
+fn is_unreachable(news: &News) -> bool {
+    match news {
+        News::NotSent => true,
+        News::Unsendable | News::Answered(_) | News::Read(_) => false,
+    }
+}
+
+fn outcome_word(answer: &Result<DebitAnswer, NoAnswer>) -> &'static str {
+    match answer {
+        Ok(answer) => count::verdict_word(&answer.verdict),
+        Err(NoAnswer::NotSent(_)) => "not_sent",
+        Err(NoAnswer::Unknown(_)) => "no_answer",
+    }
+}

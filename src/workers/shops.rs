@@ -1,0 +1,153 @@
+//! The shops that the workers bill for: their calendar, and their way to imoje.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use secrecy::SecretString;
+use url::Url;
+
+use crate::domain::calendar::{self, ChargeTime};
+use crate::domain::id::{AttemptId, SubscriptionId};
+use crate::domain::schedule::CatchUp;
+use crate::domain::shop::ShopName;
+use crate::gateway::{self, ImojeClient};
+
+/// A shop, as the workers see it.
+pub struct Shop {
+    /// Its name.
+    pub name: ShopName,
+    /// Its way to imoje.
+    pub client: ImojeClient,
+    /// imoje's id of it, which every answer has to repeat.
+    pub service_id: String,
+    /// When its charges fall due.
+    pub calendar: ShopCalendar,
+    /// Where imoje is asked to send notices about a debit, when a public address is configured.
+    pub notices: Option<NoticeAddress>,
+    rate: Option<Rate>,
+}
+
+/// When a shop's charges fall due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShopCalendar {
+    /// The local time of day.
+    pub charge_time: NaiveTime,
+    /// How far a day's charges are spread out after it.
+    pub spread: TimeDelta,
+    /// What is done about periods that were missed.
+    pub catch_up: CatchUp,
+    /// How late a charge may be before a person approves it.
+    pub max_lateness: TimeDelta,
+}
+
+impl ShopCalendar {
+    /// The instant at which a charge of `subscription_id` due on `date` falls due.
+    pub fn due_at(
+        &self,
+        subscription_id: SubscriptionId,
+        zone: Tz,
+        date: NaiveDate,
+    ) -> DateTime<Utc> {
+        ChargeTime {
+            zone,
+            time_of_day: self.charge_time,
+            offset: calendar::spread_offset(subscription_id.as_uuid(), self.spread),
+        }
+        .on(date)
+    }
+}
+
+/// The public address for notices, and the key that makes the address of each attempt unguessable.
+pub struct NoticeAddress {
+    /// Where this daemon is reached from outside.
+    pub public_url: Url,
+    /// The shop's service key.
+    pub key: SecretString,
+}
+
+struct Rate {
+    per_second: NonZeroU32,
+    limiter: DefaultDirectRateLimiter,
+}
+
+impl Shop {
+    /// A shop whose debits are limited to `rate_per_second`, if given.
+    pub fn new(
+        name: ShopName,
+        client: ImojeClient,
+        service_id: String,
+        calendar: ShopCalendar,
+        notices: Option<NoticeAddress>,
+        rate_per_second: Option<NonZeroU32>,
+    ) -> Self {
+        let rate = rate_per_second.map(|per_second| Rate {
+            per_second,
+            limiter: RateLimiter::direct(Quota::per_second(per_second)),
+        });
+        Self {
+            name,
+            client,
+            service_id,
+            calendar,
+            notices,
+            rate,
+        }
+    }
+
+    /// How many debits may be permitted at once so that the last of them is still sent well before its permit is too old.
+    pub fn claim_max(&self) -> u32 {
+        const SECONDS: u32 = 20;
+        self.rate.as_ref().map_or(u32::MAX, |rate| {
+            rate.per_second.get().saturating_mul(SECONDS)
+        })
+    }
+
+    /// Waits until the shop's rate allows another debit.
+    pub async fn wait_for_rate(&self) {
+        if let Some(rate) = &self.rate {
+            rate.limiter.until_ready().await;
+        }
+    }
+
+    /// The address that imoje is asked to send notices about `attempt_id` to.
+    pub fn notification_url(&self, attempt_id: AttemptId) -> Option<Url> {
+        self.notices
+            .as_ref()
+            .map(|notices| gateway::notification_url(&notices.public_url, attempt_id, &notices.key))
+    }
+}
+
+/// Every shop of the configuration, by name.
+#[derive(Clone, Default)]
+pub struct Shops(Arc<BTreeMap<ShopName, Shop>>);
+
+impl Shops {
+    /// The shops.
+    pub fn new(shops: impl IntoIterator<Item = Shop>) -> Self {
+        Self(Arc::new(
+            shops
+                .into_iter()
+                .map(|shop| (shop.name.clone(), shop))
+                .collect(),
+        ))
+    }
+
+    /// Their names.
+    pub fn names(&self) -> Vec<ShopName> {
+        self.0.keys().cloned().collect()
+    }
+
+    /// The shop of that name.
+    pub fn get(&self, name: &ShopName) -> Option<&Shop> {
+        self.0.get(name)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Shop> {
+        self.0.values()
+    }
+}
