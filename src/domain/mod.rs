@@ -18,6 +18,7 @@ pub mod retry;
 pub mod calendar;
 pub mod card_number;
 pub mod event;
+pub mod fields;
 pub mod id;
 pub mod money;
 pub mod order_id;

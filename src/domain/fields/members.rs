@@ -1,0 +1,135 @@
+//! Reading a JSON object against a list of documented members.
+
+use serde_json::{Map, Value};
+
+use crate::domain::fields::text::{self, TextRule};
+use crate::domain::fields::{FieldError, Problem};
+use crate::domain::money::Money;
+
+/// The members of one JSON object, with the path to it for errors.
+pub(super) struct Members<'a> {
+    path: String,
+    members: &'a Map<String, Value>,
+}
+
+impl<'a> Members<'a> {
+    /// The members of `value`, which must be an object without members other than `known`.
+    pub(super) fn of(path: &str, value: &'a Value, known: &[&str]) -> Result<Self, FieldError> {
+        let Value::Object(members) = value else {
+            return Err(FieldError::new(path, Problem::Form, "a JSON object"));
+        };
+        for name in members.keys() {
+            if !known.contains(&name.as_str()) {
+                // The name itself is foreign text: it is shown only when it is a plain name.
+                let name = if text::PRINTABLE.check(path, name).is_ok() {
+                    name
+                } else {
+                    "(unreadable name)"
+                };
+                return Err(FieldError::new(
+                    &format!("{path}.{name}"),
+                    Problem::Unknown,
+                    &known.join(", "),
+                ));
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            members,
+        })
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    /// The path of a member.
+    pub(super) fn path_of(&self, name: &str) -> String {
+        format!("{}.{name}", self.path)
+    }
+
+    /// A member that must be there.
+    pub(super) fn required(&self, name: &str, allowed: &str) -> Result<&'a Value, FieldError> {
+        self.members
+            .get(name)
+            .ok_or_else(|| FieldError::new(&self.path_of(name), Problem::Missing, allowed))
+    }
+
+    /// A member that must be there and be a text that follows `rule`.
+    pub(super) fn text(&self, name: &str, rule: &TextRule) -> Result<&'a str, FieldError> {
+        let path = self.path_of(name);
+        let Value::String(text) = self.required(name, rule.allowed)? else {
+            return Err(FieldError::new(&path, Problem::Form, rule.allowed));
+        };
+        rule.check(&path, text)?;
+        Ok(text)
+    }
+
+    /// A member that, when it is there, must be a text that follows `rule`.
+    pub(super) fn optional_text(&self, name: &str, rule: &TextRule) -> Result<(), FieldError> {
+        if self.has(name) {
+            self.text(name, rule)?;
+        }
+        Ok(())
+    }
+
+    /// A member that must be there and be one of `values`.
+    pub(super) fn one_of(&self, name: &str, values: &[&str]) -> Result<&'a str, FieldError> {
+        let allowed = values.join(", ");
+        match self.required(name, &allowed)? {
+            Value::String(text) if values.contains(&text.as_str()) => Ok(text),
+            Value::String(_) => Err(FieldError::new(
+                &self.path_of(name),
+                Problem::NotListed,
+                &allowed,
+            )),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Array(_)
+            | Value::Object(_) => Err(FieldError::new(
+                &self.path_of(name),
+                Problem::Form,
+                &allowed,
+            )),
+        }
+    }
+
+    /// A member that must be there and be a whole number of minor units from `min` to imoje's largest amount.
+    pub(super) fn amount(&self, name: &str, min: i64) -> Result<i64, FieldError> {
+        let allowed = format!(
+            "a whole number of minor units from {min} to {}",
+            Money::CHARGE_MINOR_MAX
+        );
+        let wrong = |problem| FieldError::new(&self.path_of(name), problem, &allowed);
+        let Value::Number(number) = self.required(name, &allowed)? else {
+            return Err(wrong(Problem::Form));
+        };
+        if number.is_f64() {
+            return Err(wrong(Problem::Form));
+        }
+        match number.as_i64() {
+            Some(minor) if (min..=Money::CHARGE_MINOR_MAX).contains(&minor) => Ok(minor),
+            Some(_) | None => Err(wrong(Problem::Range)),
+        }
+    }
+}
+
+/// The elements of an array that must have at least one, each with its path.
+pub(super) fn elements<'a>(
+    path: &str,
+    value: &'a Value,
+) -> Result<impl Iterator<Item = (String, &'a Value)>, FieldError> {
+    const ALLOWED: &str = "a JSON array of at least one object";
+    let Value::Array(elements) = value else {
+        return Err(FieldError::new(path, Problem::Form, ALLOWED));
+    };
+    if elements.is_empty() {
+        return Err(FieldError::new(path, Problem::Empty, ALLOWED));
+    }
+    let path = path.to_owned();
+    Ok(elements
+        .iter()
+        .enumerate()
+        .map(move |(index, element)| (format!("{path}[{index}]"), element)))
+}
