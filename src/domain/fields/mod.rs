@@ -12,6 +12,7 @@ mod text;
 use std::fmt;
 
 use url::Url;
+use uuid::{Uuid, Variant};
 
 use crate::domain::id::ProfileId;
 
@@ -144,8 +145,7 @@ pub fn validate_external_id(external_id: &str) -> Result<(), FieldError> {
 /// # Errors
 /// [`Problem::Form`] for a UUID of another version.
 pub fn validate_profile_id(profile_id: ProfileId) -> Result<(), FieldError> {
-    let uuid = profile_id.as_uuid();
-    if uuid.get_version_num() == 4 && uuid.get_variant() == uuid::Variant::RFC4122 {
+    if is_uuid_v4(profile_id.as_uuid()) {
         Ok(())
     } else {
         Err(FieldError::new(
@@ -154,6 +154,11 @@ pub fn validate_profile_id(profile_id: ProfileId) -> Result<(), FieldError> {
             "a UUID of version 4",
         ))
     }
+}
+
+/// Whether `uuid` is of version 4, as all ids of imoje are: `^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`
+pub fn is_uuid_v4(uuid: Uuid) -> bool {
+    uuid.get_version_num() == 4 && uuid.get_variant() == Variant::RFC4122
 }
 
 /// Where imoje sends its notices about one debit: `notificationUrl`, an http or https address of at most 300 characters.
@@ -206,7 +211,6 @@ fn spells_out_a_port(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use uuid::Uuid;
 
     use super::*;
 

@@ -1,0 +1,178 @@
+//! What a call to imoje gives back.
+
+use std::time::Duration;
+
+use crate::domain::answer::{ShownTransaction, Verdict};
+use crate::domain::fields::FieldError;
+
+/// imoje's word on a debit: an HTTP answer came.
+///
+/// That does not make it clear what happened to the money; the verdict can be doubt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebitAnswer {
+    /// The HTTP status.
+    pub http_status: u16,
+    /// What the answer means for the money.
+    pub verdict: Verdict,
+    /// The transaction as it was shown, for evidence.
+    pub shown: Option<Box<ShownTransaction>>,
+    /// `apiErrorResponse.code`, when the answer has imoje's error object.
+    pub error_code: Option<String>,
+    /// The header `x-trace-id`, which imoje's support asks for.
+    pub trace_id: Option<String>,
+}
+
+/// imoje's word on a transaction that was asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadAnswer {
+    /// The HTTP status.
+    pub http_status: u16,
+    /// What the answer means for the money; never a refusal.
+    pub verdict: Verdict,
+    /// The transaction as it was shown, for evidence.
+    pub shown: Option<Box<ShownTransaction>>,
+    /// `apiErrorResponse.code`, when the answer has imoje's error object.
+    pub error_code: Option<String>,
+}
+
+/// Why there is no word on a debit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// No byte of the request left this machine, so no money moved.
+    #[error("the debit was not sent: {0}")]
+    NotSent(NotSent),
+    /// The card may have been charged.
+    #[error("the debit was sent and may have been executed: {0}")]
+    Unknown(Lost),
+}
+
+/// Why a debit was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotSent {
+    /// The permit was too old when the request was about to leave.
+    #[error("its permit is {} s old and is good for {} s", .age.as_secs(), .max.as_secs())]
+    PermitTooOld {
+        /// How old it was.
+        age: Duration,
+        /// How old it may be.
+        max: Duration,
+    },
+    /// imoje would refuse a field, or Cykl does.
+    #[error("the request is invalid: {0}")]
+    Invalid(FieldError),
+    /// The HTTP request could not be put together.
+    #[error("the request could not be built: {0}")]
+    Unbuildable(String),
+    /// The connection could not be opened.
+    #[error(transparent)]
+    Connect(ConnectFailure),
+}
+
+/// A connection that could not be opened: nothing of the request was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("couldn't connect to the gateway: {detail}")]
+pub struct ConnectFailure {
+    /// Which step failed.
+    pub step: ConnectStep,
+    /// The errors underneath, without addresses and secrets.
+    pub detail: String,
+}
+
+/// The step of opening a connection that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectStep {
+    /// The name was not resolved.
+    Name,
+    /// The address did not accept the connection.
+    Tcp,
+    /// The other side did not prove who it is. Somebody looks at this at once.
+    Tls,
+    /// It took longer than the connect timeout.
+    Timeout,
+}
+
+/// How the answer to a request that was sent, or may have been, was lost.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// No answer within the request timeout.
+    #[error("no answer in time")]
+    Timeout,
+    /// The connection broke, or what came was not HTTP.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+}
+
+/// Why a question to imoje has no usable answer. Questions move no money, so each of these may be asked again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The connection could not be opened.
+    #[error(transparent)]
+    Connect(ConnectFailure),
+    /// The answer was lost.
+    #[error("the gateway's answer was lost: {0}")]
+    Lost(Lost),
+    /// The HTTP request could not be put together.
+    #[error("the request could not be built: {0}")]
+    Unbuildable(String),
+    /// imoje does not accept the token: 401 or 403.
+    #[error("the gateway does not accept the credentials (HTTP {http_status})")]
+    Unauthorized {
+        /// 401 or 403.
+        http_status: u16,
+    },
+    /// imoje does not know it: 404.
+    #[error("the gateway does not know it (HTTP 404)")]
+    NotFound,
+    /// Another HTTP status than 200.
+    #[error("the gateway answered HTTP {http_status}{}", .code.as_ref().map(|code| format!(" {code}")).unwrap_or_default())]
+    Status {
+        /// The HTTP status.
+        http_status: u16,
+        /// `apiErrorResponse.code`, when the answer has imoje's error object.
+        code: Option<String>,
+    },
+    /// 200 with a body that is not what was asked for.
+    #[error("the gateway's answer is unreadable")]
+    Unreadable,
+    /// The answer is about something else than was asked for.
+    #[error("the gateway answered about something else")]
+    Mismatch,
+}
+
+/// A stored card (imoje API, `GET profile/id/{id}`). A member is absent when imoje does not show it or shows it unreadably.
+/// The name and the e-mail address of the payer are never read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// Whether it can be debited.
+    pub is_active: Option<bool>,
+    /// `merchantCustomerId`: the `cid` that the card was registered with.
+    pub cid: Option<String>,
+    /// `****` and the last four digits.
+    pub masked_number: Option<String>,
+    /// The month in which the card expires, 1 to 12.
+    pub month: Option<u8>,
+    /// The year in which the card expires, in full.
+    pub year: Option<u16>,
+    /// `VISA`, `MASTERCARD`
+    pub organization: Option<String>,
+    /// What it was registered for.
+    pub kind: Option<ProfileKind>,
+}
+
+/// What a card was registered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProfileKind {
+    /// Debits that the payer is not present at.
+    Recurring,
+    /// Debits that the payer asks for.
+    OneClick,
+}
+
+/// The shop as imoje sees it (imoje API, `GET service/{id}`). To have it means that the credentials are accepted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Whether the shop is active, when the answer tells it.
+    pub is_active: Option<bool>,
+    /// Whether the channel `recurring` is active and on line, when the answer tells it.
+    pub recurring_online: Option<bool>,
+}

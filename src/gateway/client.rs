@@ -1,0 +1,342 @@
+//! The calls that a recurring merchant makes.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use reqwest::Client;
+use reqwest::header::HeaderValue;
+use secrecy::{ExposeSecret, SecretString};
+use url::{Host, Url};
+use uuid::Uuid;
+
+use crate::domain::answer::{
+    Body, Doubt, Expected, ShownTransaction, Verdict, classify_debit, classify_read,
+};
+use crate::domain::fields::is_uuid_v4;
+use crate::domain::id::{ProfileId, TransactionId};
+use crate::domain::money::Money;
+use crate::domain::order_id::OrderId;
+use crate::gateway::answer::{
+    DebitAnswer, NoAnswer, NotSent, Profile, ReadAnswer, ReadError, Service,
+};
+use crate::gateway::order::DebitOrder;
+use crate::gateway::transport::{self, NotReceived, Received, TransportConfig};
+use crate::gateway::wire;
+
+/// The longest merchant id that is taken; imoje's have 20 characters (imoje FRONT API).
+const MERCHANT_ID_LENGTH_MAX: usize = 64;
+
+/// How to reach imoje for one shop.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// Where the API is, up to and without the merchant: `https://api.imoje.pl/v1/merchant`. `http://` is for loopback
+    /// addresses only.
+    pub base_url: Url,
+    /// The merchant, a part of every path.
+    pub merchant_id: String,
+    /// The shop, a UUID v4.
+    pub service_id: Uuid,
+    /// The authorization token.
+    pub token: SecretString,
+    /// How long opening a connection may take.
+    pub connect_timeout: Duration,
+    /// How long a whole call may take, the connection included; longer than `connect_timeout`.
+    pub request_timeout: Duration,
+    /// How old a permit may be when its request leaves.
+    pub permit_age_max: Duration,
+}
+
+/// Why a client cannot be built. All of these are mistakes in the configuration, except [`ClientError::Build`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// `http://` to another machine would send the token in the clear.
+    #[error(
+        "the gateway's address must begin with https://; http:// is allowed for loopback addresses such as 127.0.0.1 only"
+    )]
+    PlainHttp,
+    /// Not an address of an API.
+    #[error(
+        "the gateway's address must be an https address without user name, password, query and fragment"
+    )]
+    BaseUrl,
+    /// It would not fit into a path.
+    #[error("the merchant id must have 1 to {MERCHANT_ID_LENGTH_MAX} letters and digits")]
+    MerchantId,
+    /// imoje's documents demand version 4.
+    #[error("the service id must be a UUID of version 4")]
+    ServiceId,
+    /// It is empty, or does not fit into an HTTP header.
+    #[error("the token must have visible ASCII characters only, and at least one")]
+    Token,
+    /// With a connect timeout that long, a connection that never opened would count as doubt.
+    #[error(
+        "the request timeout must be longer than the connect timeout, and both longer than zero"
+    )]
+    Timeouts,
+    /// The HTTP client could not be set up, for want of root certificates for example.
+    #[error("couldn't set up the HTTP client: {0}")]
+    Build(String),
+}
+
+/// imoje for one shop. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct ImojeClient {
+    http: Client,
+    merchant_url: Url,
+    service_id: Uuid,
+    permit_age_max: Duration,
+}
+
+impl fmt::Debug for ImojeClient {
+    /// Leaves out the HTTP client, which holds the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImojeClient")
+            .field("merchant_url", &self.merchant_url.as_str())
+            .field("service_id", &self.service_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ImojeClient {
+    /// A client for the shop of `config`. It opens no connection.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
+        let plain_http = is_plain_http(&config.base_url)?;
+        if !is_uuid_v4(config.service_id) {
+            return Err(ClientError::ServiceId);
+        }
+        if config.connect_timeout.is_zero() || config.connect_timeout >= config.request_timeout {
+            return Err(ClientError::Timeouts);
+        }
+        let merchant_url = merchant_url(&config.base_url, &config.merchant_id)?;
+        let http = transport::build(TransportConfig {
+            bearer: bearer(&config.token)?,
+            connect_timeout: config.connect_timeout,
+            request_timeout: config.request_timeout,
+            plain_http,
+        })
+        .map_err(ClientError::Build)?;
+        Ok(Self {
+            http,
+            merchant_url,
+            service_id: config.service_id,
+            permit_age_max: config.permit_age_max,
+        })
+    }
+
+    /// What an answer must repeat to be about this debit.
+    pub fn expected(&self, order_id: &OrderId, amount: Money) -> Expected {
+        Expected {
+            order_id: order_id.to_string(),
+            amount,
+            service_id: self.service_id.to_string(),
+        }
+    }
+
+    /// Debits a stored card: `POST {merchantId}/transaction/profile`.
+    ///
+    /// `Ok` is the gateway's word, `Err(NotSent)`: no byte left, `Err(Unknown)`: it may have been charged.
+    ///
+    /// `permitted_at` is when the permit for this one request was committed. The request is sent once, if at all. Whoever drops
+    /// this future while it runs knows nothing about the debit; it is in doubt.
+    ///
+    /// # Errors
+    /// [`NoAnswer::NotSent`] when the permit is too old just before sending, when a field is invalid, or when the connection
+    /// could not be opened. [`NoAnswer::Unknown`] for everything else that ends without an HTTP status.
+    pub async fn debit(
+        &self,
+        order: &DebitOrder,
+        permitted_at: Instant,
+    ) -> Result<DebitAnswer, NoAnswer> {
+        let not_sent = NoAnswer::NotSent;
+        let json = order
+            .to_json(self.service_id)
+            .map_err(|field| not_sent(NotSent::Invalid(field)))?;
+        let request = transport::json_post(&self.http, self.url(&["transaction", "profile"]), json)
+            .map_err(|detail| not_sent(NotSent::Unbuildable(detail)))?;
+        let age = permitted_at.elapsed();
+        if age >= self.permit_age_max {
+            return Err(not_sent(NotSent::PermitTooOld {
+                age,
+                max: self.permit_age_max,
+            }));
+        }
+        let received =
+            transport::send(&self.http, request)
+                .await
+                .map_err(|reason| match reason {
+                    NotReceived::NotConnected(failure) => {
+                        NoAnswer::NotSent(NotSent::Connect(failure))
+                    }
+                    NotReceived::Lost(lost) => NoAnswer::Unknown(lost),
+                })?;
+        let body = transaction_body(&received);
+        let verdict = classify_debit(
+            received.http_status,
+            &body,
+            &self.expected(&order.order_id, order.amount),
+        );
+        let (shown, error_code) = evidence(body);
+        Ok(DebitAnswer {
+            http_status: received.http_status,
+            verdict,
+            shown,
+            error_code,
+            trace_id: received.trace_id,
+        })
+    }
+
+    /// Reads a transaction: `GET {merchantId}/transaction/{id}`.
+    ///
+    /// Every HTTP answer is `Ok`, and only a complete one about the transaction `id` and the debit `expected` is more than
+    /// doubt. It may be asked again at will.
+    ///
+    /// # Errors
+    /// [`ReadError::Connect`] and [`ReadError::Lost`] when no HTTP answer came.
+    pub async fn transaction(
+        &self,
+        id: TransactionId,
+        expected: &Expected,
+    ) -> Result<ReadAnswer, ReadError> {
+        let received = self.read(&["transaction", &id.to_string()]).await?;
+        let body = transaction_body(&received);
+        let answered_id = match &body {
+            Body::Transaction(shown) => shown.id,
+            Body::Error { .. } | Body::Unreadable => None,
+        };
+        let verdict = match answered_id {
+            Some(answered_id) if answered_id != id => Verdict::InDoubt(Doubt::Mismatch),
+            Some(_) | None => classify_read(received.http_status, &body, expected),
+        };
+        let (shown, error_code) = evidence(body);
+        Ok(ReadAnswer {
+            http_status: received.http_status,
+            verdict,
+            shown,
+            error_code,
+        })
+    }
+
+    /// Reads a stored card: `GET {merchantId}/profile/id/{id}`. It may be asked again at will.
+    ///
+    /// # Errors
+    /// [`ReadError::NotFound`] when imoje does not know it, otherwise why there is no usable answer.
+    pub async fn profile(&self, id: ProfileId) -> Result<Profile, ReadError> {
+        let received = self.read(&["profile", "id", &id.to_string()]).await?;
+        let body = found(received)?;
+        let shown = wire::read_profile(&body).ok_or(ReadError::Unreadable)?;
+        if shown.id == id {
+            Ok(shown.profile)
+        } else {
+            Err(ReadError::Mismatch)
+        }
+    }
+
+    /// Asks imoje about the shop: `GET {merchantId}/service/{serviceId}`. An `Ok` means that the credentials are accepted.
+    ///
+    /// # Errors
+    /// [`ReadError::Unauthorized`] when they are not, [`ReadError::NotFound`] when the merchant has no such shop, otherwise why
+    /// there is no usable answer.
+    pub async fn service_reachable(&self) -> Result<Service, ReadError> {
+        let received = self
+            .read(&["service", &self.service_id.to_string()])
+            .await?;
+        wire::read_service(&found(received)?).ok_or(ReadError::Unreadable)
+    }
+
+    async fn read(&self, path: &[&str]) -> Result<Received, ReadError> {
+        let request = transport::get(&self.http, self.url(path)).map_err(ReadError::Unbuildable)?;
+        transport::send(&self.http, request)
+            .await
+            .map_err(|reason| match reason {
+                NotReceived::NotConnected(failure) => ReadError::Connect(failure),
+                NotReceived::Lost(lost) => ReadError::Lost(lost),
+            })
+    }
+
+    fn url(&self, path: &[&str]) -> Url {
+        let mut url = self.merchant_url.clone();
+        url.path_segments_mut()
+            .expect("an http address has a path")
+            .extend(path);
+        url
+    }
+}
+
+/// The body of an answer about a transaction.
+fn transaction_body(received: &Received) -> Body {
+    received
+        .body
+        .as_deref()
+        .map_or(Body::Unreadable, wire::read_body)
+}
+
+fn evidence(body: Body) -> (Option<Box<ShownTransaction>>, Option<String>) {
+    match body {
+        Body::Transaction(shown) => (Some(shown), None),
+        Body::Error { code } => (None, Some(code)),
+        Body::Unreadable => (None, None),
+    }
+}
+
+/// The body of a 200, or what the other statuses mean to whoever asked.
+fn found(received: Received) -> Result<Vec<u8>, ReadError> {
+    let body = transaction_body(&received);
+    match received.http_status {
+        200 => received.body.ok_or(ReadError::Unreadable),
+        http_status @ (401 | 403) => Err(ReadError::Unauthorized { http_status }),
+        404 => Err(ReadError::NotFound),
+        http_status => Err(ReadError::Status {
+            http_status,
+            code: evidence(body).1,
+        }),
+    }
+}
+
+/// Whether the address is `http://`, which only this machine may have.
+fn is_plain_http(base_url: &Url) -> Result<bool, ClientError> {
+    let is_loopback = match base_url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    match base_url.scheme() {
+        "https" => Ok(false),
+        "http" if is_loopback => Ok(true),
+        "http" => Err(ClientError::PlainHttp),
+        _ => Err(ClientError::BaseUrl),
+    }
+}
+
+fn merchant_url(base_url: &Url, merchant_id: &str) -> Result<Url, ClientError> {
+    let has_more = base_url.query().is_some() || base_url.fragment().is_some();
+    let has_user = !base_url.username().is_empty() || base_url.password().is_some();
+    if has_more || has_user {
+        return Err(ClientError::BaseUrl);
+    }
+    let fits = (1..=MERCHANT_ID_LENGTH_MAX).contains(&merchant_id.len());
+    if !fits || !merchant_id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(ClientError::MerchantId);
+    }
+    let mut url = base_url.clone();
+    url.path_segments_mut()
+        .map_err(|()| ClientError::BaseUrl)?
+        .pop_if_empty()
+        .push(merchant_id);
+    Ok(url)
+}
+
+/// The header of the token, marked so that no debug output shows it.
+fn bearer(token: &SecretString) -> Result<HeaderValue, ClientError> {
+    let token = token.expose_secret();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ClientError::Token);
+    }
+    let mut header =
+        HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
+    header.set_sensitive(true);
+    Ok(header)
+}

@@ -1,0 +1,36 @@
+//! imoje over HTTP: domain words at its edge, imoje's words inside.
+//!
+//! Two promises stand here, and the product rests on them:
+//!
+//! - A debit is sent at most once for each call, by no layer twice. `Ok` is the gateway's word, `Err(NotSent)` means that no
+//!   byte left, and `Err(Unknown)` that the card may have been charged. A decline is an answer and not an error.
+//! - A notice is checked over its raw bytes before anything of it is read, and decides nothing.
+//!
+//! Nothing here keeps state between calls, retries, follows a redirect, reads a proxy from the environment, or puts a secret
+//! into an error, a log or debug output. It knows neither the database nor the configuration file.
+
+mod answer;
+mod client;
+mod notice;
+mod order;
+mod signature;
+mod transport;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use answer::{
+    ConnectFailure, ConnectStep, DebitAnswer, Lost, NoAnswer, NotSent, Profile, ProfileKind,
+    ReadAnswer, ReadError, Service,
+};
+pub use client::{ClientConfig, ClientError, ImojeClient};
+pub use notice::{
+    NoticeKind, NoticeUnreadable, ParsedNotice, notice_token, notification_url, parse_notice,
+    verify_notice_token,
+};
+pub use order::DebitOrder;
+pub use signature::{
+    Algorithm, NoticeCredentials, NoticeRejected, SIGNATURE_HEADER, verify_notice,
+};
+pub use transport::install_crypto;
