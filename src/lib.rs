@@ -3,9 +3,13 @@
 pub mod domain;
 
 pub mod embedded;
+pub mod gateway;
 pub mod store;
 
+pub mod simulator;
 pub mod workers;
+
+pub mod cli;
 
 pub mod clock;
 pub mod metrics;

@@ -219,6 +219,22 @@ impl ImojeClient {
         })
     }
 
+    /// Reads a transaction of which nothing is known but its id: whether imoje has it, and what it shows. `None` when imoje
+    /// answered anything else than a readable transaction.
+    ///
+    /// # Errors
+    /// As [`ImojeClient::transaction`].
+    pub async fn shown_transaction(
+        &self,
+        id: TransactionId,
+    ) -> Result<Option<ShownTransaction>, ReadError> {
+        let received = self.read(&["transaction", &id.to_string()]).await?;
+        Ok(match transaction_body(&received) {
+            Body::Transaction(shown) if received.http_status == 200 => Some(*shown),
+            Body::Transaction(_) | Body::Error { .. } | Body::Unreadable => None,
+        })
+    }
+
     /// Reads a stored card: `GET {merchantId}/profile/id/{id}`. It may be asked again at will.
     ///
     /// # Errors

@@ -99,25 +99,29 @@ fn log(event: &Event) {
     let subscription = event.subscription_id.map(|id| id.to_string());
     let charge = event.charge_id.map(|id| id.to_string());
     let attempt = event.attempt_id.map(|id| id.to_string());
-    macro_rules! line {
-        ($level:ident) => {
-            tracing::$level!(
-                target: "cykl::events",
-                event.kind = event.kind,
-                event.id = %event.event_id,
-                shop,
-                subscription.id = subscription,
-                subscription.external_id = event.external_id,
-                charge.id = charge,
-                attempt.id = attempt,
-                payload = %event.payload,
-                "{}", event.kind
-            )
-        };
-    }
     if event.is_alert {
-        line!(warn);
+        tracing::warn!(
+            event.kind = event.kind,
+            event.id = %event.event_id,
+            shop,
+            subscription.id = subscription,
+            subscription.external_id = event.external_id,
+            charge.id = charge,
+            attempt.id = attempt,
+            payload = %event.payload,
+            "alert"
+        );
     } else {
-        line!(info);
+        tracing::info!(
+            event.kind = event.kind,
+            event.id = %event.event_id,
+            shop,
+            subscription.id = subscription,
+            subscription.external_id = event.external_id,
+            charge.id = charge,
+            attempt.id = attempt,
+            payload = %event.payload,
+            "event"
+        );
     }
 }
