@@ -6,6 +6,7 @@ pub mod embedded;
 pub mod gateway;
 pub mod store;
 
+pub mod http;
 pub mod simulator;
 pub mod workers;
 

@@ -14,6 +14,7 @@ mod readings;
 pub mod audit;
 pub mod books;
 pub mod brakes;
+pub mod gauges;
 pub mod inbox;
 pub mod installation;
 pub mod outbox;

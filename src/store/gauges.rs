@@ -1,0 +1,66 @@
+//! Figures about the books as they are now, cheap enough to be read at every scrape.
+
+use chrono::{DateTime, Utc};
+
+use crate::store::{Store, StoreError};
+
+/// How things stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gauges {
+    /// Attempts in doubt, answered or not.
+    pub in_doubt: i64,
+    /// Charges that wait for a person.
+    pub held: i64,
+    /// How long the oldest charge or period that is due has been due, in seconds; 0 when nothing is.
+    pub oldest_due_seconds: i64,
+    /// Events that wait to be delivered.
+    pub outbox_pending: i64,
+}
+
+/// How long ago a worker last finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerLag {
+    /// The worker.
+    pub worker: String,
+    /// In seconds.
+    pub seconds: i64,
+}
+
+impl Store {
+    /// The gauges at `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn gauges(&self, now: DateTime<Utc>) -> Result<Gauges, StoreError> {
+        Ok(sqlx::query_as!(
+            Gauges,
+            r#"-- gauges
+            SELECT (SELECT count(*) FROM attempts WHERE state = 'in_doubt' AND deadline_at <= $1) AS "in_doubt!",
+                   (SELECT count(*) FROM charges WHERE state = 'held') AS "held!",
+                   (SELECT count(*) FROM outbox) AS "outbox_pending!",
+                   coalesce(greatest(0, extract(epoch FROM $1 - least(
+                       (SELECT min(next_due_at) FROM schedules WHERE next_due_at IS NOT NULL),
+                       (SELECT min(next_action_at) FROM charges WHERE state IN ('planned', 'retry_wait')))))::bigint, 0)
+                       AS "oldest_due_seconds!""#,
+            now,
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
+    /// How long ago each worker finished, anywhere, as of `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn worker_lags(&self, now: DateTime<Utc>) -> Result<Vec<WorkerLag>, StoreError> {
+        Ok(sqlx::query_as!(
+            WorkerLag,
+            r#"-- worker_lags
+            SELECT worker, greatest(0, extract(epoch FROM $1 - coalesce(last_ended_at, last_started_at)))::bigint AS "seconds!"
+            FROM worker_runs ORDER BY worker"#,
+            now,
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}
