@@ -1,0 +1,159 @@
+//! `[shops.<name>]`: credentials and habits of each imoje service.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use chrono::TimeDelta;
+use url::Url;
+
+use crate::config::reader::{Exposure, Reader};
+use crate::config::{ShopConfig, parse};
+use crate::domain::shop::{Environment, ShopName};
+
+const SECTION: &str = "shops";
+
+/// imoje's API (imoje API, "Environments"). The simulator has no address of its own.
+const fn api_url(environment: Environment) -> Option<&'static str> {
+    match environment {
+        Environment::Production => Some("https://api.imoje.pl/v1/merchant"),
+        Environment::Sandbox => Some("https://sandbox.api.imoje.pl/v1/merchant"),
+        Environment::Simulator => None,
+    }
+}
+
+/// Reads all shops. `None` when there is none or one is a mistake.
+pub(super) fn read(reader: &mut Reader) -> Option<BTreeMap<ShopName, ShopConfig>> {
+    let names = reader.names_below(SECTION);
+    if names.is_empty() {
+        reader.problem(
+            SECTION,
+            "there is no shop; add a section [shops.main] with its environment and credentials",
+        );
+        reader.forget(SECTION);
+    }
+    let read: Vec<Option<(ShopName, ShopConfig)>> = names
+        .into_iter()
+        .map(|name| {
+            let section = format!("{SECTION}.{name}");
+            match name.parse::<ShopName>() {
+                Ok(name) => shop(reader, &section).map(|shop| (name, shop)),
+                Err(error) => {
+                    reader.problem(&section, &error.to_string());
+                    reader.forget(&section);
+                    None
+                }
+            }
+        })
+        .collect();
+    let shops: BTreeMap<ShopName, ShopConfig> = read.into_iter().collect::<Option<_>>()?;
+    refuse_twins(reader, &shops);
+    (!shops.is_empty()).then_some(shops)
+}
+
+fn shop(reader: &mut Reader, section: &str) -> Option<ShopConfig> {
+    let key = |name: &str| format!("{section}.{name}");
+    let environment: Option<Environment> = reader.required(
+        &key("environment"),
+        "write production, sandbox or simulator",
+        |text| text.parse(),
+    );
+    let base_url = base_url(reader, &key("base_url"), environment);
+    let exposure = match environment {
+        Some(Environment::Production) => Exposure::Mistake,
+        Some(Environment::Sandbox | Environment::Simulator) | None => Exposure::Warning,
+    };
+    let from_panel = "copy it from the imoje panel";
+    let merchant_id = reader.required(&key("merchant_id"), from_panel, parse::merchant_id);
+    let service_id = reader.required(&key("service_id"), from_panel, parse::service_id);
+    let token = reader.required_secret(&key("token"), exposure);
+    let service_key = reader.required_secret(&key("service_key"), exposure);
+    let timezone = reader.value_or(&key("timezone"), "Europe/Warsaw", parse::zone);
+    let charge_time = reader.value_or(&key("charge_time"), "06:00", parse::time_of_day);
+    let spread = reader.value_or(&key("spread"), "0s", |text| {
+        parse::duration(text).and_then(|spread| {
+            if spread < TimeDelta::days(1) {
+                Ok(spread)
+            } else {
+                Err(format!(
+                    "\"{text}\" is too long; the charges of a day are spread over less than a day"
+                ))
+            }
+        })
+    });
+    let rate_per_second = reader.optional(&key("rate_per_second"), |text| {
+        parse::within(NonZeroU32::MIN..=RATE_PER_SECOND_MAX)(text)
+    });
+    let catch_up = reader.value_or(&key("catch_up"), "one_now", parse::catch_up);
+    let max_lateness = reader.value_or(&key("max_lateness"), "7d", parse::positive_duration);
+    Some(ShopConfig {
+        environment: environment?,
+        base_url: base_url?,
+        merchant_id: merchant_id?,
+        service_id: service_id?,
+        token: token?,
+        service_key: service_key?,
+        timezone: timezone?,
+        charge_time: charge_time?,
+        spread: spread?,
+        rate_per_second,
+        catch_up: catch_up?,
+        max_lateness: max_lateness?,
+    })
+}
+
+/// More than any gateway takes from one merchant; a larger number is a slip of the pen.
+const RATE_PER_SECOND_MAX: NonZeroU32 = NonZeroU32::new(10_000).expect("not zero");
+
+fn base_url(reader: &mut Reader, key: &str, environment: Option<Environment>) -> Option<Url> {
+    let Some(environment) = environment else {
+        return reader.optional(key, parse::private_base_url);
+    };
+    let check =
+        |text: &str| parse::private_base_url(text).and_then(|url| of_environment(url, environment));
+    match api_url(environment) {
+        Some(default) => reader.value_or(key, default, check),
+        None => reader.required(
+            key,
+            "a simulator has no address of its own; write what `cykl simulator` prints, such as http://127.0.0.1:8080/v1/merchant",
+            check,
+        ),
+    }
+}
+
+/// Refuses the address of another environment: a sandbox or a simulator must not move real money by a slip of the pen.
+fn of_environment(url: Url, environment: Environment) -> Result<Url, String> {
+    let is_host_of = |other: &Environment| {
+        let default = api_url(*other).and_then(|address| Url::parse(address).ok());
+        default.is_some_and(|default| default.host_str() == url.host_str())
+    };
+    match Environment::ALL
+        .iter()
+        .filter(|other| **other != environment)
+        .find(|other| is_host_of(other))
+    {
+        Some(other) => Err(format!(
+            "\"{url}\" is the address of {other}, and the environment is {environment}"
+        )),
+        None => Ok(url),
+    }
+}
+
+/// Refuses two names for one imoje service: each would charge without knowing of the other.
+fn refuse_twins(reader: &mut Reader, shops: &BTreeMap<ShopName, ShopConfig>) {
+    let mut seen = BTreeMap::new();
+    for (name, shop) in shops {
+        let identity = (
+            shop.base_url.as_str(),
+            shop.merchant_id.as_str(),
+            shop.service_id,
+        );
+        if let Some(twin) = seen.insert(identity, name) {
+            reader.problem(
+                &format!("{SECTION}.{name}.service_id"),
+                &format!(
+                    "the shop {twin} is the same imoje service; each service may have one name only"
+                ),
+            );
+        }
+    }
+}
