@@ -13,6 +13,7 @@ pub mod workers;
 pub mod cli;
 
 pub mod clock;
+pub mod config;
 pub mod metrics;
 pub mod reconnect;
 pub mod telemetry;

@@ -148,14 +148,6 @@ fn every_file_in_config_parses() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        let file = layers::read_file(&path).unwrap();
-        let result = sections::build(
-            layers::merge(Some(file), &Process::default()).unwrap(),
-            Process::default(),
-        );
-        let Err(ConfigError::Invalid(problems)) = result else {
-            panic!("{} is a sample and lacks secrets", path.display());
-        };
         // What is left for the operator, and nothing else.
         let left: &[&str] = match path.file_name().unwrap().to_str().unwrap() {
             "default.toml" => &["database.url", "shops"],
@@ -164,7 +156,15 @@ fn every_file_in_config_parses() {
                 "shops.main.service_key_file",
                 "shops.main.token_file",
             ],
+            // A script for the simulator, which has tests of its own for it.
+            "simulator.example.toml" => continue,
             other => panic!("say here what {other} leaves to the operator"),
+        };
+        let file = layers::read_file(&path).unwrap();
+        let leaves = layers::merge(Some(file), &Process::default()).unwrap();
+        let Err(ConfigError::Invalid(problems)) = sections::build(leaves, Process::default())
+        else {
+            panic!("{} is a sample and lacks secrets", path.display());
         };
         assert_eq!(keys(&problems), left, "{problems:#?}");
     }
