@@ -12,6 +12,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -32,8 +33,8 @@ pub struct HttpState {
     pub clock: Clock,
     /// What is counted and shown.
     pub metrics: Metrics,
-    /// Whose notices are taken.
-    pub doors: Arc<Vec<ShopDoor>>,
+    /// Whose notices are taken; the sender changes them when the configuration is read again.
+    pub doors: watch::Receiver<Arc<[ShopDoor]>>,
     /// How long ago every worker must have finished for the daemon to be ready.
     pub worker_lag_max: chrono::TimeDelta,
 }

@@ -2,6 +2,8 @@
 //!
 //! Nothing here decides about money. The answers tell the sender nothing about the cause of a refusal.
 
+use std::sync::Arc;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -42,7 +44,8 @@ async fn take(state: &HttpState, headers: &HeaderMap, body: Body, token: Option<
             return status.into_response();
         }
     };
-    let Some((door, attempt_id)) = opened(state, headers, &body, token) else {
+    let doors = Arc::clone(&state.doors.borrow());
+    let Some((door, attempt_id)) = opened(&doors, headers, &body, token) else {
         state.metrics.count_notice(NoticeOutcome::BadSignature);
         return StatusCode::UNAUTHORIZED.into_response();
     };
@@ -104,7 +107,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, StatusCode> {
 
 /// The shop whose key signed the body, and the attempt that the address names. A wrong token is as bad as a wrong signature.
 fn opened<'a>(
-    state: &'a HttpState,
+    doors: &'a [ShopDoor],
     headers: &HeaderMap,
     body: &[u8],
     token: Option<&str>,

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::domain::tick::Tick;
 use crate::reconnect::Delays;
-use crate::store::{Store, Wake};
+use crate::store::{Store, StoreError, Wake};
 use crate::workers::charger::Charger;
 use crate::workers::notifier::Notifier;
 use crate::workers::resolver::Resolver;
@@ -83,46 +83,53 @@ fn report_if(report: &impl std::fmt::Debug, handled: Handled, worker: Wake) -> H
 
 /// Running workers.
 pub struct Crew {
-    tracker: TaskTracker,
+    loops: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Crew {
-    /// Starts every worker of `workers`. They stop when `stop` is cancelled.
-    pub fn start(
-        workers: Workers,
-        ticks: &Ticks,
-        store: &Store,
-        clock: &Clock,
-        stop: CancellationToken,
-    ) -> Self {
-        let tracker = TaskTracker::new();
+    /// Starts every worker of `workers`, each when `ticks` says and when the database hints at work.
+    pub fn start(workers: &Workers, ticks: &Ticks, store: &Store, clock: &Clock) -> Self {
+        let stop = workers.charger.stop.clone();
         let hints = Hints::default();
+        let mut loops = JoinSet::new();
         for (worker, tick) in [
             (Wake::Scheduler, &ticks.scheduler),
             (Wake::Charger, &ticks.charger),
             (Wake::Resolver, &ticks.resolver),
             (Wake::Notifier, &ticks.notifier),
         ] {
-            tracker.spawn(keep_running(
-                workers.clone(),
+            let one = Loop {
+                workers: workers.clone(),
                 worker,
-                tick.clone(),
-                clock.clone(),
-                store.clone(),
-                hints.clone(),
-                stop.clone(),
-            ));
+                tick: tick.clone(),
+                clock: clock.clone(),
+                store: store.clone(),
+                hints: hints.clone(),
+                stop: stop.clone(),
+            };
+            loops.spawn(one.keep_running());
         }
-        tracker.spawn(listen(store.clone(), hints, stop.clone()));
-        tracker.close();
-        Self { tracker, stop }
+        loops.spawn(listen(store.clone(), hints, stop.clone()));
+        Self { loops, stop }
+    }
+
+    /// Waits for a loop to end by itself, which none should.
+    pub async fn broken(&mut self) {
+        match self.loops.join_next().await {
+            Some(Err(error)) => tracing::error!(%error, "a worker broke"),
+            Some(Ok(())) | None => tracing::error!("a worker ended by itself"),
+        }
     }
 
     /// Lets every worker finish what it has begun, and waits for that.
-    pub async fn drain(self) {
+    pub async fn drain(mut self) {
         self.stop.cancel();
-        self.tracker.wait().await;
+        while let Some(ended) = self.loops.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a worker broke");
+            }
+        }
     }
 }
 
@@ -141,7 +148,8 @@ impl Hints {
     }
 }
 
-async fn keep_running(
+/// One worker, running.
+struct Loop {
     workers: Workers,
     worker: Wake,
     tick: Tick,
@@ -149,39 +157,42 @@ async fn keep_running(
     store: Store,
     hints: Hints,
     stop: CancellationToken,
-) {
-    let mut failed = Delays::new(Duration::from_millis(500), Duration::from_secs(30));
-    while !stop.is_cancelled() {
-        let started_at = clock.now();
-        match workers.run_once(worker, started_at).await {
-            Ok(handled) => {
-                failed.reset();
-                note_run(&store, worker, started_at, clock.now(), handled).await;
-            }
-            Err(error) => {
-                tracing::error!(
-                    worker = worker.as_str(),
-                    error = format!("{error:#}"),
-                    "worker run failed"
-                );
-                let pause = tokio::time::sleep(failed.next_delay());
-                if stop.run_until_cancelled(pause).await.is_none() {
-                    break;
+}
+
+impl Loop {
+    async fn keep_running(self) {
+        let mut failed = Delays::new(Duration::from_millis(500), Duration::from_secs(30));
+        while !self.stop.is_cancelled() {
+            let started_at = self.clock.now();
+            match self.workers.run_once(self.worker, started_at).await {
+                Ok(handled) => {
+                    failed.reset();
+                    note_run(&self.store, self.worker, started_at, self.clock.now(), handled).await;
+                    self.wait().await;
                 }
-                continue;
+                Err(error) => {
+                    let worker = self.worker.as_str();
+                    tracing::error!(worker, error = format!("{error:#}"), "worker run failed");
+                    let pause = tokio::time::sleep(failed.next_delay());
+                    self.stop.run_until_cancelled(pause).await;
+                }
             }
         }
-        let next = tick.next_after(clock.now());
-        let wait = async {
+    }
+
+    /// Until the next tick, a hint, or the end.
+    async fn wait(&self) {
+        let next = self.tick.next_after(self.clock.now());
+        let tick = async {
             match next {
-                Some(next) => clock.sleep_until(next).await,
+                Some(next) => self.clock.sleep_until(next).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = wait => {}
-            () = hints.of(worker).notified() => {}
-            () = stop.cancelled() => {}
+            () = tick => {}
+            () = self.hints.of(self.worker).notified() => {}
+            () = self.stop.cancelled() => {}
         }
     }
 }
@@ -203,32 +214,35 @@ async fn note_run(
 async fn listen(store: Store, hints: Hints, stop: CancellationToken) {
     let mut delays = Delays::new(Duration::from_millis(200), Duration::from_secs(30));
     while !stop.is_cancelled() {
-        let heard = async {
-            let mut listener = store.listen().await?;
-            delays.reset();
-            loop {
-                let notification = listener
-                    .recv()
-                    .await
-                    .map_err(crate::store::StoreError::from)?;
-                if let Some(worker) = Wake::ALL
-                    .into_iter()
-                    .find(|worker| worker.as_str() == notification.payload())
-                {
-                    hints.of(worker).notify_one();
-                }
-            }
-            #[expect(unreachable_code, reason = "gives the block its type")]
-            Ok::<(), crate::store::StoreError>(())
-        };
+        let heard = pass_on(&store, &hints, &mut delays);
         match stop.run_until_cancelled(heard).await {
             None => break,
-            Some(Ok(())) => {}
-            Some(Err(error)) => tracing::warn!(%error, "lost the connection for hints"),
+            Some(error) => tracing::warn!(%error, "lost the connection for hints"),
         }
         let pause = tokio::time::sleep(delays.next_delay());
         if stop.run_until_cancelled(pause).await.is_none() {
             break;
+        }
+    }
+}
+
+/// Passes hints on until the connection fails, and says how.
+async fn pass_on(store: &Store, hints: &Hints, delays: &mut Delays) -> StoreError {
+    let mut listener = match store.listen().await {
+        Ok(listener) => listener,
+        Err(error) => return error,
+    };
+    delays.reset();
+    loop {
+        let notification = match listener.recv().await {
+            Ok(notification) => notification,
+            Err(error) => return error.into(),
+        };
+        let hinted = Wake::ALL
+            .into_iter()
+            .find(|worker| worker.as_str() == notification.payload());
+        if let Some(worker) = hinted {
+            hints.of(worker).notify_one();
         }
     }
 }

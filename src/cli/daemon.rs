@@ -1,0 +1,204 @@
+//! Putting the daemon together from the configuration. `run`, `demo` and the tests all run what is assembled here.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{ClockConfig, Config, ShopConfig};
+use crate::domain::id::FenceId;
+use crate::domain::shop::ShopName;
+use crate::gateway::{Algorithm, ClientConfig, ClientError, ImojeClient, NoticeCredentials};
+use crate::http::ShopDoor;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::store::permits::Limits;
+use crate::workers::charger::Charger;
+use crate::workers::crew::{Ticks, Workers};
+use crate::workers::notifier::{Notifier, Webhook, WebhookError};
+use crate::workers::resolver::Resolver;
+use crate::workers::scheduler::Scheduler;
+use crate::workers::shops::{NoticeAddress, Shop, ShopCalendar, Shops};
+
+/// How old a permit may be when its request leaves (design, section 3).
+const PERMIT_AGE_MAX: Duration = Duration::from_secs(60);
+/// What an answer needs beyond the permit's age and the request's timeout.
+const ANSWER_SLACK: TimeDelta = TimeDelta::seconds(30);
+/// How long ago every worker must have run for the daemon to be ready, in real time.
+const WORKER_LAG_MAX: TimeDelta = TimeDelta::minutes(5);
+
+/// What the daemon could not be assembled from.
+#[derive(Debug, thiserror::Error)]
+pub enum AssemblyError {
+    /// A shop's way to imoje.
+    #[error("shop {shop}: {source}")]
+    Gateway {
+        /// The shop.
+        shop: ShopName,
+        /// What is wrong.
+        source: ClientError,
+    },
+    /// The webhook.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
+}
+
+/// The workers of `config`, which charge as the installation `fence_id` until `stop` is cancelled.
+///
+/// # Errors
+/// [`AssemblyError`] when an HTTP client cannot be built.
+pub fn workers(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+    metrics: &Metrics,
+    fence_id: FenceId,
+    stop: CancellationToken,
+) -> Result<Workers, AssemblyError> {
+    let shops = shops(config)?;
+    let webhook = match &config.events.webhook_url {
+        Some(url) => Some(Webhook::new(
+            url.expose().clone(),
+            config.events.webhook_secret.clone(),
+        )?),
+        None => None,
+    };
+    Ok(Workers {
+        scheduler: Scheduler::new(store.clone(), shops.clone(), metrics.clone()),
+        charger: Charger {
+            store: store.clone(),
+            shops: shops.clone(),
+            limits: limits(config),
+            policy: config.policy.clone(),
+            fence_id,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            stop,
+            cautious: Arc::new(AtomicBool::new(false)),
+        },
+        resolver: Resolver {
+            store: store.clone(),
+            shops,
+            policy: config.policy.clone(),
+            in_doubt_max: config.charging.in_doubt_max,
+            metrics: metrics.clone(),
+        },
+        notifier: Notifier { store: store.clone(), webhook },
+    })
+}
+
+/// When each worker looks by itself.
+pub fn ticks(config: &Config) -> Ticks {
+    Ticks {
+        scheduler: config.schedule.scheduler.clone(),
+        charger: config.schedule.charger.clone(),
+        resolver: config.schedule.resolver.clone(),
+        notifier: config.schedule.notifier.clone(),
+    }
+}
+
+/// What the notices of every shop are checked against.
+pub fn doors(config: &Config) -> Arc<[ShopDoor]> {
+    config
+        .shops
+        .iter()
+        .map(|(name, shop)| ShopDoor {
+            shop: name.clone(),
+            credentials: NoticeCredentials {
+                merchant_id: shop.merchant_id.clone(),
+                service_id: shop.service_id,
+                service_keys: vec![shop.service_key.clone()],
+            },
+            algorithms: Algorithm::ALL.to_vec(),
+        })
+        .collect()
+}
+
+/// The counts of every shop.
+pub fn metrics(config: &Config) -> Metrics {
+    Metrics::new(config.shops.keys().map(ShopName::as_str))
+}
+
+/// How long ago, in Cykl's time, every worker must have run for the daemon to be ready.
+pub fn worker_lag_max(config: &Config) -> TimeDelta {
+    in_cykl_time(WORKER_LAG_MAX, config)
+}
+
+/// A real duration, as long as Cykl's clock makes it.
+fn in_cykl_time(real: TimeDelta, config: &Config) -> TimeDelta {
+    match config.clock {
+        ClockConfig::System => real,
+        ClockConfig::Scaled { scale, .. } => {
+            let scale = i32::try_from(scale.get()).unwrap_or(i32::MAX);
+            real.checked_mul(scale).unwrap_or(TimeDelta::MAX)
+        }
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let charging = &config.charging;
+    let answer = TimeDelta::from_std(PERMIT_AGE_MAX + charging.request_timeout).unwrap_or(TimeDelta::MAX / 2);
+    Limits {
+        in_flight_max: charging.in_flight_max,
+        in_doubt_max: charging.in_doubt_max,
+        answer_timeout: in_cykl_time(answer + ANSWER_SLACK, config).min(TimeDelta::days(365)),
+        min_gap: charging.min_gap,
+        card_declines_30d: charging.card_budget_30d.into(),
+        card_retries_24h: charging.card_budget_24h.into(),
+    }
+}
+
+/// The calendar of a shop.
+pub fn calendar(shop: &ShopConfig) -> ShopCalendar {
+    ShopCalendar {
+        charge_time: shop.charge_time,
+        spread: shop.spread,
+        catch_up: shop.catch_up,
+        max_lateness: shop.max_lateness,
+    }
+}
+
+fn shops(config: &Config) -> Result<Shops, AssemblyError> {
+    let shops: Result<Vec<Shop>, AssemblyError> = config
+        .shops
+        .iter()
+        .map(|(name, shop)| {
+            let client = client(config, shop).map_err(|source| AssemblyError::Gateway {
+                shop: name.clone(),
+                source,
+            })?;
+            let notices = config.http.public_url.clone().map(|public_url| NoticeAddress {
+                public_url,
+                key: shop.service_key.clone(),
+            });
+            Ok(Shop::new(
+                name.clone(),
+                client,
+                shop.service_id.to_string(),
+                calendar(shop),
+                notices,
+                shop.rate_per_second,
+            ))
+        })
+        .collect();
+    Ok(Shops::new(shops?))
+}
+
+/// The way to imoje of a shop.
+///
+/// # Errors
+/// [`ClientError`] when its address may not be used, or this machine lacks what TLS needs.
+pub fn client(config: &Config, shop: &ShopConfig) -> Result<ImojeClient, ClientError> {
+    ImojeClient::new(ClientConfig {
+        base_url: shop.base_url.clone(),
+        merchant_id: shop.merchant_id.clone(),
+        service_id: shop.service_id,
+        token: shop.token.clone(),
+        connect_timeout: config.charging.connect_timeout,
+        request_timeout: config.charging.request_timeout,
+        permit_age_max: PERMIT_AGE_MAX,
+    })
+}
