@@ -86,7 +86,10 @@ pub fn workers(
             in_doubt_max: config.charging.in_doubt_max,
             metrics: metrics.clone(),
         },
-        notifier: Notifier { store: store.clone(), webhook },
+        notifier: Notifier {
+            store: store.clone(),
+            webhook,
+        },
     })
 }
 
@@ -140,7 +143,8 @@ fn in_cykl_time(real: TimeDelta, config: &Config) -> TimeDelta {
 
 fn limits(config: &Config) -> Limits {
     let charging = &config.charging;
-    let answer = TimeDelta::from_std(PERMIT_AGE_MAX + charging.request_timeout).unwrap_or(TimeDelta::MAX / 2);
+    let answer = TimeDelta::from_std(PERMIT_AGE_MAX + charging.request_timeout)
+        .unwrap_or(TimeDelta::MAX / 2);
     Limits {
         in_flight_max: charging.in_flight_max,
         in_doubt_max: charging.in_doubt_max,
@@ -170,10 +174,14 @@ fn shops(config: &Config) -> Result<Shops, AssemblyError> {
                 shop: name.clone(),
                 source,
             })?;
-            let notices = config.http.public_url.clone().map(|public_url| NoticeAddress {
-                public_url,
-                key: shop.service_key.clone(),
-            });
+            let notices = config
+                .http
+                .public_url
+                .clone()
+                .map(|public_url| NoticeAddress {
+                    public_url,
+                    key: shop.service_key.clone(),
+                });
             Ok(Shop::new(
                 name.clone(),
                 client,

@@ -47,7 +47,8 @@ enum Asked {
 impl Signals {
     fn listen() -> Result<Self, CliError> {
         let listen = |kind| {
-            signal(kind).map_err(|error| CliError::internal(error).context("couldn't listen for signals"))
+            signal(kind)
+                .map_err(|error| CliError::internal(error).context("couldn't listen for signals"))
         };
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
@@ -125,7 +126,9 @@ async fn serve(
 
 async fn pass_fence(context: &Context, store: &Store) -> Result<FenceId, CliError> {
     let shops = context.shop_identities();
-    Ok(store.pass_fence(&shops, &context.actor, context.now()).await?)
+    Ok(store
+        .pass_fence(&shops, &context.actor, context.now())
+        .await?)
 }
 
 fn start_crew(
@@ -135,9 +138,21 @@ fn start_crew(
     fence_id: FenceId,
 ) -> Result<Crew, CliError> {
     let stop = CancellationToken::new();
-    let workers = daemon::workers(&context.config, store, &context.clock, metrics, fence_id, stop)
-        .map_err(CliError::config)?;
-    Ok(Crew::start(&workers, &daemon::ticks(&context.config), store, &context.clock))
+    let workers = daemon::workers(
+        &context.config,
+        store,
+        &context.clock,
+        metrics,
+        fence_id,
+        stop,
+    )
+    .map_err(CliError::config)?;
+    Ok(Crew::start(
+        &workers,
+        &daemon::ticks(&context.config),
+        store,
+        &context.clock,
+    ))
 }
 
 /// The configuration as it is now, when it can take the place of the running one. Otherwise the running one stays.
@@ -160,11 +175,7 @@ async fn reload(global: &GlobalArgs, running: &Context) -> Option<Config> {
             return None;
         }
     };
-    let needs_restart = config.database != running.config.database
-        || config.http.listen != running.config.http.listen
-        || config.clock != running.config.clock
-        || config.log != running.config.log
-        || identities(&config) != identities(&running.config);
+    let needs_restart = fixed(&config) != fixed(&running.config);
     if needs_restart {
         tracing::error!(
             "database, http.listen, clock, log and the shops' identities change only with a restart; the running configuration stays"
@@ -175,14 +186,22 @@ async fn reload(global: &GlobalArgs, running: &Context) -> Option<Config> {
     Some(config)
 }
 
-/// What the installation fence was passed with.
-fn identities(config: &Config) -> Vec<(String, String, String)> {
-    config
-        .shops
+/// The settings that hold for the life of the process, as they are described, secrets left out.
+fn fixed(config: &Config) -> Vec<(String, String)> {
+    let holds = |key: &str| {
+        ["database.", "clock.", "log.", "http.listen"]
+            .iter()
+            .any(|fixed| key.starts_with(fixed))
+            || [".environment", ".merchant_id", ".service_id"]
+                .iter()
+                .any(|fixed| key.ends_with(fixed))
+    };
+    let settings = config
+        .describe()
         .iter()
-        .map(|(name, shop)| {
-            (name.to_string(), shop.merchant_id.clone(), format!("{} {}", shop.environment, shop.service_id))
-        })
+        .filter(|setting| holds(&setting.key));
+    settings
+        .map(|setting| (setting.key.clone(), setting.value.clone()))
         .collect()
 }
 
@@ -202,7 +221,8 @@ impl Door {
     ) -> Result<Self, CliError> {
         let listen = context.config.http.listen;
         let unopened = |error: std::io::Error| {
-            CliError::unavailable(error).context(format!("couldn't listen on http.listen = {listen}"))
+            CliError::unavailable(error)
+                .context(format!("couldn't listen on http.listen = {listen}"))
         };
         let listener = TcpListener::bind(listen).await.map_err(unopened)?;
         let address = listener.local_addr().map_err(unopened)?;
@@ -215,7 +235,11 @@ impl Door {
         };
         let stop = CancellationToken::new();
         let server = tokio::spawn(http::serve(listener, state, stop.clone()));
-        Ok(Self { address, stop, server })
+        Ok(Self {
+            address,
+            stop,
+            server,
+        })
     }
 
     async fn close(self) {

@@ -43,8 +43,6 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// `[shops.<name>]`; at least one.
     pub shops: BTreeMap<ShopName, ShopConfig>,
-    /// `[gateway]`
-    pub gateway: GatewayConfig,
     /// `[charging]`
     pub charging: ChargingConfig,
     /// `[retry]` and the waits of `[resolver]`.
@@ -107,13 +105,6 @@ pub struct ShopConfig {
     pub catch_up: CatchUp,
     /// How late a charge may be without a person's approval.
     pub max_lateness: TimeDelta,
-}
-
-/// `[gateway]`
-#[derive(Debug, Clone)]
-pub struct GatewayConfig {
-    /// The tokenising proxy that swaps aliases of card data for the data itself, for cards without a profile.
-    pub card_proxy_url: Option<Url>,
 }
 
 /// `[charging]`

@@ -14,7 +14,7 @@ use crate::config::layers::{Leaves, Process};
 use crate::config::reader::{Exposure, Reader};
 use crate::config::{
     AlertsConfig, ChargingConfig, ClockConfig, Config, ConfigError, DatabaseConfig, EventsConfig,
-    GatewayConfig, HttpConfig, LogConfig, ScheduleConfig, ShopConfig, parse, sensitive, shops,
+    HttpConfig, LogConfig, ScheduleConfig, ShopConfig, parse, sensitive, shops,
 };
 use crate::domain::decline::DeclineTable;
 use crate::domain::resolution::{Policy, ResolverPolicy};
@@ -50,9 +50,6 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
     let shops = shops::read(reader);
     let known_shops = shops.as_ref();
     let database = database(reader);
-    let gateway = GatewayConfig {
-        card_proxy_url: reader.optional("gateway.card_proxy_url", parse::private_base_url),
-    };
     let charging = charging(reader);
     let retry = retry(reader);
     let resolver = resolver(reader);
@@ -72,7 +69,6 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
     Some(Config {
         database: database?,
         shops: shops?,
-        gateway,
         charging: charging?,
         policy: Policy {
             retry: retry?,

@@ -343,10 +343,6 @@ const BROKEN: &[(&str, &str)] = &[
     ("[database]\ndata_dir = \"relative\"", "database.data_dir"),
     ("[database]\nmigrate = \"maybe\"", "database.migrate"),
     (
-        "[gateway]\ncard_proxy_url = \"http://proxy.example.com\"",
-        "gateway.card_proxy_url",
-    ),
-    (
         "[charging]\nin_flight_max = 10001",
         "charging.in_flight_max",
     ),

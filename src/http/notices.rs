@@ -113,8 +113,7 @@ fn opened<'a>(
     token: Option<&str>,
 ) -> Option<(&'a ShopDoor, Option<AttemptId>)> {
     let signature = headers.get(SIGNATURE_HEADER)?.to_str().ok()?;
-    let door = state
-        .doors
+    let door = doors
         .iter()
         .find(|door| verify_notice(signature, body, &door.credentials, &door.algorithms).is_ok())?;
     match token {

@@ -167,7 +167,14 @@ impl Loop {
             match self.workers.run_once(self.worker, started_at).await {
                 Ok(handled) => {
                     failed.reset();
-                    note_run(&self.store, self.worker, started_at, self.clock.now(), handled).await;
+                    note_run(
+                        &self.store,
+                        self.worker,
+                        started_at,
+                        self.clock.now(),
+                        handled,
+                    )
+                    .await;
                     self.wait().await;
                 }
                 Err(error) => {
