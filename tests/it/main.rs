@@ -1,1 +1,11 @@
-//! Behaviour of the whole daemon.
+//! Behaviour of the whole daemon: real PostgreSQL, real HTTP against the simulator, time that a test moves by hand.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed set-up should panic; helpers are not #[test] functions"
+)]
+
+mod harness;
+
+mod charging;
+mod scheduling;

@@ -1,0 +1,487 @@
+//! A world of its own for each test: a fresh database, a simulator, a clock that stands still until it is moved.
+
+use std::sync::{Arc, OnceLock};
+
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use cykl::cli::daemon;
+use cykl::clock::Clock;
+use cykl::config::Config;
+use cykl::domain::id::FenceId;
+use cykl::domain::shop::Environment;
+use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
+use cykl::http::HttpState;
+use cykl::metrics::Metrics;
+use cykl::simulator::{Script, SimulatedProfile, Simulator, SimulatorConfig};
+use cykl::store::installation::ShopIdentity;
+use cykl::store::{Channels, Store, StoreOptions};
+use cykl::workers::crew::Workers;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::sync::{OnceCell, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// The shop of every test, as the simulator knows it.
+pub const MERCHANT_ID: &str = "simmerchant000000001";
+/// imoje's id of that shop.
+pub const SERVICE_ID: &str = "2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b";
+/// Its bearer token.
+pub const TOKEN: &str = "sim-token";
+/// The key that signs its notices.
+pub const SERVICE_KEY: &str = "sim-service-key-000";
+
+/// The private PostgreSQL that all tests of this binary share. It ends with the process.
+struct Cluster {
+    database: EmbeddedDatabase,
+    _directory: tempfile::TempDir,
+}
+
+static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static TEMPLATE: OnceCell<()> = OnceCell::const_new();
+static NEXT_DATABASE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+async fn cluster() -> &'static Cluster {
+    CLUSTER
+        .get_or_init(|| async {
+            let directory = tempfile::Builder::new()
+                .prefix("cykl-it-")
+                .tempdir()
+                .unwrap();
+            // As root the server runs as another user, who has to be let through.
+            let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(directory.path(), open).unwrap();
+            let database = EmbeddedDatabase::start(EmbeddedConfig {
+                data_dir: directory.path().join("postgres"),
+                bin_dir: None,
+                durable: false,
+                settings: vec![("max_connections".to_owned(), "300".to_owned())],
+            })
+            .await
+            .unwrap();
+            Cluster {
+                database,
+                _directory: directory,
+            }
+        })
+        .await
+}
+
+/// A fresh, migrated database.
+pub async fn fresh_database() -> PgConnectOptions {
+    let cluster = cluster().await;
+    TEMPLATE
+        .get_or_init(|| async {
+            cluster
+                .database
+                .ensure_database("cykl_template")
+                .await
+                .unwrap();
+            let store = connect(cluster.database.connect_options("cykl_template"), 2).await;
+            store.migrate().await.unwrap();
+            store.close().await;
+        })
+        .await;
+    let number = NEXT_DATABASE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let name = format!("cykl_{number}");
+    let mut admin = PgConnection::connect_with(&cluster.database.connect_options("postgres"))
+        .await
+        .unwrap();
+    let create = format!("CREATE DATABASE {name} TEMPLATE cykl_template");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(create))
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    cluster.database.connect_options(&name)
+}
+
+async fn connect(options: PgConnectOptions, max_connections: u32) -> Store {
+    let options_of_store = StoreOptions {
+        max_connections,
+        channels: Channels { webhook: false },
+    };
+    Store::connect(options, options_of_store).await.unwrap()
+}
+
+/// One test's world.
+pub struct World {
+    pub store: Store,
+    /// For looking at the books, and for planting faults.
+    pub books: PgPool,
+    pub clock: Clock,
+    pub simulator: Simulator,
+    pub config: Config,
+    pub workers: Workers,
+    pub metrics: Metrics,
+    pub fence_id: FenceId,
+    pub database: PgConnectOptions,
+    pub door: String,
+    stop_door: CancellationToken,
+}
+
+/// How a world differs from the usual one.
+#[derive(Default, Clone)]
+pub struct Setting {
+    /// What the simulator does.
+    pub script: Script,
+    /// More configuration, as TOML sections.
+    pub toml: String,
+    /// More settings of the shop, as lines.
+    pub shop: String,
+}
+
+/// The time at which every world begins: eight in the morning in Warsaw, two hours after the shop's charge time.
+pub const START: &str = "2027-01-01T07:00:00Z";
+
+impl World {
+    /// A world whose gateway behaves as `script` says.
+    pub async fn new(script: Script) -> Self {
+        Self::with(Setting {
+            script,
+            ..Setting::default()
+        })
+        .await
+    }
+
+    /// A world with all its particulars.
+    pub async fn with(setting: Setting) -> Self {
+        cykl::gateway::install_crypto();
+        let clock = Clock::manual(START.parse().unwrap());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let door = format!("http://{}", listener.local_addr().unwrap());
+        let simulator = simulator(&clock, &door, setting.script).await;
+        let config =
+            Config::from_toml(&toml(&simulator.base_url(), &setting.shop, &setting.toml)).unwrap();
+        let database = fresh_database().await;
+        let store = connect(database.clone(), 8).await;
+        let fence_id = store
+            .pass_fence(&identities(&config), "test", clock.now())
+            .await
+            .unwrap();
+        let metrics = daemon::metrics(&config);
+        let workers = daemon::workers(
+            &config,
+            &store,
+            &clock,
+            &metrics,
+            fence_id,
+            CancellationToken::new(),
+        )
+        .unwrap();
+        let stop_door = CancellationToken::new();
+        let (_, doors) = watch::channel(daemon::doors(&config));
+        let state = HttpState {
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            doors,
+            worker_lag_max: TimeDelta::minutes(5),
+        };
+        tokio::spawn(cykl::http::serve(listener, state, stop_door.clone()));
+        let books =
+            PgPool::connect_with(database.clone().options([("search_path", "cykl,billing")]))
+                .await
+                .unwrap();
+        Self {
+            store,
+            books,
+            clock,
+            simulator,
+            config,
+            workers,
+            metrics,
+            fence_id,
+            database,
+            door,
+            stop_door,
+        }
+    }
+
+    /// A second daemon on the same database.
+    pub async fn another_instance(&self) -> Workers {
+        let store = connect(self.database.clone(), 8).await;
+        let stop = CancellationToken::new();
+        daemon::workers(
+            &self.config,
+            &store,
+            &self.clock,
+            &self.metrics,
+            self.fence_id,
+            stop,
+        )
+        .unwrap()
+    }
+
+    /// Moves the clock.
+    pub fn advance(&self, by: TimeDelta) {
+        self.clock.advance(by);
+    }
+
+    /// Runs every worker and the gateway's deliveries until nothing moves at this time any more.
+    pub async fn run_until_idle(&self) {
+        for _ in 0..1_000 {
+            if !self.step(&self.workers).await {
+                return;
+            }
+        }
+        panic!("the workers never come to rest");
+    }
+
+    /// One round of every worker. Returns whether anything happened.
+    pub async fn step(&self, workers: &Workers) -> bool {
+        let now = self.clock.now();
+        let planned = workers.scheduler.run_once(now).await.unwrap();
+        let charged = workers.charger.run_once(now).await.unwrap();
+        let delivered = self.simulator.deliver_due().await;
+        let resolved = workers.resolver.run_once(now).await.unwrap();
+        let told = workers.notifier.run_once(now).await.unwrap();
+        planned.planned + planned.completed + charged.permitted + charged.put_off > 0
+            || delivered.sent > 0
+            || resolved.notices + resolved.read + resolved.cases_opened + resolved.written_off > 0
+            || told.logged + told.posted > 0
+    }
+
+    /// Lets time pass until `end`, stopping wherever something is due, as a daemon would that always runs.
+    pub async fn run_until(&self, end: DateTime<Utc>) {
+        loop {
+            self.run_until_idle().await;
+            let next = self.next_due().await.filter(|&next| next < end);
+            let Some(next) = next else { break };
+            let step = (next - self.clock.now()).max(TimeDelta::seconds(1));
+            self.clock.advance(step);
+        }
+        if self.clock.now() < end {
+            self.clock.set(end);
+        }
+        self.run_until_idle().await;
+    }
+
+    /// Lets days pass.
+    pub async fn run_days(&self, days: i64) {
+        self.run_until(self.clock.now() + TimeDelta::days(days))
+            .await;
+    }
+
+    /// The next time at which the books or the gateway have something to do. What is due already and was not done is blocked,
+    /// and time alone does not move it.
+    async fn next_due(&self) -> Option<DateTime<Utc>> {
+        let ours: Option<DateTime<Utc>> = sqlx::query_scalar(
+            "SELECT min(due) FROM (
+                 SELECT next_due_at FROM schedules
+                 UNION ALL SELECT next_action_at FROM charges WHERE state IN ('planned', 'retry_wait')
+                 UNION ALL SELECT next_poll_at FROM attempts
+                 UNION ALL SELECT next_action_at FROM notices WHERE state = 'new'
+                 UNION ALL SELECT next_attempt_at FROM outbox) d (due)
+             WHERE due > $1",
+        )
+        .bind(self.clock.now())
+        .fetch_one(&self.books)
+        .await
+        .unwrap();
+        [ours, self.simulator.next_due_at()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Stores a subscription on a card of its own.
+    pub async fn subscribe(&self, agreement: Agreement) -> Uuid {
+        let profile = SimulatedProfile::new(agreement.profile).with_cid(&agreement.cid);
+        let profile = SimulatedProfile {
+            behaviour: agreement.behaviour.clone(),
+            ..profile
+        };
+        self.simulator.register_profile(profile);
+        agreement.store(self).await
+    }
+
+    /// One value from the books.
+    pub async fn one<T>(&self, query: &'static str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        sqlx::query_scalar(query)
+            .fetch_one(&self.books)
+            .await
+            .unwrap()
+    }
+
+    /// A column of text from the books.
+    pub async fn column(&self, query: &'static str) -> Vec<String> {
+        sqlx::query_scalar(query)
+            .fetch_all(&self.books)
+            .await
+            .unwrap()
+    }
+
+    /// How every test that moves money ends: the books agree with the gateway's ledger.
+    pub async fn settle_up(&self) {
+        let ledger = self.simulator.ledger();
+        assert_eq!(
+            ledger.order_ids_posted_twice(),
+            Vec::<&str>::new(),
+            "an order id was posted twice"
+        );
+        let mut theirs: Vec<String> = ledger
+            .settled()
+            .map(|transaction| transaction.id.to_string())
+            .collect();
+        theirs.sort();
+        let ours = self
+            .column("SELECT transaction_id::text FROM attempts WHERE state IN ('settled', 'surplus') ORDER BY 1")
+            .await;
+        assert_eq!(ours, theirs, "settled transactions: ours, theirs");
+        let twice = self
+            .column(
+                "SELECT subscription_id || ' period ' || period_no FROM attempts WHERE state IN ('settled', 'surplus')
+                 GROUP BY subscription_id, period_no HAVING count(*) > 1",
+            )
+            .await;
+        assert_eq!(twice, Vec::<String>::new(), "a period was charged twice");
+        let unexplained = self
+            .column(
+                "SELECT charge_id::text FROM charges c WHERE (state = 'paid') <> EXISTS (
+                     SELECT FROM attempts a WHERE a.charge_id = c.charge_id AND a.state = 'settled')",
+            )
+            .await;
+        assert_eq!(unexplained, Vec::<String>::new(), "paid means settled");
+        let posts = ledger.posts().len();
+        let permits: i64 = self.one("SELECT count(*) FROM attempts").await;
+        assert!(
+            posts <= usize::try_from(permits).unwrap(),
+            "more requests than permits"
+        );
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop_door.cancel();
+    }
+}
+
+async fn simulator(clock: &Clock, door: &str, script: Script) -> Simulator {
+    let simulated = clock.clone();
+    let mut config = SimulatorConfig::new(Arc::new(move || simulated.now()));
+    for shop in &mut config.shops {
+        shop.notify_url = Some(format!("{door}/imoje/notifications").parse().unwrap());
+    }
+    config.script = script;
+    Simulator::start(config).await.unwrap()
+}
+
+fn toml(base_url: &str, shop: &str, more: &str) -> String {
+    format!(
+        "[database]\nurl = \"postgres://unused@localhost/unused\"\n\
+         [shops.main]\nenvironment = \"simulator\"\nbase_url = \"{base_url}\"\nmerchant_id = \"{MERCHANT_ID}\"\n\
+         service_id = \"{SERVICE_ID}\"\ntoken = \"{TOKEN}\"\nservice_key = \"{SERVICE_KEY}\"\n{shop}\n{more}"
+    )
+}
+
+fn identities(config: &Config) -> Vec<ShopIdentity> {
+    config
+        .shops
+        .iter()
+        .map(|(name, shop)| ShopIdentity {
+            shop: name.clone(),
+            environment: Environment::Simulator,
+            merchant_id: shop.merchant_id.clone(),
+            service_id: shop.service_id.to_string(),
+        })
+        .collect()
+}
+
+/// An agreement to store. Its card is its own unless two share a profile.
+#[derive(Clone)]
+pub struct Agreement {
+    pub external_id: String,
+    pub cid: String,
+    pub profile: Uuid,
+    pub amount_minor: i64,
+    pub period: String,
+    pub anchor: NaiveDate,
+    pub behaviour: cykl::simulator::Behaviour,
+    pub max_charges: Option<i32>,
+}
+
+static NUMBER: OnceLock<std::sync::atomic::AtomicU32> = OnceLock::new();
+
+impl Agreement {
+    /// 49.00 PLN each month from `anchor`.
+    pub fn monthly(anchor: &str) -> Self {
+        let number = NUMBER
+            .get_or_init(Default::default)
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Self {
+            external_id: format!("sub-{number}"),
+            cid: format!("card-{number}"),
+            profile: Uuid::new_v4(),
+            amount_minor: 4900,
+            period: "P1M".to_owned(),
+            anchor: anchor.parse().unwrap(),
+            behaviour: cykl::simulator::Behaviour::settle_at_once(),
+            max_charges: None,
+        }
+    }
+
+    /// Every `period`.
+    pub fn every(mut self, period: &str) -> Self {
+        self.period = period.to_owned();
+        self
+    }
+
+    /// With a card that behaves like this.
+    pub fn with_card(mut self, behaviour: cykl::simulator::Behaviour) -> Self {
+        self.behaviour = behaviour;
+        self
+    }
+
+    /// On the same card as `other`.
+    pub fn on_the_card_of(mut self, other: &Agreement) -> Self {
+        self.cid = other.cid.clone();
+        self.profile = other.profile;
+        self.behaviour = other.behaviour.clone();
+        self
+    }
+
+    /// For so many periods.
+    pub fn times(mut self, max_charges: i32) -> Self {
+        self.max_charges = Some(max_charges);
+        self
+    }
+
+    async fn store(self, world: &World) -> Uuid {
+        let subscription_id = Uuid::now_v7();
+        let calendar = daemon::calendar(world.config.shops.values().next().unwrap());
+        let due_at = calendar.due_at(
+            cykl::domain::id::SubscriptionId::from_uuid(subscription_id),
+            chrono_tz::Europe::Warsaw,
+            self.anchor,
+        );
+        sqlx::query(
+            "WITH card AS (
+                INSERT INTO cards (card_id, shop, cid, payment_profile_id, created_at) VALUES ($1, 'main', $2, $3, $4)
+                ON CONFLICT (shop, cid) DO UPDATE SET cid = excluded.cid RETURNING card_id
+            ), subscription AS (
+                INSERT INTO subscriptions (subscription_id, shop, external_id, status, card_id, amount_minor, currency, period,
+                                           anchor_date, timezone, max_charges, first_period_no, created_at, updated_at)
+                SELECT $5, 'main', $6, 'active', card_id, $7, 'PLN', $8, $9, 'Europe/Warsaw', $10, 0, $4, $4 FROM card
+            )
+            INSERT INTO schedules (subscription_id, next_period_no, next_due_on, next_due_at) VALUES ($5, 0, $9, $11)",
+        )
+        .bind(Uuid::now_v7())
+        .bind(self.cid)
+        .bind(self.profile)
+        .bind(world.clock.now())
+        .bind(subscription_id)
+        .bind(self.external_id)
+        .bind(self.amount_minor)
+        .bind(self.period)
+        .bind(self.anchor)
+        .bind(self.max_charges)
+        .bind(due_at)
+        .execute(&world.books)
+        .await
+        .unwrap();
+        subscription_id
+    }
+}
