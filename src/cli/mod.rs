@@ -77,7 +77,7 @@ pub enum Command {
     /// Bring the database schema to this version
     Migrate,
     /// Serve the pretend imoje, to try an integration against
-    Simulator(simulator::Args),
+    Simulator(Box<simulator::Args>),
     /// Print a script that completes commands in a shell
     Completions(completions::CompletionsArgs),
     /// Print the manual page of cykl and of every command
@@ -93,7 +93,7 @@ impl Cli {
         let Cli { global, command } = self;
         match command {
             Command::Run => run::run(&global).await,
-            Command::Simulator(args) => simulator::run(args, machine_time())
+            Command::Simulator(args) => simulator::run(*args, machine_time())
                 .await
                 .map(|()| Exit::Ok)
                 .map_err(CliError::unavailable),

@@ -94,6 +94,10 @@ impl AttemptState {
     ///
     /// # Errors
     /// [`IllegalTransition`] when the event contradicts what is known: the attempt stays as it is and people are told.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one table; a pair that is decided elsewhere is a pair that is overlooked"
+    )]
     pub fn after(
         self,
         event: AttemptEvent,

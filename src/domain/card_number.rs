@@ -89,11 +89,10 @@ fn number_within(bytes: &[u8], start: usize, end: usize) -> Option<(usize, usize
 fn digit_groups(bytes: &[u8], start: usize, end: usize) -> Vec<(usize, usize)> {
     let mut groups = Vec::new();
     let mut from = start;
-    for at in start..=end {
-        if at == end || !bytes[at].is_ascii_digit() {
-            groups.push((from, at));
-            from = at + 1;
-        }
+    let separators = (start..end).filter(|&at| !bytes[at].is_ascii_digit());
+    for to in separators.chain([end]) {
+        groups.push((from, to));
+        from = to + 1;
     }
     groups
 }

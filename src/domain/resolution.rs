@@ -232,12 +232,9 @@ fn shown_transaction(verdict: &Verdict) -> Option<TransactionId> {
     }
 }
 
-/// The attempt's next state, or the incident that the news contradicts it.
-fn step(standing: &Standing, event: AttemptEvent) -> Result<AttemptState, Decision> {
-    standing.attempt.after(event).map_err(|_| {
-        Decision::unchanged(standing)
-            .incident(EventKind::IncidentContradiction, "contradicting_news")
-    })
+/// The news contradicts what is known: it changes nothing, and people are told.
+fn contradiction(standing: &Standing) -> Decision {
+    Decision::unchanged(standing).incident(EventKind::IncidentContradiction, "contradicting_news")
 }
 
 fn settled(standing: &Standing, transaction_id: TransactionId) -> Decision {
@@ -246,9 +243,8 @@ fn settled(standing: &Standing, transaction_id: TransactionId) -> Decision {
     } else {
         AttemptEvent::Settled
     };
-    let attempt = match step(standing, event) {
-        Ok(attempt) => attempt,
-        Err(incident) => return incident,
+    let Ok(attempt) = standing.attempt.after(event) else {
+        return contradiction(standing);
     };
     if attempt == standing.attempt {
         return Decision::unchanged(standing);
@@ -286,9 +282,8 @@ fn pending(
     policy: &Policy,
     now: DateTime<Utc>,
 ) -> Decision {
-    let attempt = match step(standing, AttemptEvent::Pending) {
-        Ok(attempt) => attempt,
-        Err(incident) => return incident,
+    let Ok(attempt) = standing.attempt.after(AttemptEvent::Pending) else {
+        return contradiction(standing);
     };
     if attempt == standing.attempt {
         return Decision::unchanged(standing);
@@ -308,9 +303,8 @@ fn rejected(
     policy: &Policy,
     now: DateTime<Utc>,
 ) -> Decision {
-    let attempt = match step(standing, AttemptEvent::Rejected) {
-        Ok(attempt) => attempt,
-        Err(incident) => return incident,
+    let Ok(attempt) = standing.attempt.after(AttemptEvent::Rejected) else {
+        return contradiction(standing);
     };
     let decline = policy.retry.classes.decline(status_code);
     if attempt == standing.attempt {
@@ -417,9 +411,8 @@ fn freed(
     policy: &Policy,
     now: DateTime<Utc>,
 ) -> Decision {
-    let attempt = match step(standing, event) {
-        Ok(attempt) => attempt,
-        Err(incident) => return incident,
+    let Ok(attempt) = standing.attempt.after(event) else {
+        return contradiction(standing);
     };
     if attempt == standing.attempt {
         return Decision::unchanged(standing);

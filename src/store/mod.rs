@@ -6,6 +6,11 @@
 //!
 //! Nothing here knows the gateway, HTTP or the configuration.
 
+#![expect(
+    clippy::as_conversions,
+    reason = "sqlx's macros name the type of a parameter as `value as Type`; no number is converted"
+)]
+
 mod error;
 mod events;
 mod permit_rows;

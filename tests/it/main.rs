@@ -8,4 +8,5 @@
 mod harness;
 
 mod charging;
+mod health;
 mod scheduling;

@@ -214,9 +214,6 @@ async fn update_charges(
                 .map(str::to_owned)
         })
         .collect();
-    let became = |one: &&&Resolved<'_>, state| {
-        one.decision.attempt == state && one.subject.standing.attempt != state
-    };
     let declined: Vec<_> = changed
         .iter()
         .map(|one| became(one, AttemptState::Rejected))
@@ -229,18 +226,7 @@ async fn update_charges(
         .iter()
         .map(|one| one.decision.status_code.clone())
         .collect();
-    let payments: Vec<_> = changed
-        .iter()
-        .map(|one| match one.decision.attempt {
-            AttemptState::Settled | AttemptState::Surplus => Some(one.subject.attempt_id),
-            AttemptState::InDoubt
-            | AttemptState::NotSent
-            | AttemptState::Refused
-            | AttemptState::Pending
-            | AttemptState::Rejected
-            | AttemptState::Absent => one.subject.moved_by,
-        })
-        .collect();
+    let payments: Vec<_> = changed.iter().map(|one| payment(one)).collect();
     sqlx::query!(
         "-- update_charges
         UPDATE charges c
@@ -268,4 +254,22 @@ async fn update_charges(
     .execute(&mut **transaction)
     .await?;
     Ok(())
+}
+
+/// Whether the attempt has just entered `state`.
+fn became(one: &Resolved<'_>, state: AttemptState) -> bool {
+    one.decision.attempt == state && one.subject.standing.attempt != state
+}
+
+/// The attempt that moved the money of the charge, if one did.
+fn payment(one: &Resolved<'_>) -> Option<AttemptId> {
+    match one.decision.attempt {
+        AttemptState::Settled | AttemptState::Surplus => Some(one.subject.attempt_id),
+        AttemptState::InDoubt
+        | AttemptState::NotSent
+        | AttemptState::Refused
+        | AttemptState::Pending
+        | AttemptState::Rejected
+        | AttemptState::Absent => one.subject.moved_by,
+    }
 }

@@ -1,0 +1,46 @@
+# The two commands of the README: `make demo` and `make test`. Both do all the set-up that a fresh machine needs.
+
+export SQLX_OFFLINE = true
+
+TOOLS := target/tools
+
+.PHONY: demo test unit lint docs sqlx check-sqlx deny bench setup
+
+# A private PostgreSQL, a pretend imoje, and months of billing in less than a minute.
+demo: setup
+	cargo run --quiet --locked -- demo $(DEMO)
+
+# Everything that a change has to pass.
+test: setup lint docs check-sqlx unit
+
+setup:
+	@.ci/install-postgres
+
+unit:
+	@PATH="$$(.ci/install-tools $(CURDIR)/$(TOOLS)):$$PATH" cargo test --locked
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
+
+# The compile-time record of every query, from which the crate builds without a database.
+sqlx:
+	rm -rf .sqlx && mkdir .sqlx
+	touch src/lib.rs
+	SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$(CURDIR)/.sqlx" .ci/with-postgres cargo check --locked --all-targets --quiet
+
+check-sqlx:
+	@rm -rf target/sqlx && mkdir -p target/sqlx
+	@touch src/lib.rs
+	SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$(CURDIR)/target/sqlx" .ci/with-postgres cargo check --locked --all-targets --quiet
+	@diff -r .sqlx target/sqlx || { echo "error: .sqlx is out of date; run: make sqlx" >&2; exit 1; }
+
+# What may become a dependency. Needs cargo-deny.
+deny:
+	cargo deny check bans licenses sources
+
+bench: setup
+	cargo bench --locked --bench charges
