@@ -26,6 +26,7 @@ pub mod outbox;
 pub mod permits;
 pub mod planning;
 pub mod polling;
+pub mod report;
 pub mod resolution;
 pub mod subscriptions;
 
