@@ -10,6 +10,7 @@ use secrecy::SecretString;
 
 use crate::config::layers::{DEFAULTS_ORIGIN, Given, Leaf, Leaves};
 use crate::config::sensitive::{self, REDACTED};
+use crate::domain::spelling::nearest;
 
 /// A setting in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,7 +305,7 @@ impl Reader {
             .map(|(key, _)| key.clone())
             .collect();
         for key in unknown {
-            let message = match nearest(&key, &self.asked) {
+            let message = match nearest(&key, self.asked.iter().map(String::as_str)) {
                 Some(nearest) => format!("is not a setting; the nearest one is {nearest}"),
                 None => "is not a setting".to_owned(),
             };
@@ -328,46 +329,4 @@ impl Reader {
 fn is_below(key: &str, section: &str) -> bool {
     key.strip_prefix(section)
         .is_some_and(|rest| rest.starts_with('.'))
-}
-
-/// The known key that takes the fewest changes to get to.
-fn nearest<'a>(key: &str, known: &'a BTreeSet<String>) -> Option<&'a str> {
-    known
-        .iter()
-        .map(String::as_str)
-        .min_by_key(|candidate| changes(key, candidate))
-}
-
-/// How many letters must be added, removed or replaced to make one text of the other (Levenshtein's distance).
-fn changes(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, letter) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (column, other) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(row[column] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_key_takes_the_fewest_changes() {
-        assert_eq!(changes("kitten", "sitting"), 3);
-        assert_eq!(changes("", "abc"), 3);
-        assert_eq!(changes("abc", "abc"), 0);
-        let known = ["database.url", "database.data_dir", "http.public_url"]
-            .map(str::to_owned)
-            .into();
-        assert_eq!(nearest("databse.url", &known), Some("database.url"));
-        assert_eq!(nearest("http.pubic_url", &known), Some("http.public_url"));
-        assert_eq!(nearest("x", &BTreeSet::new()), None);
-    }
 }

@@ -17,6 +17,7 @@ pub mod retry;
 
 pub mod calendar;
 pub mod card_number;
+pub mod enrolment;
 pub mod event;
 pub mod fields;
 pub mod id;
@@ -24,6 +25,7 @@ pub mod money;
 pub mod order_id;
 pub mod schedule;
 pub mod shop;
+pub mod spelling;
 pub mod tick;
 
 /// A state that was asked to take a step which the machine does not have.

@@ -1,6 +1,6 @@
 //! Which periods a subscription has, and what a charge is born as when its period falls due.
 
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::calendar::Period;
@@ -65,6 +65,33 @@ impl Terms {
     /// The first period that is due after `date`.
     pub fn first_period_after(&self, date: NaiveDate) -> Option<DuePeriod> {
         self.period(self.period.first_due_from(self.anchor, date.succ_opt()?)?)
+    }
+
+    /// The first period, from number `from_period_no` on, that falls due after `now`, where `due_at` says when a date does.
+    ///
+    /// What fell due by `now` is passed over, so a subscription that goes on after a pause charges nothing of that time; a period
+    /// of today whose hour is still to come counts.
+    pub fn first_period_due_after(
+        &self,
+        now: DateTime<Utc>,
+        from_period_no: u32,
+        due_at: impl Fn(NaiveDate) -> DateTime<Utc>,
+    ) -> Option<DuePeriod> {
+        // No zone is further than 14 hours from UTC and no shop spreads its charges over more than a day, so whatever is due on
+        // an earlier date fell due before now.
+        const REACH: Days = Days::new(3);
+        let date = now.date_naive().checked_sub_days(REACH)?;
+        let mut period_no = self
+            .period
+            .first_due_from(self.anchor, date)?
+            .max(from_period_no);
+        loop {
+            let due = self.period(period_no)?;
+            if due_at(due.due_on) > now {
+                return Some(due);
+            }
+            period_no = period_no.checked_add(1)?;
+        }
     }
 }
 
@@ -207,6 +234,38 @@ mod tests {
             first(later, Some("2026-02-28"), "2026-01-01"),
             Some((4, "2026-05-31".to_owned()))
         );
+    }
+
+    #[test]
+    fn after_a_pause_the_next_period_is_the_first_whose_hour_is_still_to_come() {
+        let daily = Terms {
+            anchor: date("2026-06-01"),
+            period: "P1D".parse().unwrap(),
+            ..terms()
+        };
+        let warsaw = |hour| {
+            move |date: NaiveDate| {
+                let local = date.and_hms_opt(hour, 0, 0).unwrap();
+                crate::domain::calendar::instant(chrono_tz::Europe::Warsaw, local)
+            }
+        };
+        let next = |hour, from, now: &str| {
+            let due = daily.first_period_due_after(now.parse().unwrap(), from, warsaw(hour));
+            due.unwrap().due_on.to_string()
+        };
+        // 06:00 in Warsaw is 04:00 in UTC.
+        assert_eq!(next(6, 0, "2026-06-10T03:59:59Z"), "2026-06-10");
+        assert_eq!(next(6, 0, "2026-06-10T04:00:00Z"), "2026-06-11");
+        // It is the 11th in Warsaw already.
+        assert_eq!(next(1, 0, "2026-06-10T22:30:00Z"), "2026-06-11");
+        assert_eq!(next(0, 0, "2026-06-10T22:30:00Z"), "2026-06-12");
+        assert_eq!(next(6, 30, "2026-06-10T03:00:00Z"), "2026-07-01");
+        let ended = Terms {
+            ends_on: Some(date("2026-06-09")),
+            ..daily
+        };
+        let now = "2026-06-10T03:00:00Z".parse().unwrap();
+        assert_eq!(ended.first_period_due_after(now, 0, warsaw(6)), None);
     }
 
     #[test]

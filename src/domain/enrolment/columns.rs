@@ -1,0 +1,212 @@
+//! The named texts that describe a new subscription: columns of an import, options of `cykl subscription add`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::domain::spelling;
+
+/// The name of one text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Column {
+    /// The shop's own name for the subscription; unique per shop.
+    ExternalId,
+    /// The shop; may be left out when there is one only.
+    Shop,
+    /// The card, as imoje knows it: one `cid` is one payment instrument.
+    Cid,
+    /// imoje's id of the stored card.
+    PaymentProfileId,
+    /// imoje's id of the first debit, for cards without a profile.
+    FirstTransactionId,
+    /// The amount of every charge in minor units (grosze, cents).
+    AmountMinor,
+    /// ISO 4217.
+    Currency,
+    /// ISO 8601: the time between two charges.
+    Period,
+    /// The date on which period 0 falls due.
+    AnchorDate,
+    /// Nothing due before this date is charged.
+    StartsOn,
+    /// Nothing due after this date is charged.
+    EndsOn,
+    /// How many periods there are, whoever charged them.
+    MaxCharges,
+    /// Nothing due on or before this date is charged.
+    PaidUntil,
+    /// The zone in which dates are meant.
+    Timezone,
+    /// What the payer reads.
+    Title,
+    /// Where imoje sends its notices instead of to Cykl.
+    NotificationUrl,
+    /// The invoice that imoje issues, JSON.
+    Invoice,
+    /// How imoje divides the money, JSON.
+    Multipayout,
+}
+
+impl Column {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Column; 18] = [
+        Column::ExternalId,
+        Column::Cid,
+        Column::PaymentProfileId,
+        Column::FirstTransactionId,
+        Column::AmountMinor,
+        Column::Currency,
+        Column::Period,
+        Column::AnchorDate,
+        Column::Shop,
+        Column::Title,
+        Column::StartsOn,
+        Column::EndsOn,
+        Column::MaxCharges,
+        Column::PaidUntil,
+        Column::Timezone,
+        Column::NotificationUrl,
+        Column::Invoice,
+        Column::Multipayout,
+    ];
+
+    /// Those without which no subscription can be described.
+    pub const REQUIRED: [Column; 7] = [
+        Column::ExternalId,
+        Column::Cid,
+        Column::PaymentProfileId,
+        Column::AmountMinor,
+        Column::Currency,
+        Column::Period,
+        Column::AnchorDate,
+    ];
+
+    /// Its name in the header of an import.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Column::ExternalId => "external_id",
+            Column::Shop => "shop",
+            Column::Cid => "cid",
+            Column::PaymentProfileId => "payment_profile_id",
+            Column::FirstTransactionId => "first_transaction_id",
+            Column::AmountMinor => "amount_minor",
+            Column::Currency => "currency",
+            Column::Period => "period",
+            Column::AnchorDate => "anchor_date",
+            Column::StartsOn => "starts_on",
+            Column::EndsOn => "ends_on",
+            Column::MaxCharges => "max_charges",
+            Column::PaidUntil => "paid_until",
+            Column::Timezone => "timezone",
+            Column::Title => "title",
+            Column::NotificationUrl => "notification_url",
+            Column::Invoice => "invoice",
+            Column::Multipayout => "multipayout",
+        }
+    }
+
+    /// The column of that name.
+    pub fn named(name: &str) -> Option<Column> {
+        Column::ALL.into_iter().find(|column| column.name() == name)
+    }
+
+    /// The column whose name is most like `name`.
+    pub fn nearest(name: &str) -> Option<&'static str> {
+        spelling::nearest(name, Column::ALL.map(Column::name))
+    }
+
+    /// Whether its text may hold what messages should not repeat: names and addresses of payers, account numbers, passwords.
+    pub(super) const fn is_private(self) -> bool {
+        match self {
+            Column::NotificationUrl | Column::Invoice | Column::Multipayout => true,
+            Column::ExternalId
+            | Column::Shop
+            | Column::Cid
+            | Column::PaymentProfileId
+            | Column::FirstTransactionId
+            | Column::AmountMinor
+            | Column::Currency
+            | Column::Period
+            | Column::AnchorDate
+            | Column::StartsOn
+            | Column::EndsOn
+            | Column::MaxCharges
+            | Column::PaidUntil
+            | Column::Timezone
+            | Column::Title => false,
+        }
+    }
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The texts of one subscription. An empty text is the same as none.
+#[derive(Debug, Clone, Default)]
+pub struct Fields<'a>(BTreeMap<Column, &'a str>);
+
+impl<'a> Fields<'a> {
+    /// Says what stands in `column`.
+    pub fn set(&mut self, column: Column, text: &'a str) {
+        if text.is_empty() {
+            self.0.remove(&column);
+        } else {
+            self.0.insert(column, text);
+        }
+    }
+
+    /// What stands in `column`.
+    pub fn get(&self, column: Column) -> Option<&'a str> {
+        self.0.get(&column).copied()
+    }
+
+    /// Whether nothing stands anywhere.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Everything that stands somewhere.
+    pub fn iter(&self) -> impl Iterator<Item = (Column, &'a str)> {
+        self.0.iter().map(|(column, text)| (*column, *text))
+    }
+}
+
+impl<'a> FromIterator<(Column, &'a str)> for Fields<'a> {
+    fn from_iter<I: IntoIterator<Item = (Column, &'a str)>>(texts: I) -> Self {
+        let mut fields = Self::default();
+        for (column, text) in texts {
+            fields.set(column, text);
+        }
+        fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_column_is_found_by_its_name() {
+        let all: BTreeSet<_> = Column::ALL.into_iter().collect();
+        assert_eq!(all.len(), Column::ALL.len());
+        for column in Column::ALL {
+            assert_eq!(Column::named(column.name()), Some(column));
+        }
+        assert_eq!(Column::named("Currency"), None);
+        assert_eq!(Column::nearest("ammount_minor"), Some("amount_minor"));
+        assert!(Column::REQUIRED.iter().all(|column| all.contains(column)));
+    }
+
+    #[test]
+    fn an_empty_text_is_none() {
+        let fields: Fields<'_> = [(Column::Title, ""), (Column::Cid, "a")]
+            .into_iter()
+            .collect();
+        assert_eq!(fields.get(Column::Title), None);
+        assert_eq!(fields.get(Column::Cid), Some("a"));
+    }
+}

@@ -1,0 +1,363 @@
+//! Reading the columns one by one and gathering every mistake, instead of stopping at the first.
+
+use std::str::FromStr;
+
+use chrono::{Datelike, NaiveDate};
+use chrono_tz::Tz;
+use serde_json::Value;
+
+use crate::domain::calendar::PeriodError;
+use crate::domain::card_number::looks_like_card_number;
+use crate::domain::enrolment::mistake::Wrong;
+use crate::domain::enrolment::{
+    Circumstances, Column, Currency, DuePeriod, Fields, Mistake, Money, NewCard, Period, ProfileId,
+    ShopName, Terms,
+};
+use crate::domain::fields::{self, FieldError};
+
+/// Dates outside of these years are slips of the pen.
+const YEARS: std::ops::RangeInclusive<i32> = 1970..=2199;
+
+/// More periods than a lifetime has days are a slip of the pen as well.
+const MAX_CHARGES_MAX: u32 = 99_999;
+
+const DATE: &str = "a date from 1970 to 2199, written like 2027-01-31";
+const PERIOD: &str = "P7D, P2W, P1M, P3M, P1Y: days, weeks, months or years, at most one year";
+const PROFILE: &str =
+    "a UUID of version 4 in lower case, such as c0de0b1e-1111-4222-8333-9a4b5c6d7e8f";
+const CURRENCY: &str = "PLN, EUR, USD, GBP, CHF, SEK, HUF, CZK, BGN, RON";
+
+pub(super) struct Reading<'a> {
+    fields: Fields<'a>,
+    mistakes: Vec<Mistake>,
+}
+
+/// Where charging begins.
+pub(super) struct Beginning {
+    pub first: DuePeriod,
+    pub paid_elsewhere: u32,
+    pub is_overdue: bool,
+}
+
+impl<'a> Reading<'a> {
+    /// Begins with the texts that hold no card number; the others are mistakes already and are not looked at again.
+    pub fn of(fields: &Fields<'a>) -> Self {
+        let mut reading = Self {
+            fields: Fields::default(),
+            mistakes: Vec::new(),
+        };
+        for (column, text) in fields.iter() {
+            if looks_like_card_number(text) {
+                let mistake = Mistake::new(column, text, Wrong::card_number());
+                reading.mistakes.push(mistake);
+            } else {
+                reading.fields.set(column, text);
+            }
+        }
+        reading
+    }
+
+    pub fn is_right(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+
+    pub fn mistakes(self) -> Vec<Mistake> {
+        let mut mistakes = self.mistakes;
+        mistakes.sort_by_key(|mistake| {
+            let place = |column| Column::ALL.iter().position(|known| *known == column);
+            mistake
+                .column
+                .map_or(usize::MAX, |column| place(column).unwrap_or(usize::MAX))
+        });
+        mistakes
+    }
+
+    pub fn external_id(&mut self) -> Option<String> {
+        self.required(
+            Column::ExternalId,
+            "1 to 200 printable characters",
+            |text| {
+                fields::validate_external_id(text).map_err(of_text)?;
+                Ok(text.to_owned())
+            },
+        )
+    }
+
+    pub fn card(&mut self) -> Option<NewCard> {
+        let cid = self.required(Column::Cid, "1 to 36 characters of A-Z a-z 0-9 -", |text| {
+            fields::validate_cid(text).map_err(of_text)?;
+            Ok(text.to_owned())
+        });
+        let without_profile: Option<()> = self.optional(Column::FirstTransactionId, |_| {
+            Err(Wrong::new(
+                "names a card without a profile, which this version does not charge",
+                "payment_profile_id instead",
+            ))
+        });
+        let is_told = without_profile.is_some() || self.has_mistake(Column::FirstTransactionId);
+        let profile = if is_told && self.fields.get(Column::PaymentProfileId).is_none() {
+            None
+        } else {
+            self.required(Column::PaymentProfileId, PROFILE, profile)
+        };
+        Some(NewCard {
+            cid: cid?,
+            payment_profile_id: profile?,
+        })
+    }
+
+    pub fn amount(&mut self) -> Option<Money> {
+        let allowed = format!(
+            "1 to {}, in minor units: 1999 is 19.99",
+            Money::CHARGE_MINOR_MAX
+        );
+        let minor = self.required(Column::AmountMinor, &allowed, |text| {
+            let wrong = |problem| Wrong::new(problem, allowed.as_str());
+            let minor = whole_number(text).ok_or_else(|| wrong("is not a whole number"))?;
+            // The currency does not matter to the range.
+            Money::new(minor, Currency::Pln).map_err(|_| wrong("is out of range"))?;
+            Ok(minor)
+        });
+        let currency = self.required(Column::Currency, CURRENCY, |text| {
+            Currency::from_str(text)
+                .map_err(|_| Wrong::new("is not a currency that imoje takes", CURRENCY))
+        });
+        Money::new(minor?, currency?).ok()
+    }
+
+    pub fn terms(&mut self) -> Option<Terms> {
+        let period = self.required(Column::Period, PERIOD, |text| {
+            Period::from_str(text).map_err(|error| {
+                let problem = match error {
+                    PeriodError::Malformed(_) => "is not a period",
+                    PeriodError::OutOfRange(_) => "is not between one day and one year",
+                };
+                Wrong::new(problem, PERIOD)
+            })
+        });
+        let anchor = self.required(Column::AnchorDate, DATE, date);
+        let starts_on = self.date(Column::StartsOn);
+        let ends_on = self.date(Column::EndsOn);
+        let allowed = format!("1 to {MAX_CHARGES_MAX}");
+        let max_charges = self.optional(Column::MaxCharges, |text| {
+            let wrong = |problem| Wrong::new(problem, allowed.as_str());
+            let number = whole_number(text).ok_or_else(|| wrong("is not a whole number"))?;
+            u32::try_from(number)
+                .ok()
+                .filter(|count| (1..=MAX_CHARGES_MAX).contains(count))
+                .ok_or_else(|| wrong("is out of range"))
+        });
+        for (column, begin) in [(Column::AnchorDate, anchor), (Column::StartsOn, starts_on)] {
+            if let (Some(end), Some(begin)) = (ends_on, begin)
+                && end < begin
+            {
+                let wrong = Wrong::new(
+                    format!("is before {column} {begin}"),
+                    format!("{begin} or later"),
+                );
+                self.mistake(Column::EndsOn, wrong);
+            }
+        }
+        Some(Terms {
+            anchor: anchor?,
+            period: period?,
+            starts_on,
+            ends_on,
+            max_charges,
+        })
+    }
+
+    pub fn date(&mut self, column: Column) -> Option<NaiveDate> {
+        self.optional(column, date)
+    }
+
+    pub fn shop(&mut self, circumstances: &Circumstances) -> Option<ShopName> {
+        let names: Vec<&str> = circumstances.shops.keys().map(ShopName::as_str).collect();
+        let allowed = names.join(", ");
+        if self.fields.get(Column::Shop).is_none()
+            && !self.has_mistake(Column::Shop)
+            && let Some(usual) = &circumstances.usual_shop
+        {
+            return Some(usual.clone());
+        }
+        self.required(Column::Shop, &allowed, |text| {
+            let known = circumstances.shops.keys();
+            known
+                .into_iter()
+                .find(|shop| shop.as_str() == text)
+                .cloned()
+                .ok_or_else(|| Wrong::new("is not a shop of the configuration", allowed.as_str()))
+        })
+    }
+
+    pub fn timezone(&mut self) -> Option<Tz> {
+        self.optional(Column::Timezone, |text| {
+            text.parse()
+                .map_err(|_| Wrong::new("is not a time zone", "an IANA name such as Europe/Warsaw"))
+        })
+    }
+
+    pub fn title(&mut self) -> Option<String> {
+        self.optional(Column::Title, |text| {
+            fields::validate_title(text).map_err(of_text)?;
+            Ok(text.to_owned())
+        })
+    }
+
+    pub fn notification_url(&mut self) -> Option<String> {
+        self.optional(Column::NotificationUrl, |text| {
+            fields::validate_notification_url(text).map_err(of_text)?;
+            Ok(text.to_owned())
+        })
+    }
+
+    pub fn invoice(&mut self) -> Option<Value> {
+        self.optional(Column::Invoice, |text| json(text, fields::validate_invoice))
+    }
+
+    pub fn multipayout(&mut self) -> Option<Value> {
+        self.optional(Column::Multipayout, |text| {
+            json(text, fields::validate_multipayout)
+        })
+    }
+
+    /// Finds the first period to charge. It is a mistake when there is none.
+    pub fn beginning(
+        &mut self,
+        terms: &Terms,
+        paid_until: Option<NaiveDate>,
+        today: NaiveDate,
+    ) -> Option<Beginning> {
+        // Wrong dates would only give a second mistake for the same cause.
+        let dates = [
+            Column::StartsOn,
+            Column::EndsOn,
+            Column::MaxCharges,
+            Column::PaidUntil,
+        ];
+        if dates.into_iter().any(|column| self.has_mistake(column)) {
+            return None;
+        }
+        let Some(first) = terms.first_period(paid_until, today) else {
+            let after = match paid_until {
+                Some(paid_until) => format!("after paid_until {paid_until}"),
+                None => format!("today, {today}, or later"),
+            };
+            self.mistakes.push(Mistake::whole(Wrong::new(
+                format!("has nothing left to charge: no period is due {after}"),
+                "at least one period to charge",
+            )));
+            return None;
+        };
+        let begin = terms.starts_on.unwrap_or(terms.anchor);
+        let first_owed = terms.period.first_due_from(terms.anchor, begin)?;
+        Some(Beginning {
+            first,
+            paid_elsewhere: first.period_no.saturating_sub(first_owed),
+            is_overdue: first.due_on < today,
+        })
+    }
+
+    fn has_mistake(&self, column: Column) -> bool {
+        let mut mistakes = self.mistakes.iter();
+        mistakes.any(|mistake| mistake.column == Some(column))
+    }
+
+    fn required<T>(
+        &mut self,
+        column: Column,
+        allowed: &str,
+        read: impl FnOnce(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        if self.fields.get(column).is_none() && !self.has_mistake(column) {
+            self.mistakes.push(Mistake::missing(column, allowed));
+        }
+        self.optional(column, read)
+    }
+
+    fn optional<T>(
+        &mut self,
+        column: Column,
+        read: impl FnOnce(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        match read(self.fields.get(column)?) {
+            Ok(value) => Some(value),
+            Err(wrong) => {
+                self.mistake(column, wrong);
+                None
+            }
+        }
+    }
+
+    fn mistake(&mut self, column: Column, wrong: Wrong) {
+        let text = self.fields.get(column).unwrap_or_default();
+        self.mistakes.push(Mistake::new(column, text, wrong));
+    }
+}
+
+fn of_text(error: FieldError) -> Wrong {
+    Wrong::new(error.problem.to_string(), error.allowed)
+}
+
+/// Digits, perhaps after a minus sign; nothing else that Rust takes for a number.
+fn whole_number(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    // What does not fit is out of every range.
+    Some(text.parse().unwrap_or(i64::MAX))
+}
+
+fn date(text: &str) -> Result<NaiveDate, Wrong> {
+    let has_form = text.len() == 10
+        && text.bytes().enumerate().all(|(place, byte)| match place {
+            4 | 7 => byte == b'-',
+            0..=3 | 5..=6 | 8.. => byte.is_ascii_digit(),
+        });
+    if !has_form {
+        return Err(Wrong::new("is not a date", DATE));
+    }
+    let date = NaiveDate::from_str(text)
+        .map_err(|_| Wrong::new("is a date that no calendar has", DATE))?;
+    if YEARS.contains(&date.year()) {
+        Ok(date)
+    } else {
+        Err(Wrong::new("is out of range", DATE))
+    }
+}
+
+fn profile(text: &str) -> Result<ProfileId, Wrong> {
+    let wrong = || Wrong::new("is not the id of a profile", PROFILE);
+    let profile = ProfileId::from_str(text).map_err(|_| wrong())?;
+    fields::validate_profile_id(profile).map_err(|_| wrong())?;
+    // imoje's pattern is the hyphenated form in lower case; others would be the same card under another name.
+    if profile.to_string() == text {
+        Ok(profile)
+    } else {
+        Err(wrong())
+    }
+}
+
+fn json(
+    text: &str,
+    validate: impl FnOnce(&Value) -> Result<(), FieldError>,
+) -> Result<Value, Wrong> {
+    let value = serde_json::from_str(text).map_err(|error| {
+        Wrong::new(
+            format!(
+                "is not JSON (line {}, column {} of it)",
+                error.line(),
+                error.column()
+            ),
+            "a JSON text as imoje documents it",
+        )
+    })?;
+    match validate(&value) {
+        Ok(()) => Ok(value),
+        Err(error) => Err(Wrong::new(
+            format!("is wrong: {} {}", error.field, error.problem),
+            error.allowed,
+        )),
+    }
+}
