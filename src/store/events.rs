@@ -27,12 +27,38 @@ pub(super) struct NewEvent {
     pub payload: Value,
 }
 
-/// Appends `events` in their order. Counts `charge.paid` into `schedules.charges_paid` on the way, because the same narrow row
-/// holds the numbering.
+/// Appends `events` in their order and puts them into the outbox. Counts `charge.paid` into `schedules.charges_paid` on the way,
+/// because the same narrow row holds the numbering.
 pub(super) async fn append(
     transaction: &mut PgTransaction<'_>,
     events: &[NewEvent],
     channels: Channels,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let mut outbox = vec!["log".to_owned()];
+    if channels.webhook {
+        outbox.push("webhook".to_owned());
+    }
+    write(transaction, events, &outbox, now).await?;
+    wake(transaction, Wake::Notifier).await
+}
+
+/// Appends `events` as [`append`] does, and tells nobody: for facts by the thousand that whoever caused them knows.
+pub(super) async fn keep(
+    transaction: &mut PgTransaction<'_>,
+    events: &[NewEvent],
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    write(transaction, events, &[], now).await
+}
+
+async fn write(
+    transaction: &mut PgTransaction<'_>,
+    events: &[NewEvent],
+    outbox: &[String],
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     if events.is_empty() {
@@ -52,10 +78,6 @@ pub(super) async fn append(
     let charges: Vec<_> = events.iter().map(|event| event.charge_id).collect();
     let attempts: Vec<_> = events.iter().map(|event| event.attempt_id).collect();
     let payloads: Vec<_> = events.iter().map(|event| event.payload.clone()).collect();
-    let mut outbox = vec!["log".to_owned()];
-    if channels.webhook {
-        outbox.push("webhook".to_owned());
-    }
     sqlx::query_file!(
         "src/store/sql/append_events.sql",
         &ids as &[EventId],
@@ -67,10 +89,10 @@ pub(super) async fn append(
         &attempts as &[Option<AttemptId>],
         &payloads,
         now,
-        &outbox,
+        outbox,
         EventKind::ChargePaid.as_str(),
     )
     .execute(&mut **transaction)
     .await?;
-    wake(transaction, Wake::Notifier).await
+    Ok(())
 }

@@ -19,6 +19,7 @@ mod readings;
 pub mod audit;
 pub mod books;
 pub mod brakes;
+pub mod enrolment;
 pub mod gauges;
 pub mod inbox;
 pub mod installation;
@@ -28,6 +29,7 @@ pub mod planning;
 pub mod polling;
 pub mod report;
 pub mod resolution;
+pub mod status;
 pub mod subscriptions;
 
 use std::time::Duration;

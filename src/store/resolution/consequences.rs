@@ -11,6 +11,7 @@ use crate::domain::money::Currency;
 use crate::domain::shop::ShopName;
 use crate::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
 use crate::store::events::{self, Channels, NewEvent};
+use crate::store::status::set_status;
 use crate::store::{StoreError, brakes};
 
 pub(super) async fn write(
@@ -116,50 +117,6 @@ fn event_kind(status: SubscriptionStatus) -> EventKind {
         SubscriptionStatus::Cancelled => EventKind::SubscriptionCancelled,
         SubscriptionStatus::Completed => EventKind::SubscriptionCompleted,
     }
-}
-
-/// Sets a subscription's status. One that is not billed any more has no next period, and what was not sent for it becomes
-/// void. Returns how many charges did.
-pub(in crate::store) async fn set_status(
-    transaction: &mut PgTransaction<'_>,
-    subscription_id: SubscriptionId,
-    status: SubscriptionStatus,
-    reason: Option<&str>,
-    now: DateTime<Utc>,
-) -> Result<u64, StoreError> {
-    let mut voided = 0;
-    if !status.is_billable() {
-        // Charges before the subscription: the order in which every transaction locks.
-        voided = sqlx::query!(
-            "-- void_unsent
-            UPDATE charges SET state = 'void', reason = $2, next_action_at = NULL
-            WHERE subscription_id = $1 AND state IN ('planned', 'retry_wait')",
-            subscription_id as SubscriptionId,
-            format!("subscription_{}", status.as_str()),
-        )
-        .execute(&mut **transaction)
-        .await?
-        .rows_affected();
-        sqlx::query!(
-            "-- stop_schedule
-            UPDATE schedules SET next_period_no = NULL, next_due_on = NULL, next_due_at = NULL, is_finishing = false
-            WHERE subscription_id = $1",
-            subscription_id as SubscriptionId,
-        )
-        .execute(&mut **transaction)
-        .await?;
-    }
-    sqlx::query!(
-        "-- set_status
-        UPDATE subscriptions SET status = $2, status_reason = $3, updated_at = $4 WHERE subscription_id = $1",
-        subscription_id as SubscriptionId,
-        status as SubscriptionStatus,
-        reason,
-        now,
-    )
-    .execute(&mut **transaction)
-    .await?;
-    Ok(voided)
 }
 
 /// A card whose profile imoje calls inactive is charged by nobody: what other subscriptions have open on it is held.
