@@ -9,6 +9,7 @@ pub mod output;
 
 pub mod daemon;
 pub mod simulator;
+pub mod subscription;
 
 mod completions;
 mod man;
@@ -76,6 +77,9 @@ pub enum Command {
     Run,
     /// Bring the database schema to this version
     Migrate,
+    /// Store, show and stop subscriptions
+    #[command(subcommand)]
+    Subscription(subscription::SubscriptionCommand),
     /// Serve the pretend imoje, to try an integration against
     Simulator(Box<simulator::Args>),
     /// Print a script that completes commands in a shell
@@ -97,6 +101,7 @@ impl Cli {
                 .await
                 .map(|()| Exit::Ok)
                 .map_err(CliError::unavailable),
+            Command::Subscription(command) => subscription::run(&command, &global).await,
             Command::Migrate => migrate::run(&Context::new(&global)?).await,
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

@@ -1,0 +1,481 @@
+//! Reading a CSV file of subscriptions: RFC 4180, UTF-8, a header in any order.
+//!
+//! Every mistake in the file is found, each with its line. What is read is kept in memory; a file may not be larger than
+//! [`BYTES_MAX`].
+
+use csv::{ByteRecord, ReaderBuilder};
+
+use crate::domain::enrolment::{
+    Circumstances, Column, Fields, NewSubscription, Roll, enrol, shown,
+};
+
+/// The largest file that is read.
+pub(super) const BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What stands in a file.
+#[derive(Debug, Default)]
+pub(super) struct Sheet {
+    /// The subscriptions that were described without a mistake.
+    pub subscriptions: Vec<NewSubscription>,
+    /// The line of each.
+    pub lines: Vec<u64>,
+    /// Everything that is wrong, by line.
+    pub faults: Vec<Fault>,
+}
+
+/// Something that is wrong in a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// The line, from 1.
+    pub line: u64,
+    /// What is wrong with it.
+    pub told: String,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "line {}: {}", self.line, self.told)
+    }
+}
+
+impl Sheet {
+    /// Reads a file. `progress` hears how many bytes are read.
+    pub fn read(bytes: &[u8], circumstances: &Circumstances, progress: impl Fn(usize)) -> Self {
+        let mut sheet = Self::default();
+        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+        let mut records = Records::new(bytes);
+        let Some(header) = records.next() else {
+            let names = Column::ALL.map(Column::name).join(", ");
+            sheet.fault(
+                1,
+                format!("the file is empty; its first line names the columns: {names}"),
+            );
+            return sheet;
+        };
+        let columns = match header.texts() {
+            Ok(names) => columns(&names),
+            Err(told) => Err(vec![told]),
+        };
+        let columns = match columns {
+            Ok(columns) => columns,
+            Err(faults) => {
+                for told in faults {
+                    sheet.fault(header.line, told);
+                }
+                return sheet;
+            }
+        };
+        let mut roll = Roll::default();
+        for record in records {
+            progress(record.end);
+            sheet.row(&record, &columns, circumstances, &mut roll);
+        }
+        if sheet.lines.is_empty() && sheet.faults.is_empty() {
+            sheet.fault(
+                header.line,
+                "no subscription stands below the header".to_owned(),
+            );
+        }
+        sheet
+    }
+
+    fn row(
+        &mut self,
+        record: &Record<'_>,
+        columns: &[Column],
+        circumstances: &Circumstances,
+        roll: &mut Roll,
+    ) {
+        let texts = match record.texts() {
+            Ok(texts) => texts,
+            Err(told) => return self.fault(record.line, told),
+        };
+        if texts.iter().all(|text| text.is_empty()) {
+            return;
+        }
+        if texts.len() != columns.len() {
+            let told = record.wrong_length(texts.len(), columns.len());
+            return self.fault(record.line, told);
+        }
+        let fields: Fields<'_> = columns.iter().copied().zip(texts).collect();
+        let twins = roll.enter(record.line, &fields, circumstances);
+        let (subscription, mistakes) = match enrol(&fields, circumstances) {
+            Ok(subscription) if twins.is_empty() => (Some(subscription), Vec::new()),
+            Ok(_) => (None, Vec::new()),
+            Err(mistakes) => (None, mistakes),
+        };
+        for mistake in mistakes.iter().chain(&twins) {
+            self.fault(record.line, mistake.to_string());
+        }
+        if let Some(subscription) = subscription {
+            self.subscriptions.push(subscription);
+            self.lines.push(record.line);
+        }
+    }
+
+    fn fault(&mut self, line: u64, told: String) {
+        self.faults.push(Fault { line, told });
+    }
+}
+
+/// The columns of a header, or everything that is wrong with it.
+fn columns(names: &[&str]) -> Result<Vec<Column>, Vec<String>> {
+    if let [name] = names
+        && let Some(separator) = [(';', "semicolons"), ('\t', "tabs")]
+            .iter()
+            .find_map(|(letter, word)| name.contains(*letter).then_some(word))
+    {
+        return Err(vec![format!(
+            "the columns are separated by {separator}; separate them with commas"
+        )]);
+    }
+    let mut faults = Vec::new();
+    let mut columns = Vec::new();
+    for name in names {
+        match Column::named(name) {
+            Some(column) if columns.contains(&column) => {
+                faults.push(format!("the column {column} stands in the header twice"));
+            }
+            Some(column) => columns.push(column),
+            None => faults.push(unknown(name)),
+        }
+    }
+    let has_card = columns.contains(&Column::FirstTransactionId);
+    for column in Column::REQUIRED {
+        // A file for cards without profiles is told so row by row.
+        let is_excused = column == Column::PaymentProfileId && has_card;
+        if !columns.contains(&column) && !is_excused {
+            faults.push(format!("the header lacks the column {column}"));
+        }
+    }
+    if faults.is_empty() {
+        Ok(columns)
+    } else {
+        Err(faults)
+    }
+}
+
+fn unknown(name: &str) -> String {
+    /// No column has a name that is nearly as long.
+    const LENGTH_MAX: usize = 60;
+    let Some(shown) = shown(name) else {
+        return "a column of the header looks like a card number; allowed: no card numbers anywhere"
+            .to_owned();
+    };
+    let near = Column::nearest(name).filter(|_| name.len() <= LENGTH_MAX);
+    match near {
+        Some(near) if !name.is_empty() => {
+            format!("there is no column {shown}; the nearest one is {near}")
+        }
+        Some(_) | None => format!(
+            "there is no column {shown}; allowed: {}",
+            Column::ALL.map(Column::name).join(", ")
+        ),
+    }
+}
+
+/// The records of a file, each with the line in which it begins. Empty lines are passed over.
+struct Records<'a> {
+    bytes: &'a [u8],
+    reader: csv::Reader<&'a [u8]>,
+    counted: usize,
+    line: u64,
+}
+
+/// One record.
+struct Record<'a> {
+    line: u64,
+    end: usize,
+    raw: &'a [u8],
+    cells: ByteRecord,
+}
+
+impl<'a> Records<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        let reader = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(bytes);
+        Self {
+            bytes,
+            reader,
+            counted: 0,
+            line: 1,
+        }
+    }
+
+    /// The line in which the byte at `offset` stands. Offsets only grow.
+    fn line_of(&mut self, offset: usize) -> u64 {
+        for at in self.counted..offset {
+            let is_end = match self.bytes[at] {
+                b'\n' => true,
+                b'\r' => self.bytes.get(at + 1) != Some(&b'\n'),
+                _ => false,
+            };
+            self.line += u64::from(is_end);
+        }
+        self.counted = offset;
+        self.line
+    }
+
+    fn offset(&self) -> usize {
+        usize::try_from(self.reader.position().byte())
+            .map_or(self.bytes.len(), |offset| offset.min(self.bytes.len()))
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        let before = self.offset();
+        let mut cells = ByteRecord::new();
+        let is_there = self
+            .reader
+            .read_byte_record(&mut cells)
+            .expect("reading from memory cannot fail, and records may have any length");
+        if !is_there {
+            return None;
+        }
+        // The reader stands before the rest of the last line's end, and before empty lines.
+        let skipped = self.bytes[before..]
+            .iter()
+            .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+            .count();
+        let (start, end) = (before + skipped, self.offset());
+        Some(Record {
+            line: self.line_of(start),
+            end,
+            raw: &self.bytes[start..end.max(start)],
+            cells,
+        })
+    }
+}
+
+impl Record<'_> {
+    /// The cells as text.
+    fn texts(&self) -> Result<Vec<&str>, String> {
+        self.cells
+            .iter()
+            .map(|cell| std::str::from_utf8(cell))
+            .collect::<Result<_, _>>()
+            .map_err(|_| self.not_utf8())
+    }
+
+    fn not_utf8(&self) -> String {
+        let Err(error) = std::str::from_utf8(self.raw) else {
+            return "is not UTF-8; save the file as UTF-8".to_owned();
+        };
+        let valid = error.valid_up_to();
+        let before = &self.raw[..valid];
+        let line_start = before
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |newline| newline + 1);
+        let further = before.iter().filter(|byte| **byte == b'\n').count();
+        let place = match further {
+            0 => format!("byte {}", valid - line_start + 1),
+            lines => format!(
+                "byte {}, {lines} lines further down,",
+                valid - line_start + 1
+            ),
+        };
+        format!(
+            "{place} is 0x{:02x}, which is not UTF-8; save the file as UTF-8",
+            self.raw[valid]
+        )
+    }
+
+    fn wrong_length(&self, is: usize, should_be: usize) -> String {
+        let quotes = self.raw.iter().filter(|byte| **byte == b'"').count();
+        let hint = if quotes.is_multiple_of(2) {
+            "a text with a comma stands in quotation marks"
+        } else {
+            "a quotation mark is not closed"
+        };
+        format!("has {is} fields and the header {should_be}; {hint}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::card_number::looks_like_card_number;
+
+    const HEADER: &str =
+        "external_id,cid,payment_profile_id,amount_minor,currency,period,anchor_date,title";
+
+    fn circumstances() -> Circumstances {
+        Circumstances {
+            shops: [("main".parse().unwrap(), chrono_tz::Europe::Warsaw)].into(),
+            usual_shop: Some("main".parse().unwrap()),
+            now: "2026-11-20T12:00:00Z".parse().unwrap(),
+        }
+    }
+
+    fn row(number: u32) -> String {
+        format!(
+            "sub-{number},cus-{number},c0de0b1e-1111-4222-8333-{number:012},1999,PLN,P1M,2027-01-31,Abonament"
+        )
+    }
+
+    fn read(file: &[u8]) -> Sheet {
+        Sheet::read(file, &circumstances(), |_| {})
+    }
+
+    fn faults(file: &[u8]) -> Vec<String> {
+        read(file).faults.iter().map(ToString::to_string).collect()
+    }
+
+    fn file(rows: &[&str]) -> Vec<u8> {
+        format!("{HEADER}\n{}\n", rows.join("\n")).into_bytes()
+    }
+
+    #[test]
+    fn lines_are_counted_whatever_ends_them() {
+        for end in ["\n", "\r\n", "\r"] {
+            let quoted = row(1).replace("Abonament", &format!("\"A{end}B\""));
+            let lines = [
+                "",
+                HEADER,
+                "",
+                "",
+                &row(0),
+                ",,,,,,,",
+                &quoted,
+                &row(2),
+                "",
+                &row(3),
+            ];
+            let mut bytes = BYTE_ORDER_MARK.to_vec();
+            bytes.extend(lines.join(end).into_bytes());
+            let sheet = read(&bytes);
+            assert_eq!(sheet.lines, [5, 9, 11], "{end:?}");
+            assert_eq!(sheet.faults.len(), 1);
+            assert_eq!(sheet.faults[0].line, 7);
+            assert!(sheet.faults[0].told.starts_with("title \"A"), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_may_stand_in_any_order_and_is_complete() {
+        let swapped = "currency,external_id,cid,payment_profile_id,amount_minor,period,anchor_date\n\
+             PLN,a,b,c0de0b1e-1111-4222-8333-9a4b5c6d7e8f,1,P1W,2027-01-01";
+        assert_eq!(read(swapped.as_bytes()).subscriptions.len(), 1);
+        assert_eq!(
+            faults(b"external_id,cid,cid,amount,currency,period,4111111111111111,\n"),
+            [
+                "line 1: the column cid stands in the header twice",
+                "line 1: there is no column \"amount\"; the nearest one is amount_minor",
+                "line 1: a column of the header looks like a card number; allowed: no card numbers anywhere",
+                "line 1: there is no column \"\"; allowed: external_id, cid, payment_profile_id, first_transaction_id, \
+                 amount_minor, currency, period, anchor_date, shop, title, starts_on, ends_on, max_charges, paid_until, \
+                 timezone, notification_url, invoice, multipayout",
+                "line 1: the header lacks the column payment_profile_id",
+                "line 1: the header lacks the column amount_minor",
+                "line 1: the header lacks the column anchor_date",
+            ]
+        );
+        assert_eq!(
+            faults(b"external_id;cid;currency\na;b;c\n"),
+            ["line 1: the columns are separated by semicolons; separate them with commas"]
+        );
+    }
+
+    #[test]
+    fn a_file_with_nothing_in_it_is_refused() {
+        for empty in [b"".as_slice(), b"\n\r\n", BYTE_ORDER_MARK] {
+            assert!(
+                faults(empty)[0].starts_with("line 1: the file is empty; its first line names"),
+                "{empty:?}"
+            );
+        }
+        assert_eq!(
+            faults(HEADER.as_bytes()),
+            ["line 1: no subscription stands below the header"]
+        );
+    }
+
+    #[test]
+    fn a_row_of_another_length_is_refused() {
+        assert_eq!(
+            faults(&file(&[
+                "a,b,c",
+                &row(1),
+                &format!("{},x", row(2)),
+                "\"a,b"
+            ])),
+            [
+                "line 2: has 3 fields and the header 8; a text with a comma stands in quotation marks",
+                "line 4: has 9 fields and the header 8; a text with a comma stands in quotation marks",
+                "line 5: has 1 fields and the header 8; a quotation mark is not closed",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_byte_that_is_not_utf8_is_found() {
+        let mut bytes = file(&[&row(1)]);
+        bytes.extend(b"sub-2,ab\xb3,");
+        assert_eq!(
+            faults(&bytes),
+            ["line 3: byte 9 is 0xb3, which is not UTF-8; save the file as UTF-8"]
+        );
+        assert_eq!(
+            faults(b"\xff\xfee\0x\0"),
+            ["line 1: byte 1 is 0xff, which is not UTF-8; save the file as UTF-8"]
+        );
+    }
+
+    #[test]
+    fn rows_that_contradict_each_other_are_found_among_other_mistakes() {
+        let negative = row(1).replace("1999", "-5");
+        let found = faults(&file(&[&row(1), &negative]));
+        assert_eq!(
+            found,
+            [
+                "line 3: amount_minor \"-5\" is out of range; allowed: 1 to 999999999, in minor units: 1999 is 19.99",
+                "line 3: external_id \"sub-1\" stands in line 2 already; allowed: each external_id once per shop",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_bad_line_is_told_and_every_good_one_is_kept() {
+        let bad = row(2).replace("PLN", "JPY").replace("P1M", "P2Y");
+        let sheet = read(&file(&[&row(1), &bad, &row(3)]));
+        assert_eq!((sheet.lines, sheet.faults.len()), (vec![2, 4], 2));
+    }
+
+    proptest! {
+        #[test]
+        fn no_cell_makes_reading_panic_or_repeat_a_card_number(
+            cell in prop_oneof![any::<String>(), "[\",\r\n;a-z0-9]{0,30}", ".{0,5}4111111111111111.{0,5}"],
+            place in 0..8usize,
+        ) {
+            let good = row(1);
+            let mut cells: Vec<&str> = good.split(',').collect();
+            cells[place] = &cell;
+            for bytes in [file(&[&cells.join(","), &row(2)]), file(&[&format!("\"{cell}\",")])] {
+                for told in faults(&bytes) {
+                    prop_assert!(!looks_like_card_number(&told), "{}", told);
+                }
+            }
+        }
+
+        #[test]
+        fn no_file_makes_reading_panic(bytes in any::<Vec<u8>>(), rest in any::<Vec<u8>>()) {
+            read(&bytes);
+            let mut headed = format!("{HEADER}\n").into_bytes();
+            headed.extend(&rest);
+            let sheet = read(&headed);
+            prop_assert_eq!(sheet.lines.len(), sheet.subscriptions.len());
+            let rows = sheet.lines.len() + sheet.faults.len();
+            prop_assert!(rows > 0);
+        }
+    }
+}
