@@ -109,9 +109,11 @@ impl Column {
         Column::ALL.into_iter().find(|column| column.name() == name)
     }
 
-    /// The column whose name is most like `name`.
+    /// The column whose name is most like `name`: one that begins with it, or else the one with the fewest letters to change.
     pub fn nearest(name: &str) -> Option<&'static str> {
-        spelling::nearest(name, Column::ALL.map(Column::name))
+        let names = Column::ALL.map(Column::name);
+        let longer = names.into_iter().find(|known| known.starts_with(name));
+        longer.or_else(|| spelling::nearest(name, names))
     }
 
     /// Whether its text may hold what messages should not repeat: names and addresses of payers, account numbers, passwords.
@@ -198,6 +200,7 @@ mod tests {
         }
         assert_eq!(Column::named("Currency"), None);
         assert_eq!(Column::nearest("ammount_minor"), Some("amount_minor"));
+        assert_eq!(Column::nearest("amount"), Some("amount_minor"));
         assert!(Column::REQUIRED.iter().all(|column| all.contains(column)));
     }
 

@@ -1,0 +1,209 @@
+//! A database of its own for each test, and the real program to run on it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
+use cykl::store::{Channels, Store, StoreOptions};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// The time at which every desk begins.
+pub const NOW: &str = "2026-11-20T12:00:00Z";
+
+struct Cluster {
+    database: EmbeddedDatabase,
+    _directory: TempDir,
+}
+
+static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static NEXT_DATABASE: AtomicU32 = AtomicU32::new(0);
+
+/// The private PostgreSQL that all tests of this binary share. It ends with the process.
+async fn cluster() -> &'static Cluster {
+    CLUSTER
+        .get_or_init(|| async {
+            let directory = directory();
+            let database = EmbeddedDatabase::start(EmbeddedConfig {
+                data_dir: directory.path().join("postgres"),
+                bin_dir: None,
+                durable: false,
+                settings: vec![("max_connections".to_owned(), "300".to_owned())],
+            })
+            .await
+            .unwrap();
+            database.ensure_database("template_cykl").await.unwrap();
+            let store = connect(database.connect_options("template_cykl")).await;
+            store.migrate().await.unwrap();
+            store.close().await;
+            Cluster {
+                database,
+                _directory: directory,
+            }
+        })
+        .await
+}
+
+fn directory() -> TempDir {
+    let directory = tempfile::Builder::new()
+        .prefix("cykl-subscriptions-")
+        .tempdir()
+        .unwrap();
+    // As root the server runs as another user, who has to be let through.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), open).unwrap();
+    directory
+}
+
+async fn connect(options: PgConnectOptions) -> Store {
+    let store_options = StoreOptions {
+        max_connections: 4,
+        channels: Channels { webhook: false },
+    };
+    Store::connect(options, store_options).await.unwrap()
+}
+
+/// One test's database, configuration and time.
+pub struct Desk {
+    pub store: Store,
+    pub books: PgPool,
+    directory: TempDir,
+    config: PathBuf,
+    url: String,
+    shops: &'static [&'static str],
+}
+
+/// How a command ended.
+pub struct Ended {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Desk {
+    /// A desk with the one shop `main`.
+    pub async fn new() -> Self {
+        Self::with_shops(&["main"]).await
+    }
+
+    pub async fn with_shops(shops: &'static [&'static str]) -> Self {
+        let cluster = cluster().await;
+        let name = format!("desk_{}", NEXT_DATABASE.fetch_add(1, Ordering::Relaxed));
+        let mut admin = PgConnection::connect_with(&cluster.database.connect_options("postgres"))
+            .await
+            .unwrap();
+        let create = format!("CREATE DATABASE {name} TEMPLATE template_cykl");
+        sqlx::raw_sql(AssertSqlSafe(create))
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        let options = cluster.database.connect_options(&name);
+        let url = format!(
+            "postgres://cykl@localhost:{}/{name}?host={}",
+            options.get_port(),
+            cluster.database.socket_dir().display()
+        );
+        let directory = directory();
+        let desk = Self {
+            store: connect(options.clone()).await,
+            books: PgPool::connect_with(options.options([("search_path", "cykl,billing")]))
+                .await
+                .unwrap(),
+            config: directory.path().join("cykl.toml"),
+            directory,
+            url,
+            shops,
+        };
+        desk.set_time(NOW);
+        desk
+    }
+
+    /// What time it is for the commands that follow.
+    pub fn set_time(&self, now: &str) {
+        let shops: String = self
+            .shops
+            .iter()
+            .zip(1..)
+            .map(|(name, number)| {
+                format!(
+                    "[shops.{name}]\nenvironment = \"simulator\"\nbase_url = \"http://127.0.0.1:9/v1/merchant\"\n\
+                     merchant_id = \"simmerchant00000000{number}\"\nservice_id = \"2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3{number}\"\n\
+                     token = \"sim-token\"\nservice_key = \"sim-service-key-000\"\n"
+                )
+            })
+            .collect();
+        let toml = format!(
+            "[database]\nurl = \"{}\"\n[clock]\nkind = \"scaled\"\nstart = \"{now}\"\nscale = 1\n{shops}",
+            self.url
+        );
+        std::fs::write(&self.config, toml).unwrap();
+    }
+
+    /// Writes a file to import.
+    pub fn file(&self, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.directory.path().join("subscriptions.csv");
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// Runs `cykl subscription` with `args`.
+    pub fn run(&self, args: &[&str]) -> Ended {
+        let config = self.config.to_str().unwrap();
+        let global = ["--config", config, "--actor", "tester", "subscription"];
+        ended(program().args(global).args(args).output().unwrap())
+    }
+
+    /// Runs `cykl subscription import` on a file with this content.
+    pub fn import(&self, content: impl AsRef<[u8]>, args: &[&str]) -> Ended {
+        let path = self.file(content);
+        self.run(&[&["import", path_text(&path)], args].concat())
+    }
+
+    /// How many rows a table or view has.
+    pub async fn count(&self, table: &str) -> i64 {
+        let query = format!("SELECT count(*) FROM {table}");
+        sqlx::query_scalar(AssertSqlSafe(query))
+            .fetch_one(&self.books)
+            .await
+            .unwrap()
+    }
+
+    /// A column of text from the books.
+    pub async fn column(&self, query: &'static str) -> Vec<String> {
+        sqlx::query_scalar(query)
+            .fetch_all(&self.books)
+            .await
+            .unwrap()
+    }
+
+    /// Asserts that no trace of a subscription is in the books.
+    pub async fn assert_empty(&self) {
+        for table in ["subscriptions", "schedules", "cards", "events", "outbox"] {
+            assert_eq!(self.count(&format!("cykl.{table}")).await, 0, "{table}");
+        }
+    }
+}
+
+/// The program, without the settings of whoever runs the tests.
+pub fn program() -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_cykl"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CYKL__")) {
+        program.env_remove(name);
+    }
+    program
+}
+
+pub fn ended(output: Output) -> Ended {
+    Ended {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn path_text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

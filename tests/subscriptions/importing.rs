@@ -1,0 +1,361 @@
+//! `cykl subscription import` and `add`.
+
+use crate::generator::{HEADER, file, file_of, profile, row};
+use crate::harness::Desk;
+
+#[tokio::test]
+async fn a_good_file_is_stored_and_summed_up() {
+    let desk = Desk::new().await;
+    let shared = format!("sub-9,cus-0,{},500,EUR,P1W,2026-11-21", profile(0));
+    let ended = desk.import(file_of([row(0).as_str(), &row(1), "", &shared]), &[]);
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+    assert_eq!(
+        ended.out,
+        "stored 3 subscriptions on 2 cards (2 new)\nfirst due date: 2026-11-21\n"
+    );
+    let stored = desk
+        .column(
+            "SELECT concat_ws(' ', external_id, shop, status, cid, amount_minor, currency, period, timezone, next_charge_on,
+                              to_char(next_due_at AT TIME ZONE 'UTC', 'HH24:MI'))
+             FROM billing.subscriptions ORDER BY external_id",
+        )
+        .await;
+    assert_eq!(
+        stored,
+        [
+            "sub-0 main active cus-0 1999 PLN P1M Europe/Warsaw 2027-01-31 05:00",
+            "sub-1 main active cus-1 1999 PLN P1M Europe/Warsaw 2027-01-31 05:00",
+            "sub-9 main active cus-0 500 EUR P1W Europe/Warsaw 2026-11-21 05:00",
+        ]
+    );
+    let told = desk
+        .column("SELECT concat_ws(' ', kind, sequence_no, payload ->> 'actor', payload ->> 'reason') FROM events")
+        .await;
+    assert_eq!(told.len(), 3);
+    let told = &told[0];
+    assert!(
+        told.starts_with("subscription.created 1 tester import of "),
+        "{told}"
+    );
+    assert_eq!(desk.count("outbox").await, 0);
+    assert_eq!(desk.count("charges").await, 0);
+}
+
+#[tokio::test]
+async fn a_dry_run_checks_everything_and_stores_nothing() {
+    let desk = Desk::new().await;
+    let ended = desk.import(file(2), &["--dry-run"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_eq!(
+        ended.out,
+        "would store 2 subscriptions on 2 cards\nfirst due date: 2027-01-31\n"
+    );
+    desk.assert_empty().await;
+    assert_eq!(desk.import(file(1), &[]).code, 0);
+    let again = desk.import(file(2), &["--dry-run"]);
+    assert_eq!(again.code, 65);
+    assert!(
+        again
+            .err
+            .starts_with("line 2: external_id \"sub-0\" is stored already;")
+    );
+}
+
+#[tokio::test]
+async fn what_is_paid_and_what_is_overdue_is_summed_up() {
+    let desk = Desk::new().await;
+    let rows = format!(
+        "{HEADER},paid_until\na,cus-1,{},1,PLN,P1M,2026-01-15,\nb,cus-2,{},1,PLN,P1M,2026-01-15,2026-09-15\n",
+        profile(1),
+        profile(2)
+    );
+    let ended = desk.import(rows, &[]);
+    assert_eq!(
+        ended.out,
+        "stored 2 subscriptions on 2 cards (2 new)\n\
+         first due date: 2026-10-15\n\
+         taken as paid elsewhere: 20 periods\n\
+         overdue: 1 subscription; what is unpaid since paid_until falls due at once, and catch_up of the shop decides what \
+         of it is charged\n"
+    );
+    let next = desk
+        .column(
+            "SELECT concat(external_id, ' ', next_charge_on) FROM billing.subscriptions ORDER BY 1",
+        )
+        .await;
+    assert_eq!(next, ["a 2026-12-15", "b 2026-10-15"]);
+}
+
+#[tokio::test]
+async fn every_kind_of_bad_input_is_told_and_nothing_is_stored() {
+    let desk = Desk::new().await;
+    let swapped = |from: &str, to: &str| row(1).replace(from, to);
+    let twin_card = format!("sub-2,cus-1,{},1999,PLN,P1M,2027-01-31", profile(2));
+    for (bad, told) in [
+        (
+            swapped("c0de0b1e", "c0de"),
+            "line 3: payment_profile_id \"c0de-1111-4222-8333-000000000001\" is not the id of a profile; allowed:",
+        ),
+        (
+            swapped("1999", "-1"),
+            "line 3: amount_minor \"-1\" is out of range; allowed: 1 to 999999999, in minor units: 1999 is 19.99\n",
+        ),
+        (
+            swapped("PLN", "XYZ"),
+            "line 3: currency \"XYZ\" is not a currency that imoje takes; allowed: PLN, EUR,",
+        ),
+        (
+            swapped("P1M", "P400D"),
+            "line 3: period \"P400D\" is not between one day and one year; allowed: P7D,",
+        ),
+        (
+            swapped("2027-01-31", "31.01.2027"),
+            "line 3: anchor_date \"31.01.2027\" is not a date; allowed: a date from 1970",
+        ),
+        (
+            row(0).replace("cus-0", "cus-1"),
+            "line 3: external_id \"sub-0\" stands in line 2 already; allowed: each external_id once per shop\n",
+        ),
+        (
+            format!("{}\n{twin_card}", row(1)),
+            "line 4: cid \"cus-1\" has the profile c0de0b1e-1111-4222-8333-000000000001 in line 3 and another one here;",
+        ),
+        (
+            swapped("sub-1", "4111 1111 1111 1111"),
+            "line 3: external_id looks like a card number; allowed: no card numbers anywhere\n",
+        ),
+        ("a,b".to_owned(), "line 3: has 2 fields and the header 7;"),
+    ] {
+        let ended = desk.import(file_of([row(0).as_str(), &bad]), &[]);
+        assert_eq!((ended.code, ended.out.as_str()), (65, ""), "{bad}");
+        assert!(ended.err.contains(told), "{bad}\n{}", ended.err);
+        assert!(
+            ended.err.contains("; nothing was stored\n"),
+            "{}",
+            ended.err
+        );
+        assert!(!ended.err.contains("4111"), "{}", ended.err);
+    }
+    let not_utf8 = [file(1).as_bytes(), b"sub-1,\xb3\n"].concat();
+    let ended = desk.import(not_utf8, &[]);
+    assert_eq!(ended.code, 65);
+    assert!(
+        ended
+            .err
+            .starts_with("line 3: byte 7 is 0xb3, which is not UTF-8;")
+    );
+    desk.assert_empty().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_bad_input() {
+    let desk = Desk::new().await;
+    let ended = desk.run(&["import", "/nonexistent.csv"]);
+    assert_eq!(ended.code, 65);
+    assert!(
+        ended
+            .err
+            .contains("couldn't read /nonexistent.csv: No such file"),
+        "{}",
+        ended.err
+    );
+}
+
+#[tokio::test]
+async fn what_is_stored_already_is_named() {
+    let desk = Desk::new().await;
+    assert_eq!(desk.import(file(3), &[]).code, 0);
+    sqlx::query("UPDATE cards SET is_active = false WHERE cid = 'cus-2'")
+        .execute(&desk.books)
+        .await
+        .unwrap();
+    let other_profile = format!("new-1,cus-1,{},1,PLN,P1M,2027-01-01", profile(7));
+    let other_cid = format!("new-2,cus-8,{},1,PLN,P1M,2027-01-01", profile(1));
+    let inactive = format!("new-3,cus-2,{},1,PLN,P1M,2027-01-01", profile(2));
+    let fine = format!("new-4,cus-0,{},1,PLN,P1M,2027-01-01", profile(0));
+    let again = row(0);
+    let ended = desk.import(
+        file_of([again.as_str(), &other_profile, &other_cid, &inactive, &fine]),
+        &[],
+    );
+    assert_eq!(ended.code, 65);
+    let lines: Vec<&str> = ended.err.lines().collect();
+    assert_eq!(
+        lines[..4],
+        [
+            "line 2: external_id \"sub-0\" is stored already; allowed: each external_id once per shop",
+            "line 3: cid \"cus-1\" is stored with the profile c0de0b1e-1111-4222-8333-000000000001; allowed: one profile for each cid",
+            "line 4: payment_profile_id \"c0de0b1e-1111-4222-8333-000000000001\" is stored with the cid cus-1; allowed: one cid for each profile",
+            "line 5: cid \"cus-2\" cannot be charged any more, imoje called its profile inactive; allowed: an active card",
+        ]
+    );
+    assert!(
+        lines[4].contains("4 mistakes; nothing was stored"),
+        "{}",
+        lines[4]
+    );
+    assert_eq!(desk.count("subscriptions").await, 3);
+    // A card may be shared with what is stored.
+    let ended = desk.import(file_of([fine.as_str()]), &[]);
+    assert!(
+        ended
+            .out
+            .starts_with("stored 1 subscription on 1 card (0 new)\n")
+    );
+}
+
+#[tokio::test]
+async fn fifty_mistakes_are_printed_unless_all_are_asked_for() {
+    let desk = Desk::new().await;
+    let bad = file(60).replace("PLN", "XYZ");
+    let ended = desk.import(&bad, &[]);
+    assert_eq!(ended.err.lines().count(), 52);
+    assert!(
+        ended
+            .err
+            .contains("\nand 10 more; --all-errors prints them\n")
+    );
+    let ended = desk.import(&bad, &["--all-errors"]);
+    assert_eq!(ended.err.lines().count(), 61);
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_rows_are_stored_together_or_not_at_all() {
+    let desk = Desk::new().await;
+    let good = file(100_000);
+    let bad = good.replace("sub-77777,", "sub-77776,");
+    let ended = desk.import(&bad, &[]);
+    assert_eq!(ended.code, 65);
+    assert!(
+        ended
+            .err
+            .starts_with("line 77779: external_id \"sub-77776\" stands in line 77778 already"),
+        "{}",
+        ended.err
+    );
+    desk.assert_empty().await;
+    // One row that only the database can refuse, found among the last.
+    assert_eq!(desk.import(file_of([row(99_999).as_str()]), &[]).code, 0);
+    assert_eq!(desk.import(&good, &[]).code, 65);
+    assert_eq!(desk.count("subscriptions").await, 1);
+    let others = good.replace(&format!("{}\n", row(99_999)), "");
+    let ended = desk.import(&others, &[]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_eq!(desk.count("billing.subscriptions").await, 100_000);
+    assert_eq!(desk.count("events").await, 100_000);
+}
+
+#[tokio::test]
+async fn of_several_shops_each_row_names_one_or_the_command_does() {
+    let desk = Desk::with_shops(&["main", "second"]).await;
+    let ended = desk.import(file(1), &[]);
+    assert!(
+        ended
+            .err
+            .starts_with("line 2: shop is missing; allowed: main, second\n")
+    );
+    let ended = desk.import(file(1), &["--shop", "third"]);
+    assert_eq!(ended.code, 2);
+    assert!(
+        ended
+            .err
+            .contains("there is no shop third in the configuration; allowed: main, second")
+    );
+    assert_eq!(desk.import(file(1), &["--shop", "second"]).code, 0);
+    assert_eq!(desk.import(file(1), &["--shop", "main"]).code, 0);
+    let ended = desk.run(&["show", "sub-0"]);
+    assert_eq!(ended.code, 2);
+    assert!(
+        ended
+            .err
+            .contains("there are several subscriptions \"sub-0\": in main, second"),
+        "{}",
+        ended.err
+    );
+    let ended = desk.run(&["show", "sub-0", "--shop", "second", "--output", "json"]);
+    assert!(ended.out.contains("\"shop\": \"second\""));
+}
+
+const ADD: &[&str] = &[
+    "add",
+    "--external-id",
+    "one",
+    "--cid",
+    "cus-1",
+    "--payment-profile-id",
+    "c0de0b1e-1111-4222-8333-000000000001",
+    "--currency",
+    "PLN",
+    "--period",
+    "P1M",
+    "--anchor-date",
+    "2027-01-31",
+    "--reason",
+    "agreed by telephone",
+];
+
+#[tokio::test]
+async fn one_subscription_is_added_shown_and_told_to_the_shop() {
+    let desk = Desk::new().await;
+    let ended = desk.run(&[ADD, &["--amount-minor", "1999", "--output", "json"]].concat());
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let added: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(added["next_charge_on"], "2027-01-31");
+    assert_eq!(desk.count("outbox").await, 1);
+    let shown = desk.run(&[
+        "show",
+        added["subscription_id"].as_str().unwrap(),
+        "--output",
+        "json",
+    ]);
+    assert_eq!(shown.out, ended.out);
+    let listed = desk.run(&["list", "--status", "active", "--output", "csv"]);
+    assert!(
+        listed
+            .out
+            .starts_with("subscription_id,external_id,shop,status,")
+    );
+    assert_eq!(listed.out.lines().count(), 2);
+    assert_eq!(
+        desk.run(&["list", "--status", "paused", "--output", "json"])
+            .out,
+        "[]\n"
+    );
+    let again = desk.run(&[ADD, &["--amount-minor", "1999"]].concat());
+    assert_eq!(again.code, 65);
+    assert!(
+        again.err.contains("external_id \"one\" is stored already"),
+        "{}",
+        again.err
+    );
+}
+
+#[tokio::test]
+async fn one_bad_subscription_is_refused_with_all_its_mistakes() {
+    let desk = Desk::new().await;
+    let ended = desk.run(
+        &[
+            ADD,
+            &["--amount-minor", "-5", "--title", "4111111111111111"],
+        ]
+        .concat(),
+    );
+    assert_eq!(ended.code, 65);
+    assert_eq!(
+        ended.err,
+        "error: nothing was stored:\n  \
+         amount_minor \"-5\" is out of range; allowed: 1 to 999999999, in minor units: 1999 is 19.99\n  \
+         title looks like a card number; allowed: no card numbers anywhere\n"
+    );
+    let bare = desk.run(&["add", "--reason", "r"]);
+    assert_eq!(
+        bare.err.matches(" is missing; allowed: ").count(),
+        7,
+        "{}",
+        bare.err
+    );
+    let reason = desk.run(&["add", "--reason", "4111111111111111"]);
+    assert_eq!(reason.code, 2);
+    assert!(!reason.err.contains("4111"));
+    desk.assert_empty().await;
+}

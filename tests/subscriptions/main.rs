@@ -1,0 +1,12 @@
+//! Subscriptions as operators handle them: the real program on a real PostgreSQL.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed set-up should panic; helpers are not #[test] functions"
+)]
+
+mod generator;
+mod harness;
+
+mod importing;
+mod stepping;
