@@ -1,0 +1,110 @@
+-- audit_guards_stand
+-- Every constraint, index and trigger of migrations/ is there and in force. Their names are written down again here, so that
+-- what was dropped is missed.
+WITH expected (kind, relation, name) AS (VALUES
+    ('constraint', 'attempts', 'attempt_no_is_never_reused'),
+    ('constraint', 'attempts', 'attempts_attempt_no_check'),
+    ('constraint', 'attempts', 'attempts_card_id_fkey'),
+    ('constraint', 'attempts', 'attempts_charge_id_fkey'),
+    ('constraint', 'attempts', 'attempts_pkey'),
+    ('constraint', 'attempts', 'declines_have_a_class'),
+    ('constraint', 'attempts', 'final_attempts_say_when'),
+    ('constraint', 'attempts', 'order_id_is_derived'),
+    ('constraint', 'attempts', 'order_id_is_never_reused'),
+    ('constraint', 'attempts', 'the_gateway_named_it'),
+    ('constraint', 'attempts', 'transaction_belongs_to_one_attempt'),
+    ('constraint', 'brakes', 'brakes_pkey'),
+    ('constraint', 'brakes', 'brakes_shop_check'),
+    ('constraint', 'cards', 'cards_cid_check'),
+    ('constraint', 'cards', 'cards_have_one_way_to_be_charged'),
+    ('constraint', 'cards', 'cards_pkey'),
+    ('constraint', 'cards', 'cards_shop_cid_key'),
+    ('constraint', 'cards', 'cards_shop_fkey'),
+    ('constraint', 'cards', 'cards_shop_payment_profile_id_key'),
+    ('constraint', 'charges', 'charges_amount_minor_check'),
+    ('constraint', 'charges', 'charges_attempts_check'),
+    ('constraint', 'charges', 'charges_declines_check'),
+    ('constraint', 'charges', 'charges_period_no_check'),
+    ('constraint', 'charges', 'charges_pkey'),
+    ('constraint', 'charges', 'charges_say_why'),
+    ('constraint', 'charges', 'charges_subscription_id_fkey'),
+    ('constraint', 'charges', 'charges_unsent_check'),
+    ('constraint', 'charges', 'one_charge_per_period'),
+    ('constraint', 'charges', 'open_charges_are_looked_at'),
+    ('constraint', 'charges', 'paid_charges_name_their_payment'),
+    ('constraint', 'events', 'events_are_numbered_per_subscription'),
+    ('constraint', 'events', 'events_of_a_subscription_have_a_number'),
+    ('constraint', 'events', 'events_pkey'),
+    ('constraint', 'evidence', 'evidence_attempt_id_fkey'),
+    ('constraint', 'evidence', 'evidence_pkey'),
+    ('constraint', 'installation', 'installation_pkey'),
+    ('constraint', 'installation', 'installation_singleton_check'),
+    ('constraint', 'notices', 'a_notice_is_stored_once'),
+    ('constraint', 'notices', 'new_notices_are_looked_at'),
+    ('constraint', 'notices', 'notices_body_sha256_check'),
+    ('constraint', 'notices', 'notices_pkey'),
+    ('constraint', 'notices', 'notices_shop_fkey'),
+    ('constraint', 'outbox', 'outbox_channel_check'),
+    ('constraint', 'outbox', 'outbox_event_id_fkey'),
+    ('constraint', 'outbox', 'outbox_pkey'),
+    ('constraint', 'schedules', 'schedules_name_the_next_period_whole'),
+    ('constraint', 'schedules', 'schedules_pkey'),
+    ('constraint', 'schedules', 'schedules_subscription_id_fkey'),
+    ('constraint', 'shops', 'shops_pkey'),
+    ('constraint', 'shops', 'shops_shop_check'),
+    ('constraint', 'subscriptions', 'subscriptions_amount_minor_check'),
+    ('constraint', 'subscriptions', 'subscriptions_card_id_fkey'),
+    ('constraint', 'subscriptions', 'subscriptions_external_id_check'),
+    ('constraint', 'subscriptions', 'subscriptions_first_period_no_check'),
+    ('constraint', 'subscriptions', 'subscriptions_have_a_card'),
+    ('constraint', 'subscriptions', 'subscriptions_max_charges_check'),
+    ('constraint', 'subscriptions', 'subscriptions_period_check'),
+    ('constraint', 'subscriptions', 'subscriptions_pkey'),
+    ('constraint', 'subscriptions', 'subscriptions_say_why'),
+    ('constraint', 'subscriptions', 'subscriptions_shop_external_id_key'),
+    ('constraint', 'subscriptions', 'subscriptions_shop_fkey'),
+    ('constraint', 'worker_runs', 'worker_runs_pkey'),
+    ('index', 'attempts', 'attempts_declined_by_card'),
+    ('index', 'attempts', 'attempts_in_doubt'),
+    ('index', 'attempts', 'attempts_retried_by_card'),
+    ('index', 'attempts', 'attempts_to_resolve'),
+    ('index', 'charges', 'charges_failed'),
+    ('index', 'charges', 'charges_to_look_at'),
+    ('index', 'charges', 'charges_to_send'),
+    ('index', 'evidence', 'evidence_of_attempt'),
+    ('index', 'notices', 'notices_to_read'),
+    ('index', 'outbox', 'outbox_due'),
+    ('index', 'schedules', 'schedules_due'),
+    ('index', 'schedules', 'schedules_finishing'),
+    ('index', 'subscriptions', 'subscriptions_by_card'),
+    ('unique index', 'attempts', 'one_live_attempt'),
+    ('trigger', 'attempts', 'attempt_insert'),
+    ('trigger', 'attempts', 'attempt_update'),
+    ('trigger', 'attempts', 'attempts_are_kept'),
+    ('trigger', 'charges', 'charge_insert'),
+    ('trigger', 'charges', 'charge_update'),
+    ('trigger', 'charges', 'charges_are_kept'),
+    ('trigger', 'events', 'events_are_append_only'),
+    ('trigger', 'evidence', 'evidence_is_append_only'),
+    ('trigger', 'subscriptions', 'subscription_update'),
+    ('trigger', 'subscriptions', 'subscriptions_are_kept')
+), found (kind, relation, name, works) AS (
+    SELECT 'constraint', c.conrelid, c.conname, c.convalidated AND coalesce(i.indisvalid AND i.indisready, true)
+    FROM pg_constraint c LEFT JOIN pg_index i ON i.indexrelid = c.conindid
+    WHERE c.connamespace = 'cykl'::regnamespace AND c.conrelid <> 0
+    UNION ALL
+    SELECT CASE WHEN i.indisunique THEN 'unique index' ELSE 'index' END, i.indrelid, r.relname, i.indisvalid AND i.indisready
+    FROM pg_index i JOIN pg_class r ON r.oid = i.indexrelid
+    WHERE r.relnamespace = 'cykl'::regnamespace
+    UNION ALL
+    SELECT 'trigger', t.tgrelid, t.tgname, t.tgenabled = 'O'
+    FROM pg_trigger t JOIN pg_class r ON r.oid = t.tgrelid
+    WHERE r.relnamespace = 'cykl'::regnamespace AND NOT t.tgisinternal
+)
+SELECT NULL::uuid AS "subscription_id?", NULL::uuid AS "charge_id?", NULL::uuid AS "attempt_id?",
+       format('the %s %s on %s is %s', e.kind, e.name, e.relation,
+              CASE WHEN f.name IS NULL THEN 'missing' ELSE 'not in force' END) AS "detail!"
+FROM expected e
+    LEFT JOIN found f ON f.kind = e.kind AND f.relation = to_regclass('cykl.' || e.relation) AND f.name = e.name
+WHERE NOT coalesce(f.works, false)
+LIMIT $1

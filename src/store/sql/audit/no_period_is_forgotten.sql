@@ -1,0 +1,31 @@
+-- audit_no_period_is_forgotten
+-- Every period up to the next one has a charge, unless the subscription was stopped: then what fell due until it went on
+-- is not charged. Such a gap begins after the charge before it was planned, and ends with what fell due by the day of going on.
+WITH steps AS (
+    SELECT c.subscription_id, c.period_no, c.planned_at AS at FROM charges c
+    UNION ALL
+    SELECT s.subscription_id, s.first_period_no - 1, s.created_at FROM subscriptions s
+    UNION ALL
+    SELECT d.subscription_id, d.next_period_no, NULL FROM schedules d WHERE d.next_period_no IS NOT NULL
+), neighbours AS (
+    SELECT t.subscription_id, t.period_no AS before, t.at AS since,
+           lead(t.period_no) OVER w AS after, lead(t.at) OVER w AS until
+    FROM steps t
+    WINDOW w AS (PARTITION BY t.subscription_id ORDER BY t.period_no)
+), gaps AS (
+    SELECT n.subscription_id, n.before + 1 AS first_no, n.after - 1 AS last_no, n.since, n.until
+    FROM neighbours n WHERE n.after > n.before + 1
+)
+SELECT g.subscription_id AS "subscription_id?", NULL::uuid AS "charge_id?", NULL::uuid AS "attempt_id?",
+       format('periods %s to %s have no charge, and no stop of the subscription explains it', g.first_no, g.last_no) AS "detail!"
+FROM gaps g JOIN subscriptions s USING (subscription_id)
+WHERE NOT EXISTS (
+    SELECT FROM events stopped JOIN events resumed USING (subscription_id)
+    WHERE stopped.subscription_id = g.subscription_id
+      AND stopped.kind IN ('subscription.paused', 'subscription.deactivated')
+      AND resumed.kind IN ('subscription.resumed', 'subscription.recovered')
+      AND stopped.sequence_no < resumed.sequence_no
+      AND stopped.occurred_at >= g.since
+      AND (g.until IS NULL OR resumed.occurred_at <= g.until)
+      AND (s.anchor_date + g.last_no * s.period::interval)::date <= (resumed.occurred_at AT TIME ZONE s.timezone)::date)
+LIMIT $1
