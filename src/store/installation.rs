@@ -68,41 +68,33 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<FenceId, FenceError> {
         let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
-        let recorded = sqlx::query!(
-            r#"-- pass_fence
-            SELECT i.fence_id AS "fence_id: FenceId",
-                   (i.system_identifier, i.timeline, i.database_oid) = (p.system_identifier, p.timeline, p.database_oid) AS "is_here!",
-                   format('system %s, timeline %s, database %s', i.system_identifier, i.timeline, i.database_oid) AS "was!",
-                   format('system %s, timeline %s, database %s', p.system_identifier, p.timeline, p.database_oid) AS "is!"
-            FROM installation i, current_place() p FOR UPDATE OF i"#
-        )
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(StoreError::from)?;
-        let fence_id = match recorded {
-            Some(row) if row.is_here => row.fence_id,
-            Some(row) => {
-                return Err(FenceError::Moved {
-                    was: row.was,
-                    is: row.is,
-                });
-            }
+        // Locked, so that an adoption that is under way is seen.
+        sqlx::query!("SELECT singleton FROM installation FOR UPDATE")
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(StoreError::from)?;
+        let fence_id = match recorded_installation(&mut transaction).await? {
+            Some(fence_id) => fence_id,
             None => record_installation(&mut transaction, actor, "first start", now).await?,
         };
-        for shop in shops {
-            if let Some(recorded) = recorded_shop(&mut transaction, &shop.shop).await? {
-                if recorded != *shop {
-                    return Err(FenceError::OtherShop {
-                        shop: shop.shop.clone(),
-                        recorded: describe(&recorded),
-                        configured: describe(shop),
-                    });
-                }
-            } else {
-                record_shop(&mut transaction, shop, now).await?;
-            }
-        }
+        record_new_shops(&mut transaction, shops, now).await?;
         transaction.commit().await.map_err(StoreError::from)?;
+        Ok(fence_id)
+    }
+
+    /// Whether the fence would let these shops through, and changes nothing. `None` in a database that nothing ever charged from.
+    ///
+    /// # Errors
+    /// As [`Store::pass_fence`].
+    pub async fn look_at_fence(
+        &self,
+        shops: &[ShopIdentity],
+    ) -> Result<Option<FenceId>, FenceError> {
+        let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
+        let fence_id = recorded_installation(&mut transaction).await?;
+        for shop in shops {
+            is_recorded(&mut transaction, shop).await?;
+        }
         Ok(fence_id)
     }
 
@@ -146,22 +138,64 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<(), FenceError> {
         let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
-        for shop in shops {
-            match recorded_shop(&mut transaction, &shop.shop).await? {
-                Some(recorded) if recorded != *shop => {
-                    return Err(FenceError::OtherShop {
-                        shop: shop.shop.clone(),
-                        recorded: describe(&recorded),
-                        configured: describe(shop),
-                    });
-                }
-                Some(_) => {}
-                None => record_shop(&mut transaction, shop, now).await?,
-            }
-        }
+        record_new_shops(&mut transaction, shops, now).await?;
         transaction.commit().await.map_err(StoreError::from)?;
         Ok(())
     }
+}
+
+/// The installation that is recorded, if one is, provided that the database is where it was then.
+async fn recorded_installation(
+    transaction: &mut PgTransaction<'_>,
+) -> Result<Option<FenceId>, FenceError> {
+    let recorded = sqlx::query!(
+        r#"-- recorded_installation
+        SELECT i.fence_id AS "fence_id: FenceId",
+               (i.system_identifier, i.timeline, i.database_oid) = (p.system_identifier, p.timeline, p.database_oid) AS "is_here!",
+               format('system %s, timeline %s, database %s', i.system_identifier, i.timeline, i.database_oid) AS "was!",
+               format('system %s, timeline %s, database %s', p.system_identifier, p.timeline, p.database_oid) AS "is!"
+        FROM installation i, current_place() p"#
+    )
+    .fetch_optional(&mut **transaction)
+    .await
+    .map_err(StoreError::from)?;
+    match recorded {
+        Some(row) if row.is_here => Ok(Some(row.fence_id)),
+        Some(row) => Err(FenceError::Moved {
+            was: row.was,
+            is: row.is,
+        }),
+        None => Ok(None),
+    }
+}
+
+/// Whether the shop is recorded, provided that it is recorded as it is configured.
+async fn is_recorded(
+    transaction: &mut PgTransaction<'_>,
+    shop: &ShopIdentity,
+) -> Result<bool, FenceError> {
+    match recorded_shop(transaction, &shop.shop).await? {
+        Some(recorded) if recorded == *shop => Ok(true),
+        Some(recorded) => Err(FenceError::OtherShop {
+            shop: shop.shop.clone(),
+            recorded: describe(&recorded),
+            configured: describe(shop),
+        }),
+        None => Ok(false),
+    }
+}
+
+async fn record_new_shops(
+    transaction: &mut PgTransaction<'_>,
+    shops: &[ShopIdentity],
+    now: DateTime<Utc>,
+) -> Result<(), FenceError> {
+    for shop in shops {
+        if !is_recorded(transaction, shop).await? {
+            record_shop(transaction, shop, now).await?;
+        }
+    }
+    Ok(())
 }
 
 fn describe(shop: &ShopIdentity) -> String {

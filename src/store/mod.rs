@@ -29,15 +29,17 @@ pub mod planning;
 pub mod polling;
 pub mod report;
 pub mod resolution;
+pub mod situation;
 pub mod status;
 pub mod subscriptions;
+pub mod zones;
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
 use uuid::{ContextV7, Timestamp, Uuid};
 
 pub use error::{Refusal, StoreError};
@@ -45,6 +47,9 @@ pub use events::Channels;
 
 /// The schema that holds the books; `billing` holds the views that people read.
 pub const SCHEMA: &str = "cykl";
+
+/// How long a connection may be waited for.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -80,9 +85,15 @@ impl Store {
             ("idle_in_transaction_session_timeout", "60s"),
             ("jit", "off"),
         ]);
+        // A pool tries for as long as its timeout to reach a server that is not there. Who asks wants to know at once.
+        tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options))
+            .await
+            .map_err(|_elapsed| sqlx::Error::PoolTimedOut)??
+            .close()
+            .await?;
         let pool = PgPoolOptions::new()
             .max_connections(store_options.max_connections)
-            .acquire_timeout(Duration::from_secs(30))
+            .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_with(options)
             .await?;
         Ok(Self {
