@@ -11,10 +11,16 @@ pub mod daemon;
 pub mod simulator;
 pub mod subscription;
 
+mod adopt;
+mod audit;
+mod brake;
+mod charge;
+mod check;
 mod completions;
 mod man;
 mod migrate;
 mod run;
+mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +31,7 @@ use clap::{Args, Parser, Subcommand};
 pub use exit::{CliError, Exit, Outcome};
 
 use crate::cli::context::Context;
+use crate::cli::output::OutputArgs;
 use crate::clock::Clock;
 use crate::telemetry::LogFormat;
 
@@ -80,8 +87,22 @@ pub enum Command {
     /// Store, show and stop subscriptions
     #[command(subcommand)]
     Subscription(subscription::SubscriptionCommand),
+    /// Check the configuration, the database and the gateway
+    Check(check::CheckArgs),
+    /// Accept a moved or restored database, after its books were compared with imoje
+    Adopt(adopt::AdoptArgs),
     /// Serve the pretend imoje, to try an integration against
     Simulator(Box<simulator::Args>),
+    /// See what was to be paid, and what became of it
+    #[command(subcommand)]
+    Charge(charge::ChargeCommand),
+    /// Stop all charging at once, or let it go on
+    #[command(subcommand)]
+    Brake(brake::BrakeCommand),
+    /// Show how things stand
+    Status(OutputArgs),
+    /// Prove from the books that money moved at most once per period and no due charge was forgotten
+    Audit(OutputArgs),
     /// Print a script that completes commands in a shell
     Completions(completions::CompletionsArgs),
     /// Print the manual page of cykl and of every command
@@ -103,6 +124,12 @@ impl Cli {
                 .map_err(CliError::unavailable),
             Command::Subscription(command) => subscription::run(&command, &global).await,
             Command::Migrate => migrate::run(&Context::new(&global)?).await,
+            Command::Check(args) => check::run(&args, &Context::new(&global)?).await,
+            Command::Adopt(args) => adopt::run(&args, &Context::new(&global)?).await,
+            Command::Charge(command) => charge::run(&command, &Context::new(&global)?).await,
+            Command::Brake(command) => brake::run(&command, &Context::new(&global)?).await,
+            Command::Status(args) => status::run(args, &Context::new(&global)?).await,
+            Command::Audit(args) => audit::run(args, &Context::new(&global)?).await,
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         }

@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -116,6 +117,11 @@ pub fn fields<R: Row>(row: &R, width: Option<u16>) -> Result<String, CliError> {
     Ok(lines(&table))
 }
 
+/// An instant as people read it in a sentence: to the second.
+pub fn instant(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
 fn plain_table(width: Option<u16>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -176,7 +182,7 @@ fn text(value: &Value) -> String {
 }
 
 /// A text that cannot move the cursor, colour the terminal or break the line: it may come from a shop's import.
-fn visible(text: &str) -> String {
+pub fn visible(text: &str) -> String {
     text.chars()
         .map(|letter| {
             if letter.is_control() {

@@ -1,0 +1,337 @@
+//! What each command prints, in each form, and what it does not accept.
+
+use std::collections::BTreeSet;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::place::Place;
+
+/// The columns of `billing.charges` (the contract).
+const CHARGE_FIELDS: &str = "charge_id,subscription_id,external_id,shop,period_no,due_on,due_at,amount_minor,currency,state,\
+attempts,next_action_at,paid_at,last_status_code,transaction_id,reason";
+
+#[tokio::test]
+async fn charges_are_listed_newest_first_in_every_form() {
+    let place = Place::healthy().await;
+    let list = place
+        .run(&["charge", "list", "--output", "json"])
+        .succeeded()
+        .json();
+    let list = list.as_array().unwrap();
+    assert_eq!(list.len(), 6);
+    let fields: BTreeSet<_> = list[0]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(fields, CHARGE_FIELDS.split(',').collect());
+    assert_eq!(list[0]["charge_id"], "00000000-0000-7000-8000-0000000d4000");
+    assert_eq!(list[0]["state"], "failed");
+    assert_eq!(list[0]["amount_minor"], 4900);
+
+    let csv = place
+        .run(&["charge", "list", "--output", "csv"])
+        .succeeded()
+        .stdout;
+    let lines: Vec<_> = csv.split("\r\n").collect();
+    assert_eq!(lines[0], CHARGE_FIELDS);
+    assert_eq!(lines.len(), 8);
+    // What a shop calls its subscription is no formula of a spreadsheet.
+    assert!(lines[6].contains(",'=1+1,"), "{csv}");
+
+    let table = place.run(&["charge", "list"]).succeeded().stdout;
+    assert_eq!(table.lines().count(), 7);
+    assert!(
+        table.lines().next().unwrap().contains("external_id"),
+        "{table}"
+    );
+}
+
+#[tokio::test]
+async fn charges_are_found_by_state_shop_and_subscription() {
+    let place = Place::healthy().await;
+    let count = |arguments: &[&str]| {
+        let arguments = [&["charge", "list", "--output", "json"], arguments].concat();
+        place
+            .run(&arguments)
+            .succeeded()
+            .json()
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    assert_eq!(count(&["--state", "paid"]), 4);
+    assert_eq!(count(&["--state", "held"]), 1);
+    assert_eq!(count(&["--shop", "main"]), 6);
+    assert_eq!(count(&["--shop", "other"]), 0);
+    assert_eq!(count(&["--subscription", "=1+1"]), 3);
+    assert_eq!(
+        count(&["--subscription", "00000000-0000-7000-8000-000000005001"]),
+        3
+    );
+    assert_eq!(count(&["--subscription", "=1+1", "--state", "paid"]), 2);
+    assert_eq!(count(&["--subscription", "nobody"]), 0);
+    assert_eq!(count(&["--limit", "2"]), 2);
+    let cut = place.run(&["charge", "list", "--limit", "2"]).succeeded();
+    assert!(cut.stderr.contains("--limit"), "{cut:?}");
+    for wrong in [
+        ["--state", "lost"],
+        ["--limit", "0"],
+        ["--limit", "many"],
+        ["--shop", "Main Shop"],
+    ] {
+        let ran = place
+            .run(&[&["charge", "list"], &wrong[..]].concat())
+            .ended(2);
+        assert!(ran.stderr.contains(wrong[0]), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_charge_is_shown_with_all_that_is_known_about_it() {
+    let place = Place::healthy().await;
+    let id = "00000000-0000-7000-8000-0000000d1001";
+    let story = place
+        .run(&["charge", "show", id, "--output", "json"])
+        .succeeded()
+        .json();
+    assert_eq!(story["charge_id"], id);
+    assert_eq!(story["state"], "paid");
+    let states: Vec<_> = story["attempt_list"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|attempt| attempt["state"].as_str().unwrap())
+        .collect();
+    assert_eq!(states, ["rejected", "settled"]);
+    assert_eq!(story["evidence"].as_array().unwrap().len(), 2);
+    let events: Vec<_> = story["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| &event["kind"])
+        .collect();
+    assert_eq!(events, ["charge.declined", "charge.paid"]);
+
+    let text = place.run(&["charge", "show", id]).succeeded().stdout;
+    for part in [
+        "ATTEMPTS",
+        "EVIDENCE",
+        "EVENTS",
+        "CODE_51",
+        "cykl-0000000000007000800000000000500",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("WHAT TO DO"), "{text}");
+    let csv = place
+        .run(&["charge", "show", id, "--output", "csv"])
+        .succeeded()
+        .stdout;
+    assert_eq!(csv.lines().count(), 2);
+}
+
+#[tokio::test]
+async fn a_charge_in_doubt_is_shown_with_a_checklist() {
+    let place = Place::healthy().await;
+    let ran = place
+        .run(&["charge", "show", "00000000-0000-7000-8000-0000000d1002"])
+        .succeeded();
+    let (_, checklist) = ran.stdout.split_once("WHAT TO DO").unwrap();
+    for part in [
+        "cykl-00000000000070008000000000005001-2-1",
+        "49.00 PLN",
+        "****1111",
+        "2025-03-31T05:45:00+02:00 to 2025-03-31T06:17:30+02:00",
+        "2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b",
+        "simulator",
+    ] {
+        assert!(checklist.contains(part), "{part}: {checklist}");
+    }
+}
+
+#[tokio::test]
+async fn a_charge_that_does_not_exist_is_a_no() {
+    let place = Place::migrated().await;
+    let ran = place
+        .run(&["charge", "show", "00000000-0000-7000-8000-0000000d9999"])
+        .ended(1);
+    assert!(ran.stderr.contains("there is no charge"), "{ran:?}");
+    place.run(&["charge", "show", "1042"]).ended(2);
+    place.run(&["charge", "show"]).ended(2);
+}
+
+#[tokio::test]
+async fn the_brake_is_put_on_and_released_by_somebody_for_a_reason() {
+    let place = Place::migrated().await;
+    let show = || {
+        place
+            .run(&["brake", "show", "--output", "json"])
+            .succeeded()
+            .json()
+    };
+    assert_eq!(show()[0]["mode"], "stop", "nothing is sent from new books");
+    for wrong in [
+        &["brake", "stop"][..],
+        &["brake", "stop", "--reason", " "],
+        &["brake", "stop", "--reason", "two\nlines"],
+        &["brake", "stop", "--reason", "x", "--shop", "maim"],
+        &["brake", "release"],
+        &["brake", "halt", "--reason", "x"],
+        &["brake"],
+    ] {
+        let ran = place.run(wrong).ended(2);
+        assert_ne!(ran.stderr, "");
+    }
+    place
+        .run(&["brake", "release", "--reason", "ready", "--actor", "Jan"])
+        .succeeded();
+    place
+        .run(&[
+            "brake",
+            "drain",
+            "--reason",
+            "slow answers",
+            "--shop",
+            "main",
+        ])
+        .succeeded();
+    let brakes = show();
+    assert_eq!(brakes[0]["shop"], "*");
+    assert_eq!(
+        (&brakes[0]["mode"], &brakes[0]["actor"]),
+        (&Value::from("run"), &Value::from("Jan"))
+    );
+    assert_eq!(brakes[1]["shop"], "main");
+    assert_eq!(
+        (&brakes[1]["mode"], &brakes[1]["reason"]),
+        (&Value::from("drain"), &Value::from("slow answers"))
+    );
+    let check = place.run(&["check"]);
+    assert!(
+        check.stdout.contains("WARN  brake: drain for main"),
+        "{check:?}"
+    );
+    let told = place
+        .texts(
+            "SELECT payload ->> 'mode' FROM events WHERE kind = 'brake.changed' ORDER BY event_id",
+        )
+        .await;
+    assert_eq!(told, ["run", "drain"]);
+}
+
+#[tokio::test]
+async fn the_user_who_runs_the_program_is_recorded() {
+    let place = Place::migrated().await;
+    place.run(&["brake", "stop", "--reason", "x"]).succeeded();
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid())
+        .unwrap()
+        .unwrap();
+    assert_eq!(place.texts("SELECT actor FROM brakes").await, [user.name]);
+    if nix::unistd::getuid().is_root() {
+        let mut command = place.command(&["brake", "stop", "--reason", "x"]);
+        assert!(
+            command
+                .env("SUDO_USER", "alice")
+                .output()
+                .unwrap()
+                .status
+                .success()
+        );
+        assert_eq!(place.texts("SELECT actor FROM brakes").await, ["alice"]);
+    }
+}
+
+#[tokio::test]
+async fn the_status_shows_how_things_stand() {
+    let place = Place::healthy().await;
+    let status = place
+        .run(&["status", "--output", "json"])
+        .succeeded()
+        .json();
+    for (figure, value) in [
+        ("held", 1),
+        ("failed", 1),
+        ("planned", 0),
+        ("in_doubt", 1),
+        ("paid_24h", 0),
+        ("outbox_pending", 1),
+    ] {
+        assert_eq!(status[figure], value, "{figure}: {status:#}");
+    }
+    assert_eq!(status["oldest_due_at"], "2025-04-05T04:00:00Z");
+    assert_eq!(status["subscriptions"][0]["status"], "active");
+    assert_eq!(status["subscriptions"][0]["subscriptions"], 2);
+    assert_eq!(status["brakes"][0]["mode"], "run");
+    let table = place.run(&["status"]).succeeded().stdout;
+    for part in [
+        "FENCE\nclosed",
+        "BRAKE",
+        "CHARGES",
+        "SUBSCRIPTIONS",
+        "WORKERS",
+    ] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    let csv = place.run(&["status", "--output", "csv"]).succeeded().stdout;
+    assert!(csv.starts_with("figure,value\r\nplanned,0\r\n"), "{csv}");
+}
+
+#[test]
+fn every_shell_gets_completions() {
+    let place = Place::with_config("");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let ran = place.run(&["completions", shell]).succeeded();
+        assert!(ran.stdout.contains("audit"), "{shell}");
+    }
+    place.run(&["completions", "cmd"]).ended(2);
+}
+
+#[test]
+fn the_manual_covers_every_command() {
+    let place = Place::with_config("");
+    let pages = place.run(&["man"]).succeeded().stdout;
+    let directory = place.path().join("man");
+    place
+        .run(&["man", "--dir", directory.to_str().unwrap()])
+        .succeeded();
+    for page in [
+        "cykl",
+        "cykl-check",
+        "cykl-charge-show",
+        "cykl-brake-stop",
+        "cykl-audit",
+    ] {
+        assert!(directory.join(format!("{page}.1")).exists(), "{page}");
+        assert!(pages.contains(&format!(".TH {page} ")), "{page}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let place = Place::with_config("");
+    let mut child = place
+        .command(&["man"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stderr, b"");
+}
+
+#[test]
+fn help_and_version_are_no_errors_and_nonsense_is() {
+    let place = Place::with_config("");
+    let help = place.run(&["--help"]).succeeded();
+    assert!(help.stdout.contains("Exit codes: 0 ok"), "{help:?}");
+    place.run(&["--version"]).succeeded();
+    place.run(&["charge"]).ended(2);
+    place.run(&["pay"]).ended(2);
+    place.run(&["status", "--output", "xml"]).ended(2);
+    place.run(&["status", "--actor", ""]).ended(2);
+}

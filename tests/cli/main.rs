@@ -1,0 +1,8 @@
+//! The program itself, as operators and scripts run it: output, exit codes, and what it says when something is wrong.
+
+#![allow(clippy::unwrap_used, reason = "a failed set-up should panic")]
+
+mod audit;
+mod commands;
+mod place;
+mod start;
