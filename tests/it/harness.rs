@@ -315,6 +315,10 @@ impl World {
 
     /// How every test that moves money ends: the books agree with the gateway's ledger.
     pub async fn settle_up(&self) {
+        for check in self.store.audit(self.clock.now()).await.unwrap() {
+            assert!(check.findings.is_empty(), "the audit found {check:#?}");
+        }
+
         let ledger = self.simulator.ledger();
         assert_eq!(
             ledger.order_ids_posted_twice(),
