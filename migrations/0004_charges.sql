@@ -57,6 +57,7 @@ CREATE TABLE attempts (
     polls            smallint NOT NULL DEFAULT 0,
     case_opened_at   timestamptz,
     decided_at       timestamptz,
+    confirmed_at     timestamptz,
     last_evidence_id uuid,
     CONSTRAINT attempt_no_is_never_reused UNIQUE (subscription_id, period_no, attempt_no),
     CONSTRAINT order_id_is_derived CHECK (

@@ -8,7 +8,7 @@ use nix::unistd::{Uid, User, getuid};
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::cli::{CliError, GlobalArgs, Outcome};
+use crate::cli::{CliError, GlobalArgs, Outcome, daemon};
 use crate::clock::Clock;
 use crate::config::{ClockConfig, Config, DatabaseUrl};
 use crate::embedded::{EmbeddedConfig, EmbeddedDatabase};
@@ -57,16 +57,7 @@ impl Context {
 
     /// The shops of the configuration, as the installation fence knows them.
     pub fn shop_identities(&self) -> Vec<ShopIdentity> {
-        self.config
-            .shops
-            .iter()
-            .map(|(name, shop)| ShopIdentity {
-                shop: name.clone(),
-                environment: shop.environment,
-                merchant_id: shop.merchant_id.clone(),
-                service_id: shop.service_id.to_string(),
-            })
-            .collect()
+        daemon::identities(&self.config)
     }
 
     /// Connects to the database, whatever its schema; starts the embedded one when the configuration says so.

@@ -15,6 +15,7 @@ use crate::gateway::{Algorithm, ClientConfig, ClientError, ImojeClient, NoticeCr
 use crate::http::ShopDoor;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::store::installation::ShopIdentity;
 use crate::store::permits::Limits;
 use crate::workers::charger::Charger;
 use crate::workers::crew::{Ticks, Workers};
@@ -27,6 +28,8 @@ use crate::workers::shops::{NoticeAddress, Shop, ShopCalendar, Shops};
 const PERMIT_AGE_MAX: Duration = Duration::from_secs(60);
 /// What an answer needs beyond the permit's age and the request's timeout.
 const ANSWER_SLACK: TimeDelta = TimeDelta::seconds(30);
+/// How long the gateway's word on a decline holds good for a retry, in real time.
+const DECLINE_HOLDS: TimeDelta = TimeDelta::minutes(10);
 /// How long ago every worker must have run for the daemon to be ready, in real time.
 const WORKER_LAG_MAX: TimeDelta = TimeDelta::minutes(5);
 
@@ -120,6 +123,20 @@ pub fn doors(config: &Config) -> Arc<[ShopDoor]> {
         .collect()
 }
 
+/// The shops, as the installation fence knows them.
+pub fn identities(config: &Config) -> Vec<ShopIdentity> {
+    config
+        .shops
+        .iter()
+        .map(|(name, shop)| ShopIdentity {
+            shop: name.clone(),
+            environment: shop.environment,
+            merchant_id: shop.merchant_id.clone(),
+            service_id: shop.service_id.to_string(),
+        })
+        .collect()
+}
+
 /// The counts of every shop.
 pub fn metrics(config: &Config) -> Metrics {
     Metrics::new(config.shops.keys().map(ShopName::as_str))
@@ -152,6 +169,7 @@ fn limits(config: &Config) -> Limits {
         min_gap: charging.min_gap,
         card_declines_30d: charging.card_budget_30d.into(),
         card_retries_24h: charging.card_budget_24h.into(),
+        decline_holds: in_cykl_time(DECLINE_HOLDS, config),
     }
 }
 

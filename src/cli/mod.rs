@@ -17,6 +17,7 @@ mod brake;
 mod charge;
 mod check;
 mod completions;
+mod demo;
 mod man;
 mod migrate;
 mod run;
@@ -80,6 +81,8 @@ pub struct ReasonArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Bill a year in less than a minute: private database, pretend imoje, fast clock
+    Demo(demo::DemoArgs),
     /// Charge what is due, until told to stop
     Run,
     /// Bring the database schema to this version
@@ -117,6 +120,7 @@ impl Cli {
     pub async fn run(self) -> Outcome {
         let Cli { global, command } = self;
         match command {
+            Command::Demo(args) => demo::run(&global, args).await,
             Command::Run => run::run(&global).await,
             Command::Simulator(args) => simulator::run(*args, machine_time())
                 .await

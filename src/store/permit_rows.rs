@@ -10,7 +10,7 @@ use crate::domain::id::{AttemptId, CardId, ChargeId, FenceId, SubscriptionId};
 use crate::domain::money::Currency;
 use crate::domain::shop::ShopName;
 use crate::store::events::{self, Channels, NewEvent};
-use crate::store::permits::{Limits, Permit};
+use crate::store::permits::{Limits, Permit, PutOff};
 use crate::store::{Refusal, Store, StoreError, readings};
 
 /// Writes an attempt for each permit and puts its charge in flight.
@@ -129,23 +129,32 @@ async fn insert_attempts(
     Ok(usize::try_from(inserted).unwrap_or(usize::MAX))
 }
 
-/// Puts charges off to the time when they may be tried.
+/// Puts charges off to the time when they may be tried, and lets their declined attempts be read again before.
 pub(super) async fn put_off(
     transaction: &mut PgTransaction<'_>,
-    charges: &[(ChargeId, DateTime<Utc>)],
+    charges: &[PutOff],
 ) -> Result<(), StoreError> {
     if charges.is_empty() {
         return Ok(());
     }
-    let ids: Vec<_> = charges.iter().map(|(id, _)| *id).collect();
-    let until: Vec<_> = charges.iter().map(|(_, until)| *until).collect();
+    let ids: Vec<_> = charges.iter().map(|charge| charge.charge_id).collect();
+    let until: Vec<_> = charges.iter().map(|charge| charge.until).collect();
+    let reread: Vec<_> = charges.iter().map(|charge| charge.reread_at).collect();
     sqlx::query!(
         "-- put_off
-        UPDATE charges c SET next_action_at = n.until
-        FROM unnest($1::uuid[], $2::timestamptz[]) AS n (charge_id, until)
-        WHERE c.charge_id = n.charge_id",
+        WITH put_off AS (
+            UPDATE charges c SET next_action_at = n.until
+            FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS n (charge_id, until, reread_at)
+            WHERE c.charge_id = n.charge_id
+            RETURNING c.subscription_id, c.period_no, n.reread_at
+        )
+        UPDATE attempts a SET next_poll_at = p.reread_at
+        FROM put_off p
+        WHERE a.subscription_id = p.subscription_id AND a.period_no = p.period_no AND a.state = 'rejected'
+          AND a.next_poll_at IS NULL",
         &ids as &[ChargeId],
         &until,
+        &reread,
     )
     .execute(&mut **transaction)
     .await?;

@@ -31,6 +31,8 @@ pub struct Limits {
     pub card_declines_30d: u32,
     /// The most retries of one card in 24 hours.
     pub card_retries_24h: u32,
+    /// How long the gateway's word that an earlier attempt was declined holds good for a retry; then it is read again.
+    pub decline_holds: TimeDelta,
 }
 
 /// A request that may be sent, once.
@@ -125,6 +127,7 @@ struct Candidate {
     card_is_active: bool,
     quiet_until: Option<DateTime<Utc>>,
     is_unresolved: bool,
+    is_stale: bool,
     last_retries: Vec<DateTime<Utc>>,
     last_declines: Vec<DateTime<Utc>>,
 }
@@ -132,8 +135,28 @@ struct Candidate {
 /// What the claim does with a candidate.
 enum Verdict {
     Permit(Box<Permit>),
-    PutOff(DateTime<Utc>),
+    PutOff {
+        until: DateTime<Utc>,
+        reread_at: DateTime<Utc>,
+    },
     Hold(&'static str),
+}
+
+impl Verdict {
+    /// Not before `until`, when its declined attempts are read again as well: a decline can be reversed while a retry waits.
+    fn put_off(until: DateTime<Utc>) -> Self {
+        Verdict::PutOff {
+            until,
+            reread_at: until,
+        }
+    }
+}
+
+/// A charge that is put off.
+pub(super) struct PutOff {
+    pub charge_id: ChargeId,
+    pub until: DateTime<Utc>,
+    pub reread_at: DateTime<Utc>,
 }
 
 /// How long a charge is put off whose earlier attempt is about to be read again.
@@ -168,7 +191,14 @@ impl Store {
             return Ok(Claim::Full);
         }
         let wanted = wanted.min(free).min(BATCH_MAX);
-        let candidates = candidates(&mut transaction, &shops, wanted, now).await?;
+        let candidates = candidates(
+            &mut transaction,
+            &shops,
+            wanted,
+            now - limits.decline_holds,
+            now,
+        )
+        .await?;
         if candidates.is_empty() {
             return Ok(Claim::NothingDue);
         }
@@ -183,7 +213,13 @@ impl Store {
             );
             match judge(candidate, &permits, limits, now)? {
                 Verdict::Permit(permit) => permits.push(*permit),
-                Verdict::PutOff(until) => put_off.push((charge.0, until)),
+                Verdict::PutOff { until, reread_at } => {
+                    put_off.push(PutOff {
+                        charge_id: charge.0,
+                        until,
+                        reread_at,
+                    });
+                }
                 Verdict::Hold(reason) => held.push((charge, reason)),
             }
         }
@@ -254,6 +290,7 @@ async fn candidates(
     transaction: &mut PgTransaction<'_>,
     shops: &[ShopName],
     wanted: u32,
+    confirmed_since: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<Vec<Candidate>, StoreError> {
     Ok(sqlx::query_file_as!(
@@ -262,6 +299,7 @@ async fn candidates(
         now,
         shops as &[ShopName],
         i64::from(wanted),
+        confirmed_since,
     )
     .fetch_all(&mut **transaction)
     .await?)
@@ -283,19 +321,22 @@ fn judge(
         return Ok(Verdict::Hold("card_without_profile"));
     };
     if let Some(quiet_until) = candidate.quiet_until.filter(|&until| until > now) {
-        return Ok(Verdict::PutOff(quiet_until));
+        return Ok(Verdict::put_off(quiet_until));
     }
-    if candidate.is_unresolved {
-        return Ok(Verdict::PutOff(now + UNRESOLVED_WAIT));
+    if candidate.is_unresolved || candidate.is_stale {
+        return Ok(Verdict::PutOff {
+            until: now + UNRESOLVED_WAIT,
+            reread_at: now,
+        });
     }
     if permits
         .iter()
         .any(|permit| permit.order_id.subscription_id == candidate.subscription_id)
     {
-        return Ok(Verdict::PutOff(now + limits.min_gap));
+        return Ok(Verdict::put_off(now + limits.min_gap));
     }
     if let Some(until) = over_budget(&candidate, permits, card_id, limits, now) {
-        return Ok(Verdict::PutOff(until));
+        return Ok(Verdict::put_off(until));
     }
     Ok(Verdict::Permit(Box::new(Permit {
         attempt_id: AttemptId::from_uuid(new_id(now)),

@@ -1,8 +1,10 @@
 //! What came of a stretch of billing, in figures.
 
+use chrono::{DateTime, Utc};
 
 use crate::domain::id::TransactionId;
 use crate::domain::money::Currency;
+use crate::domain::shop::ShopName;
 use crate::store::{Store, StoreError};
 
 /// The figures of a stretch of billing.
@@ -118,7 +120,10 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(|row| (row.reason, row.count)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|row| (row.reason, row.count))
+            .collect())
     }
 
     async fn ends_of_doubts(&self) -> Result<Vec<(String, i64)>, StoreError> {
@@ -167,6 +172,26 @@ impl Store {
                    (SELECT count(*) FROM attempts WHERE state = 'in_doubt' AND next_poll_at IS NOT NULL) AS "in_doubt!",
                    (SELECT count(*) FROM attempts
                     WHERE state IN ('in_doubt', 'pending') AND next_poll_at IS NOT NULL) AS "unsettled!""#
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
+    /// How many periods of billed subscriptions were due by `now` and have no charge.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn unplanned(
+        &self,
+        shops: &[ShopName],
+        now: DateTime<Utc>,
+    ) -> Result<i64, StoreError> {
+        Ok(sqlx::query_scalar!(
+            r#"-- unplanned
+            SELECT count(*) AS "count!" FROM schedules d JOIN subscriptions s USING (subscription_id)
+            WHERE d.next_due_at <= $1 AND s.status IN ('active', 'past_due') AND s.shop = ANY($2)"#,
+            now,
+            shops as &[ShopName],
         )
         .fetch_one(&self.pool)
         .await?)

@@ -4,7 +4,7 @@ mod add;
 mod import;
 mod read;
 mod schedule;
-mod sheet;
+pub(in crate::cli) mod sheet;
 mod step;
 
 use std::collections::BTreeMap;

@@ -10,13 +10,13 @@ use crate::domain::enrolment::{
 };
 
 /// The largest file that is read.
-pub(super) const BYTES_MAX: u64 = 512 * 1024 * 1024;
+pub(in crate::cli) const BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What stands in a file.
 #[derive(Debug, Default)]
-pub(super) struct Sheet {
+pub(in crate::cli) struct Sheet {
     /// The subscriptions that were described without a mistake.
     pub subscriptions: Vec<NewSubscription>,
     /// The line of each.
@@ -27,7 +27,7 @@ pub(super) struct Sheet {
 
 /// Something that is wrong in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(in crate::cli) struct Fault {
     /// The line, from 1.
     pub line: u64,
     /// What is wrong with it.

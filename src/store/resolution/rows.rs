@@ -151,6 +151,14 @@ async fn update_attempts(
         .iter()
         .map(|one| matches!(one.finding.news, News::Answered(Verdict::InDoubt(_))))
         .collect();
+    // The gateway itself says now that it was declined; a retry needs that to be fresh.
+    let confirmed: Vec<_> = news
+        .iter()
+        .map(|one| {
+            one.decision.attempt == AttemptState::Rejected
+                && matches!(one.finding.news, News::Read(Verdict::Rejected { .. }))
+        })
+        .collect();
     sqlx::query!(
         "-- update_attempts
         UPDATE attempts a
@@ -160,13 +168,14 @@ async fn update_attempts(
             next_poll_at = CASE WHEN n.keeps_poll THEN a.next_poll_at ELSE n.next_poll_at END,
             polls = CASE WHEN n.keeps_poll THEN a.polls ELSE 0 END,
             deadline_at = CASE WHEN n.answered THEN least(a.deadline_at, $11) ELSE a.deadline_at END,
+            confirmed_at = CASE WHEN n.confirmed THEN $11 ELSE a.confirmed_at END,
             decided_at = CASE WHEN n.state IN ('in_doubt', 'pending') THEN NULL
                               WHEN n.state = a.state THEN a.decided_at ELSE $11 END,
             last_evidence_id = n.evidence_id
         FROM unnest($1::uuid[], $2::attempt_state[], $3::uuid[], $4::text[], $5::decline_class[], $6::text[], $7::boolean[],
-                    $8::timestamptz[], $9::boolean[], $10::uuid[])
+                    $8::timestamptz[], $9::boolean[], $10::uuid[], $12::boolean[])
             AS n (attempt_id, state, transaction_id, status_code, decline, card_masked, keeps_poll, next_poll_at, answered,
-                  evidence_id)
+                  evidence_id, confirmed)
         WHERE a.attempt_id = n.attempt_id",
         &attempts as &[AttemptId],
         &states as &[AttemptState],
@@ -179,6 +188,7 @@ async fn update_attempts(
         &answered,
         evidence as &[EvidenceId],
         now,
+        &confirmed,
     )
     .execute(&mut **transaction)
     .await?;

@@ -19,6 +19,10 @@ SELECT c.charge_id AS "charge_id: ChargeId",
        EXISTS (SELECT FROM attempts a
                WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
                  AND (a.next_poll_at IS NOT NULL OR a.state = 'surplus')) AS "is_unresolved!",
+       -- How old the gateway's word is that the earlier attempts were declined.
+       EXISTS (SELECT FROM attempts a
+               WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
+                 AND a.state = 'rejected' AND coalesce(a.confirmed_at, '-infinity') < $4) AS "is_stale!",
        -- Card-scheme budgets, over all subscriptions of the card, newest first.
        ARRAY(SELECT a.permitted_at FROM attempts a
              WHERE a.card_id = k.card_id AND a.is_retry AND a.permitted_at > $1::timestamptz - interval '24 hours'
