@@ -33,6 +33,8 @@ pub struct Standing {
     pub declines: u16,
     /// How many attempts of the charge never reached the card.
     pub unsent: u16,
+    /// When the charge is tried again, while it waits for that.
+    pub retry_at: Option<DateTime<Utc>>,
     /// When the charge was first attempted.
     pub first_attempt_at: DateTime<Utc>,
     /// The subscription's zone.
@@ -308,9 +310,16 @@ fn rejected(
     };
     let decline = policy.retry.classes.decline(status_code);
     if attempt == standing.attempt {
-        // Read again before a retry: the decline stands, so the retry may go ahead.
+        // Read again just before a retry: the decline stands, so the retry may go ahead. A read before its time, because a notice
+        // came, does not count: the decline may be reversed until then.
+        let is_early = standing.retry_at.is_some_and(|retry_at| now < retry_at);
+        let next_poll = if is_early {
+            NextPoll::AsPlanned
+        } else {
+            NextPoll::Never
+        };
         return Decision {
-            next_poll: NextPoll::Never,
+            next_poll,
             ..Decision::unchanged(standing)
         };
     }

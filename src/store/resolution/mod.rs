@@ -238,6 +238,7 @@ async fn subjects(
                     subscription: row.status,
                     declines: readings::small_count(row.declines)?,
                     unsent: readings::small_count(row.unsent)?,
+                    retry_at: row.retry_at,
                     first_attempt_at: row.first_attempt_at.unwrap_or(row.permitted_at),
                     zone: readings::zone(&row.timezone)?,
                     another_blocks: row.another_blocks,

@@ -12,6 +12,7 @@ SELECT a.attempt_id AS "attempt_id: AttemptId",
        a.permitted_at,
        c.state AS "charge_state: ChargeState",
        c.declines, c.unsent, c.first_attempt_at,
+       CASE WHEN c.state = 'retry_wait' THEN c.next_action_at END AS retry_at,
        s.status AS "status: SubscriptionStatus",
        s.timezone,
        EXISTS (SELECT FROM attempts o
