@@ -1,5 +1,9 @@
 //! `cykl subscription import` and `add`.
 
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
 use crate::generator::{HEADER, file, file_of, profile, row};
 use crate::harness::Desk;
 
@@ -145,6 +149,36 @@ async fn every_kind_of_bad_input_is_told_and_nothing_is_stored() {
             .starts_with("line 3: byte 7 is 0xb3, which is not UTF-8;")
     );
     desk.assert_empty().await;
+}
+
+#[tokio::test]
+async fn whatever_stands_in_a_cell_a_file_is_stored_whole_or_refused_whole() {
+    const CASES: u32 = 60;
+    let desk = Desk::new().await;
+    let mut runner = TestRunner::deterministic();
+    let cell = prop_oneof![
+        any::<String>(),
+        "[ -~]{0,20}",
+        "\"[ -~\r\n]{0,20}\"",
+        "-?[0-9]{1,20}",
+        "[0-9]{4}-[0-9]{2}-[0-9]{2}",
+    ];
+    let places = (0..7usize, cell);
+    let mut stored = 0;
+    for case in 0..CASES {
+        let (place, cell) = places.new_tree(&mut runner).unwrap().current();
+        let (good, changed) = (row(2 * case), row(2 * case + 1));
+        let mut cells: Vec<&str> = changed.split(',').collect();
+        cells[place] = &cell;
+        let ended = desk.import(file_of([good.as_str(), &cells.join(",")]), &[]);
+        match ended.code {
+            0 => stored += 2,
+            65 => assert!(ended.err.contains("nothing was stored"), "{}", ended.err),
+            code => panic!("exit {code} for {cell:?}: {}", ended.err),
+        }
+        assert_eq!(desk.count("subscriptions").await, stored, "{cell:?}");
+    }
+    assert!(stored > 0 && stored < i64::from(2 * CASES));
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use crate::cli::{CliError, Outcome, ReasonArgs};
 use crate::domain::enrolment::{Column, Fields, NewSubscription, enrol};
 use crate::store::enrolment::{EnrolError, Telling};
 use crate::store::status::By;
+use crate::store::subscriptions::SubscriptionRow;
 use crate::store::{Store, StoreError};
 
 /// Arguments of `cykl subscription add`. They are the columns of the import.
@@ -151,7 +152,7 @@ async fn add(
     store: &Store,
     by: By<'_>,
     context: &Context,
-) -> Result<crate::store::subscriptions::SubscriptionRow, CliError> {
+) -> Result<SubscriptionRow, CliError> {
     let calendars = Calendars::of(context);
     let list = [new];
     let enrolled = store

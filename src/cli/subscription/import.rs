@@ -60,18 +60,17 @@ Optional:
   title                 what the payer reads
   starts_on, ends_on    nothing due before or after these dates is charged
   max_charges           how many periods there are, whoever charged them
-  paid_until            nothing due on or before this date is charged; without it, everything due before
-                        the day of import counts as paid elsewhere
+  paid_until            nothing due on or before this date is charged; without it, everything
+                        due before the day of import counts as paid elsewhere
   timezone              in which dates are meant, like Europe/Warsaw; the shop's unless given
   notification_url      where imoje sends its notices instead of to Cykl
   invoice, multipayout  JSON, as imoje documents them
 
-Importing charges nobody. Every mistake is printed with its line, and then nothing is stored (exit 65)."#;
+Importing charges nobody. Every mistake is printed with its line, and then nothing is stored
+(exit 65). The event of each subscription is kept in the books and not delivered to the shop."#;
 
 pub(super) async fn run(args: &ImportArgs, context: &Context) -> Outcome {
-    let file = args.file.display();
-    let default_reason = format!("import of {file}");
-    let reason = kept_reason(args.reason.as_deref().unwrap_or(&default_reason))?;
+    let reason = reason(args)?;
     let bytes = read_file(&args.file)?;
     let now = context.now();
     let circumstances = circumstances(context, args.shop.as_ref(), now)?;
@@ -83,7 +82,7 @@ pub(super) async fn run(args: &ImportArgs, context: &Context) -> Outcome {
     }
     let by = By {
         actor: &context.actor,
-        reason,
+        reason: &reason,
     };
     context
         .with_store(async |store| {
@@ -104,6 +103,20 @@ pub(super) async fn run(args: &ImportArgs, context: &Context) -> Outcome {
             Ok(Exit::Ok)
         })
         .await
+}
+
+fn reason(args: &ImportArgs) -> Result<String, CliError> {
+    let reason = match &args.reason {
+        Some(reason) => reason.clone(),
+        None => one_line(&format!("import of {}", args.file.display())).map_err(|problem| {
+            CliError::usage(format!(
+                "the name of the file cannot be kept as the reason: {problem}"
+            ))
+            .hint("give another one with --reason TEXT")
+        })?,
+    };
+    kept_reason(&reason)?;
+    Ok(reason)
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {

@@ -2,6 +2,7 @@
 //!
 //! Doing what is done already succeeds and says so; what cannot be done is the command's own "no".
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 
 use crate::cli::context::Context;
@@ -59,7 +60,7 @@ pub(super) async fn run(args: &StepArgs, kind: Kind, context: &Context) -> Outco
 fn next_period(
     stopped: &Stopped,
     calendar: &ShopCalendar,
-    now: chrono::DateTime<chrono::Utc>,
+    now: DateTime<Utc>,
 ) -> Option<NextPeriod> {
     let due_at = |date| calendar.due_at(stopped.subscription_id, stopped.zone, date);
     let due = stopped

@@ -164,11 +164,6 @@ impl<'a> Fields<'a> {
         self.0.get(&column).copied()
     }
 
-    /// Whether nothing stands anywhere.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Everything that stands somewhere.
     pub fn iter(&self) -> impl Iterator<Item = (Column, &'a str)> {
         self.0.iter().map(|(column, text)| (*column, *text))

@@ -101,130 +101,139 @@ fn today_is_the_day_of_the_subscriptions_own_zone() {
     assert_eq!(first("Europe/London"), "2026-11-20");
 }
 
+const PERIODS: &str = "P7D, P2W, P1M, P3M, P1Y: days, weeks, months or years, at most one year";
+const DATES: &str = "a date from 1970 to 2199, written like 2027-01-31";
+const AMOUNTS: &str = "1 to 999999999, in minor units: 1999 is 19.99";
+const PROFILES: &str =
+    "a UUID of version 4 in lower case, such as c0de0b1e-1111-4222-8333-9a4b5c6d7e8f";
+const CURRENCIES: &str = "PLN, EUR, USD, GBP, CHF, SEK, HUF, CZK, BGN, RON";
+const UPPER: &str = "C0DE0B1E-1111-4222-8333-9A4B5C6D7E8F";
+
+/// Column, text, what is wrong with it, what is allowed.
+const WRONG: &[(Column, &str, &str, &str)] = &[
+    (
+        Column::PaymentProfileId,
+        "c0de0b1e",
+        "is not the id of a profile",
+        PROFILES,
+    ),
+    (
+        Column::PaymentProfileId,
+        "c0de0b1e-1111-7222-8333-9a4b5c6d7e8f",
+        "is not the id of a profile",
+        PROFILES,
+    ),
+    (
+        Column::PaymentProfileId,
+        UPPER,
+        "is not the id of a profile",
+        PROFILES,
+    ),
+    (
+        Column::PaymentProfileId,
+        "c0de0b1e1111422283339a4b5c6d7e8f",
+        "is not the id of a profile",
+        PROFILES,
+    ),
+    (Column::AmountMinor, "-5", "is out of range", AMOUNTS),
+    (Column::AmountMinor, "0", "is out of range", AMOUNTS),
+    (
+        Column::AmountMinor,
+        "1000000000",
+        "is out of range",
+        AMOUNTS,
+    ),
+    (
+        Column::AmountMinor,
+        "19.99",
+        "is not a whole number",
+        AMOUNTS,
+    ),
+    (Column::AmountMinor, "+5", "is not a whole number", AMOUNTS),
+    (Column::AmountMinor, "١٢", "is not a whole number", AMOUNTS),
+    (
+        Column::Currency,
+        "JPY",
+        "is not a currency that imoje takes",
+        CURRENCIES,
+    ),
+    (
+        Column::Currency,
+        "pln",
+        "is not a currency that imoje takes",
+        CURRENCIES,
+    ),
+    (
+        Column::Period,
+        "P13M",
+        "is not between one day and one year",
+        PERIODS,
+    ),
+    (
+        Column::Period,
+        "P2Y",
+        "is not between one day and one year",
+        PERIODS,
+    ),
+    (Column::Period, "monthly", "is not a period", PERIODS),
+    (Column::AnchorDate, "31.01.2027", "is not a date", DATES),
+    (
+        Column::AnchorDate,
+        "2027-02-30",
+        "is a date that no calendar has",
+        DATES,
+    ),
+    (Column::AnchorDate, "1969-12-31", "is out of range", DATES),
+    (Column::PaidUntil, "2027-1-1", "is not a date", DATES),
+    (Column::StartsOn, "soon", "is not a date", DATES),
+    (
+        Column::EndsOn,
+        "2027-01-30",
+        "is before anchor_date 2027-01-31",
+        "2027-01-31 or later",
+    ),
+    (Column::MaxCharges, "0", "is out of range", "1 to 99999"),
+    (
+        Column::MaxCharges,
+        "x",
+        "is not a whole number",
+        "1 to 99999",
+    ),
+    (
+        Column::MaxCharges,
+        "99999999999999999999999",
+        "is out of range",
+        "1 to 99999",
+    ),
+    (
+        Column::Timezone,
+        "Warsaw",
+        "is not a time zone",
+        "an IANA name such as Europe/Warsaw",
+    ),
+    (
+        Column::Shop,
+        "other",
+        "is not a shop of the configuration",
+        "main",
+    ),
+    (
+        Column::Cid,
+        "cus_1",
+        "has the character '_' at position 4",
+        "1 to 36 characters of A-Z a-z 0-9 -",
+    ),
+    (
+        Column::ExternalId,
+        "a\tb",
+        "has the character '\\t' at position 2",
+        "1 to 200 printable characters",
+    ),
+];
+
 #[test]
 fn every_wrong_text_is_told_with_what_is_allowed() {
-    const PERIOD: &str = "P7D, P2W, P1M, P3M, P1Y: days, weeks, months or years, at most one year";
-    const DATE: &str = "a date from 1970 to 2199, written like 2027-01-31";
-    const AMOUNT: &str = "1 to 999999999, in minor units: 1999 is 19.99";
-    const UUID: &str =
-        "a UUID of version 4 in lower case, such as c0de0b1e-1111-4222-8333-9a4b5c6d7e8f";
-    const CURRENCIES: &str = "PLN, EUR, USD, GBP, CHF, SEK, HUF, CZK, BGN, RON";
-    let upper = "C0DE0B1E-1111-4222-8333-9A4B5C6D7E8F";
-    for (column, text, problem, allowed) in [
-        (
-            Column::PaymentProfileId,
-            "c0de0b1e",
-            "is not the id of a profile",
-            UUID,
-        ),
-        (
-            Column::PaymentProfileId,
-            "c0de0b1e-1111-7222-8333-9a4b5c6d7e8f",
-            "is not the id of a profile",
-            UUID,
-        ),
-        (
-            Column::PaymentProfileId,
-            upper,
-            "is not the id of a profile",
-            UUID,
-        ),
-        (
-            Column::PaymentProfileId,
-            "c0de0b1e1111422283339a4b5c6d7e8f",
-            "is not the id of a profile",
-            UUID,
-        ),
-        (Column::AmountMinor, "-5", "is out of range", AMOUNT),
-        (Column::AmountMinor, "0", "is out of range", AMOUNT),
-        (Column::AmountMinor, "1000000000", "is out of range", AMOUNT),
-        (
-            Column::AmountMinor,
-            "19.99",
-            "is not a whole number",
-            AMOUNT,
-        ),
-        (Column::AmountMinor, "+5", "is not a whole number", AMOUNT),
-        (Column::AmountMinor, "١٢", "is not a whole number", AMOUNT),
-        (
-            Column::Currency,
-            "JPY",
-            "is not a currency that imoje takes",
-            CURRENCIES,
-        ),
-        (
-            Column::Currency,
-            "pln",
-            "is not a currency that imoje takes",
-            CURRENCIES,
-        ),
-        (
-            Column::Period,
-            "P13M",
-            "is not between one day and one year",
-            PERIOD,
-        ),
-        (
-            Column::Period,
-            "P2Y",
-            "is not between one day and one year",
-            PERIOD,
-        ),
-        (Column::Period, "monthly", "is not a period", PERIOD),
-        (Column::AnchorDate, "31.01.2027", "is not a date", DATE),
-        (
-            Column::AnchorDate,
-            "2027-02-30",
-            "is a date that no calendar has",
-            DATE,
-        ),
-        (Column::AnchorDate, "1969-12-31", "is out of range", DATE),
-        (Column::PaidUntil, "2027-1-1", "is not a date", DATE),
-        (Column::StartsOn, "soon", "is not a date", DATE),
-        (
-            Column::EndsOn,
-            "2027-01-30",
-            "is before anchor_date 2027-01-31",
-            "2027-01-31 or later",
-        ),
-        (Column::MaxCharges, "0", "is out of range", "1 to 99999"),
-        (
-            Column::MaxCharges,
-            "x",
-            "is not a whole number",
-            "1 to 99999",
-        ),
-        (
-            Column::MaxCharges,
-            "99999999999999999999999",
-            "is out of range",
-            "1 to 99999",
-        ),
-        (
-            Column::Timezone,
-            "Warsaw",
-            "is not a time zone",
-            "an IANA name such as Europe/Warsaw",
-        ),
-        (
-            Column::Shop,
-            "other",
-            "is not a shop of the configuration",
-            "main",
-        ),
-        (
-            Column::Cid,
-            "cus_1",
-            "has the character '_' at position 4",
-            "1 to 36 characters of A-Z a-z 0-9 -",
-        ),
-        (
-            Column::ExternalId,
-            "a\tb",
-            "has the character '\\t' at position 2",
-            "1 to 200 printable characters",
-        ),
-    ] {
+    for &(column, text, problem, allowed) in WRONG {
         let value = text.escape_debug();
         assert_eq!(
             mistakes(&[(column, text)]),
