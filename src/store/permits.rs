@@ -128,6 +128,7 @@ struct Candidate {
     quiet_until: Option<DateTime<Utc>>,
     is_unresolved: bool,
     is_stale: bool,
+    is_blocked: bool,
     last_retries: Vec<DateTime<Utc>>,
     last_declines: Vec<DateTime<Utc>>,
 }
@@ -328,6 +329,9 @@ fn judge(
             until: now + UNRESOLVED_WAIT,
             reread_at: now,
         });
+    }
+    if candidate.is_blocked {
+        return Ok(Verdict::Hold("in_doubt"));
     }
     if permits
         .iter()

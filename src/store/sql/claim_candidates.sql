@@ -23,6 +23,9 @@ SELECT c.charge_id AS "charge_id: ChargeId",
        EXISTS (SELECT FROM attempts a
                WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
                  AND a.state = 'rejected' AND coalesce(a.confirmed_at, '-infinity') < $4) AS "is_stale!",
+       -- An attempt that was written off stays in doubt, and the schema allows no other beside it.
+       EXISTS (SELECT FROM attempts a
+               WHERE a.charge_id = c.charge_id AND a.state IN ('in_doubt', 'pending', 'settled')) AS "is_blocked!",
        -- Card-scheme budgets, over all subscriptions of the card, newest first.
        ARRAY(SELECT a.permitted_at FROM attempts a
              WHERE a.card_id = k.card_id AND a.is_retry AND a.permitted_at > $1::timestamptz - interval '24 hours'
