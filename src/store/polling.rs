@@ -111,6 +111,23 @@ impl Store {
         readings::count(count)
     }
 
+    /// Lets every attempt in doubt past its deadline that people have not been asked about be looked at now, instead of when the time
+    /// for its notice is over.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer; nothing is changed then.
+    pub async fn hasten_doubts(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- hasten_doubts
+            UPDATE attempts SET next_poll_at = $1
+            WHERE state = 'in_doubt' AND deadline_at <= $1 AND case_opened_at IS NULL AND next_poll_at > $1",
+            now,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Brings attempts that are still in doubt to their stage: waits on, asks people, or gives the charge up. The attempt stays in
     /// doubt whatever happens here: time is no evidence.
     ///

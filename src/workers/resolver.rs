@@ -87,6 +87,9 @@ impl Resolver {
                 break;
             }
         }
+        if self.store.count_in_doubt(now).await? >= self.in_doubt_max {
+            self.store.hasten_doubts(now).await?;
+        }
         for _ in 0..BATCHES_MAX {
             let unresolved = self
                 .store
