@@ -12,6 +12,7 @@ use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
 use cykl::http::HttpState;
 use cykl::metrics::Metrics;
 use cykl::simulator::{Script, SimulatedProfile, Simulator, SimulatorConfig};
+use cykl::store::brakes::BrakeMode;
 use cykl::store::installation::ShopIdentity;
 use cykl::store::{Channels, Store, StoreOptions};
 use cykl::workers::crew::Workers;
@@ -313,12 +314,68 @@ impl World {
             .unwrap()
     }
 
-    /// How every test that moves money ends: the books agree with the gateway's ledger.
+    /// Plans and debits what is due, and follows nothing up.
+    pub async fn charge(&self) {
+        let now = self.clock.now();
+        self.workers.scheduler.run_once(now).await.unwrap();
+        self.workers.charger.run_once(now).await.unwrap();
+    }
+
+    /// The state of every charge, oldest period first.
+    pub async fn charges(&self) -> Vec<String> {
+        self.column("SELECT state::text FROM charges ORDER BY due_on, charge_id")
+            .await
+    }
+
+    /// The state of every attempt, oldest first.
+    pub async fn attempts(&self) -> Vec<String> {
+        self.column("SELECT state::text FROM attempts ORDER BY permitted_at, attempt_id")
+            .await
+    }
+
+    /// The mode of every brake that was ever set, with its reason.
+    pub async fn brakes(&self) -> Vec<String> {
+        self.column("SELECT shop || ' ' || mode || ' ' || reason FROM brakes ORDER BY shop")
+            .await
+    }
+
+    /// The incidents that were told, each kind once.
+    pub async fn incidents(&self) -> Vec<String> {
+        self.column("SELECT DISTINCT kind FROM events WHERE kind LIKE 'incident.%' ORDER BY kind")
+            .await
+    }
+
+    /// A person releases the brake of all shops.
+    pub async fn release_brake(&self) {
+        self.store
+            .set_brake(None, BrakeMode::Run, "test", "looked at", self.clock.now())
+            .await
+            .unwrap();
+    }
+
+    /// How often the gateway was debited.
+    pub fn posts(&self) -> u64 {
+        self.simulator.totals().posts
+    }
+
+    /// How every test that moves money ends: the books agree with the gateway's ledger, and no period was charged twice.
     pub async fn settle_up(&self) {
         for check in self.store.audit(self.clock.now()).await.unwrap() {
             assert!(check.findings.is_empty(), "the audit found {check:#?}");
         }
 
+        self.compare_with_ledger().await;
+        let twice = self
+            .column(
+                "SELECT subscription_id || ' period ' || period_no FROM attempts WHERE state IN ('settled', 'surplus')
+                 GROUP BY subscription_id, period_no HAVING count(*) > 1",
+            )
+            .await;
+        assert_eq!(twice, Vec::<String>::new(), "a period was charged twice");
+    }
+
+    /// The books agree with the gateway's ledger, even when the gateway itself moved money twice.
+    pub async fn compare_with_ledger(&self) {
         let ledger = self.simulator.ledger();
         assert_eq!(
             ledger.order_ids_posted_twice(),
@@ -334,13 +391,6 @@ impl World {
             .column("SELECT transaction_id::text FROM attempts WHERE state IN ('settled', 'surplus') ORDER BY 1")
             .await;
         assert_eq!(ours, theirs, "settled transactions: ours, theirs");
-        let twice = self
-            .column(
-                "SELECT subscription_id || ' period ' || period_no FROM attempts WHERE state IN ('settled', 'surplus')
-                 GROUP BY subscription_id, period_no HAVING count(*) > 1",
-            )
-            .await;
-        assert_eq!(twice, Vec::<String>::new(), "a period was charged twice");
         let unexplained = self
             .column(
                 "SELECT charge_id::text FROM charges c WHERE (state = 'paid') <> EXISTS (

@@ -9,4 +9,5 @@ mod harness;
 
 mod charging;
 mod health;
+mod resolving;
 mod scheduling;
