@@ -9,7 +9,8 @@ use cykl::config::Config;
 use cykl::domain::id::FenceId;
 use cykl::domain::shop::Environment;
 use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
-use cykl::http::HttpState;
+use cykl::gateway::Algorithm;
+use cykl::http::{HttpState, ShopDoor};
 use cykl::metrics::Metrics;
 use cykl::simulator::{Script, SimulatedProfile, Simulator, SimulatorConfig};
 use cykl::store::brakes::BrakeMode;
@@ -30,6 +31,9 @@ pub const SERVICE_ID: &str = "2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b";
 pub const TOKEN: &str = "sim-token";
 /// The key that signs its notices.
 pub const SERVICE_KEY: &str = "sim-service-key-000";
+
+/// A public name that the simulator takes for the door of its world, for `http.public_url`.
+pub const PUBLIC_HOST: &str = "billing.example.com";
 
 /// The private PostgreSQL that all tests of this binary share. It ends with the process.
 struct Cluster {
@@ -197,9 +201,38 @@ impl World {
         }
     }
 
+    /// Opens another door on `store`, which believes only `algorithms`, and returns its address.
+    pub async fn another_door(&self, store: Store, algorithms: &[Algorithm]) -> String {
+        let doors: Arc<[ShopDoor]> = daemon::doors(&self.config)
+            .iter()
+            .map(|door| ShopDoor {
+                shop: door.shop.clone(),
+                credentials: door.credentials.clone(),
+                algorithms: algorithms.to_vec(),
+            })
+            .collect();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let door = format!("http://{}", listener.local_addr().unwrap());
+        let (_, doors) = watch::channel(doors);
+        let state = HttpState {
+            store,
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            doors,
+            worker_lag_max: TimeDelta::minutes(5),
+        };
+        tokio::spawn(cykl::http::serve(listener, state, self.stop_door.clone()));
+        door
+    }
+
+    /// Connects to the books once more.
+    pub async fn another_store(&self) -> Store {
+        connect(self.database.clone(), 8).await
+    }
+
     /// A second daemon on the same database.
     pub async fn another_instance(&self) -> Workers {
-        let store = connect(self.database.clone(), 8).await;
+        let store = self.another_store().await;
         let stop = CancellationToken::new();
         daemon::workers(
             &self.config,
@@ -419,6 +452,8 @@ async fn simulator(clock: &Clock, door: &str, script: Script) -> Simulator {
     for shop in &mut config.shops {
         shop.notify_url = Some(format!("{door}/imoje/notifications").parse().unwrap());
     }
+    let address = door.strip_prefix("http://").unwrap().parse().unwrap();
+    config.resolve.insert(PUBLIC_HOST.to_owned(), address);
     config.script = script;
     Simulator::start(config).await.unwrap()
 }

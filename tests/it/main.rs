@@ -9,5 +9,6 @@ mod harness;
 
 mod charging;
 mod health;
+mod notices;
 mod resolving;
 mod scheduling;
