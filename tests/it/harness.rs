@@ -86,20 +86,38 @@ pub async fn fresh_database() -> PgConnectOptions {
             store.close().await;
         })
         .await;
+    create_database("cykl_template").await
+}
+
+/// A copy of a world's database, as a person makes one for a staging system. Nothing else may use the original meanwhile, so every
+/// connection to it is cut; the pools open new ones.
+pub async fn copy_of(world: &World) -> PgConnectOptions {
+    let name = world.database.get_database().unwrap();
+    create_database(name).await
+}
+
+async fn create_database(template: &str) -> PgConnectOptions {
+    let cluster = cluster().await;
     let number = NEXT_DATABASE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let name = format!("cykl_{number}");
     let mut admin = PgConnection::connect_with(&cluster.database.connect_options("postgres"))
         .await
         .unwrap();
-    let create = format!("CREATE DATABASE {name} TEMPLATE cykl_template");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(create))
-        .execute(&mut admin)
-        .await
-        .unwrap();
+    let statements = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{template}';
+         CREATE DATABASE {name} TEMPLATE {template}"
+    );
+    for statement in statements.split(';') {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()))
+            .execute(&mut admin)
+            .await
+            .unwrap();
+    }
     cluster.database.connect_options(&name)
 }
 
-async fn connect(options: PgConnectOptions, max_connections: u32) -> Store {
+/// Connects to books.
+pub async fn connect(options: PgConnectOptions, max_connections: u32) -> Store {
     let options_of_store = StoreOptions {
         max_connections,
         channels: Channels { webhook: false },
@@ -466,7 +484,8 @@ fn toml(base_url: &str, shop: &str, more: &str) -> String {
     )
 }
 
-fn identities(config: &Config) -> Vec<ShopIdentity> {
+/// The shops of a configuration, as the fence knows them.
+pub fn identities(config: &Config) -> Vec<ShopIdentity> {
     config
         .shops
         .iter()

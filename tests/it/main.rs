@@ -7,8 +7,10 @@
 
 mod harness;
 
+mod brakes;
 mod charging;
 mod health;
 mod notices;
 mod resolving;
 mod scheduling;
+mod schema;

@@ -1,0 +1,1073 @@
+//! What the database refuses, whoever asks. Each guard is taken away as well, to see that it was that one which refused.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cykl::domain::attempt::{AttemptEvent, AttemptState};
+use cykl::domain::charge::{ChargeEvent, ChargeState};
+use cykl::domain::decline::DeclineClass;
+use cykl::domain::money::Currency;
+use cykl::domain::shop::Environment;
+use cykl::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
+use cykl::simulator::Script;
+use cykl::store::brakes::BrakeMode;
+use cykl::store::permits::Claim;
+use sqlx::AssertSqlSafe;
+use tokio::task::JoinSet;
+
+use crate::harness::{Agreement, START, World};
+
+/// A world with one subscription, due on the last day of each month, and its charge for December, planned and not sent.
+async fn one_planned_charge() -> World {
+    let world = World::new(Script::default()).await;
+    world.subscribe(Agreement::monthly("2026-12-31")).await;
+    let now = world.clock.now();
+    world.workers.scheduler.run_once(now).await.unwrap();
+    assert_eq!(world.charges().await, ["planned"]);
+    world
+}
+
+/// A permit for every charge, with some columns other than they should be.
+fn permit(changed: &[(&str, &str)]) -> String {
+    let columns = [
+        ("attempt_id", "gen_random_uuid()"),
+        ("charge_id", "c.charge_id"),
+        ("subscription_id", "c.subscription_id"),
+        ("shop", "c.shop"),
+        ("card_id", "s.card_id"),
+        ("period_no", "c.period_no"),
+        ("attempt_no", "{n}"),
+        (
+            "order_id",
+            "'cykl-' || replace(c.subscription_id::text, '-', '') || '-' || c.period_no || '-' || {n}",
+        ),
+        ("amount_minor", "c.amount_minor"),
+        ("currency", "c.currency"),
+        ("state", "'in_doubt'"),
+        ("is_retry", "false"),
+        ("fence_id", "i.fence_id"),
+        ("permitted_at", "{at}"),
+        ("deadline_at", "{at} + interval '150 seconds'"),
+        ("quiet_until", "{at} + interval '20 hours'"),
+        ("transaction_id", "NULL"),
+        ("decided_at", "NULL"),
+    ];
+    let value_of = |name: &str| {
+        changed
+            .iter()
+            .find(|(of, _)| *of == name)
+            .map(|(_, to)| *to)
+    };
+    let number = value_of("{n}").unwrap_or("1");
+    let at = format!(
+        "timestamptz '{START}' + interval '{}'",
+        value_of("{at}").unwrap_or("0")
+    );
+    let (names, values): (Vec<_>, Vec<_>) = columns
+        .into_iter()
+        .map(|(name, usual)| {
+            let value = value_of(name).unwrap_or(usual);
+            (name, value.replace("{n}", number).replace("{at}", &at))
+        })
+        .unzip();
+    format!(
+        "INSERT INTO attempts ({}) SELECT {} FROM charges c JOIN subscriptions s USING (subscription_id), installation i
+         WHERE c.state IN ({})",
+        names.join(", "),
+        values.join(", "),
+        value_of("{of}").unwrap_or("'planned'")
+    )
+}
+
+/// Takes every attempt to `state`, with evidence.
+fn become_attempt(state: &str) -> String {
+    format!(
+        "WITH proof AS (
+            INSERT INTO evidence (evidence_id, attempt_id, subscription_id, kind, verdict, actor, recorded_at)
+            SELECT gen_random_uuid(), attempt_id, subscription_id, 'read', '{state}', 'test', '{START}' FROM attempts
+            RETURNING attempt_id, evidence_id
+        )
+        UPDATE attempts a SET state = '{state}', last_evidence_id = p.evidence_id,
+            transaction_id = CASE WHEN '{state}' IN ('in_doubt', 'not_sent', 'refused', 'absent') THEN transaction_id
+                                  ELSE coalesce(transaction_id, gen_random_uuid()) END,
+            decided_at = CASE WHEN '{state}' IN ('in_doubt', 'pending') THEN NULL ELSE timestamptz '{START}' END,
+            decline = 'soft'
+        FROM proof p WHERE a.attempt_id = p.attempt_id"
+    )
+}
+
+/// Takes every charge to `state`, with whatever its columns need.
+fn become_charge(state: &str) -> String {
+    format!(
+        "UPDATE charges c SET state = '{state}', reason = 'test',
+            next_action_at = CASE WHEN '{state}' IN ('planned', 'in_flight', 'retry_wait', 'held')
+                                  THEN timestamptz '{START}' END,
+            paid_at = CASE WHEN '{state}' = 'paid' THEN timestamptz '{START}' END,
+            paid_attempt_id = CASE WHEN '{state}' = 'paid'
+                                   THEN (SELECT attempt_id FROM attempts a WHERE a.charge_id = c.charge_id LIMIT 1) END"
+    )
+}
+
+/// A charge for February, with some columns other than they should be.
+fn charge(changed: &[(&str, &str)]) -> String {
+    let columns = [
+        ("charge_id", "gen_random_uuid()"),
+        ("subscription_id", "s.subscription_id"),
+        ("shop", "s.shop"),
+        ("period_no", "2"),
+        ("due_on", "date '2027-02-28'"),
+        ("due_at", "timestamptz '2027-02-28T05:00:00Z'"),
+        ("amount_minor", "s.amount_minor"),
+        ("currency", "s.currency"),
+        ("state", "'planned'"),
+        ("reason", "NULL"),
+        ("next_action_at", "timestamptz '2027-02-28T05:00:00Z'"),
+        ("attempts", "0"),
+        ("planned_at", "timestamptz '2027-02-28T05:00:00Z'"),
+    ];
+    let (names, values): (Vec<_>, Vec<_>) = columns
+        .into_iter()
+        .map(|(name, usual)| {
+            let other = changed.iter().find(|(of, _)| *of == name);
+            (name, other.map_or(usual, |(_, to)| *to))
+        })
+        .unzip();
+    format!(
+        "INSERT INTO charges ({}) SELECT {} FROM subscriptions s",
+        names.join(", "),
+        values.join(", ")
+    )
+}
+
+/// Runs statements in a transaction that is rolled back. Returns the SQLSTATE of the last one, `ok` when it succeeds; the others
+/// must succeed.
+async fn outcome(world: &World, statements: &[&str]) -> String {
+    let mut transaction = world.books.begin().await.unwrap();
+    let (last, before) = statements.split_last().unwrap();
+    for statement in before {
+        sqlx::raw_sql(AssertSqlSafe((*statement).to_owned()))
+            .execute(&mut *transaction)
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+    let outcome = sqlx::raw_sql(AssertSqlSafe((*last).to_owned()))
+        .execute(&mut *transaction)
+        .await;
+    transaction.rollback().await.unwrap();
+    match outcome {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => match error.as_database_error().and_then(|error| error.code()) {
+            Some(code) => code.into_owned(),
+            None => panic!("{last}: {error}"),
+        },
+    }
+}
+
+/// The last of `statements` is refused with `sqlstate`, and would not be without `guard`, a statement that removes it.
+async fn is_refused(world: &World, sqlstate: &str, guard: &str, statements: &[&str]) {
+    assert_eq!(
+        outcome(world, statements).await,
+        sqlstate,
+        "{statements:#?}"
+    );
+    let unguarded: Vec<&str> = [guard].iter().chain(statements).copied().collect();
+    assert_eq!(
+        outcome(world, &unguarded).await,
+        "ok",
+        "something else than {guard} refuses {statements:#?}"
+    );
+}
+
+const PERMIT_GATE: &str = "ALTER TABLE attempts DISABLE TRIGGER attempt_insert";
+const ATTEMPT_GUARD: &str = "ALTER TABLE attempts DISABLE TRIGGER attempt_update";
+const CHARGE_BIRTH: &str = "ALTER TABLE charges DISABLE TRIGGER charge_insert";
+const CHARGE_GUARD: &str = "ALTER TABLE charges DISABLE TRIGGER charge_update";
+const SUBSCRIPTION_GUARD: &str = "ALTER TABLE subscriptions DISABLE TRIGGER subscription_update";
+
+#[tokio::test]
+async fn a_permit_that_fits_is_given() {
+    let world = one_planned_charge().await;
+    assert_eq!(outcome(&world, &[&permit(&[])]).await, "ok");
+    // The tombstone of a permit that was never committed is no permit: no brake and no fence stops it.
+    let tombstone = permit(&[("state", "'not_sent'"), ("decided_at", "{at}")]);
+    assert_eq!(
+        outcome(
+            &world,
+            &["DELETE FROM brakes", "DELETE FROM installation", &tombstone]
+        )
+        .await,
+        "ok"
+    );
+}
+
+#[tokio::test]
+async fn an_attempt_is_unique_in_every_way_that_money_could_move_twice() {
+    let world = one_planned_charge().await;
+    let first = permit(&[]);
+    let next = permit(&[("{n}", "2"), ("{at}", "21 hours")]);
+    is_refused(
+        &world,
+        "23505",
+        "DROP INDEX one_live_attempt",
+        &[&first, &next],
+    )
+    .await;
+    for live in ["pending", "settled"] {
+        let first_is = become_attempt(live);
+        is_refused(
+            &world,
+            "23505",
+            "DROP INDEX one_live_attempt",
+            &[&first, &first_is, &next],
+        )
+        .await;
+    }
+    let unsent = become_attempt("not_sent");
+    let again = permit(&[("{at}", "21 hours")]);
+    is_refused(
+        &world,
+        "23505",
+        "ALTER TABLE attempts DROP CONSTRAINT order_id_is_never_reused, DROP CONSTRAINT attempt_no_is_never_reused",
+        &[&first, &unsent, &again],
+    )
+    .await;
+    is_refused(
+        &world,
+        "23514",
+        "ALTER TABLE attempts DROP CONSTRAINT order_id_is_derived",
+        &[&permit(&[("order_id", "'cykl-of-my-own'")])],
+    )
+    .await;
+    let named = permit(&[("transaction_id", "'00000000-0000-4000-8000-000000000001'")]);
+    let named_again = permit(&[
+        ("{n}", "2"),
+        ("{at}", "21 hours"),
+        ("transaction_id", "'00000000-0000-4000-8000-000000000001'"),
+    ]);
+    is_refused(
+        &world,
+        "23505",
+        "ALTER TABLE attempts DROP CONSTRAINT transaction_belongs_to_one_attempt",
+        &[&named, &unsent, &named_again],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn no_permit_is_given_while_a_brake_is_on() {
+    let world = one_planned_charge().await;
+    let permit = permit(&[]);
+    for braked in [
+        "UPDATE brakes SET mode = 'stop'",
+        "UPDATE brakes SET mode = 'drain'",
+        "INSERT INTO brakes SELECT 'main', 'stop', reason, actor, changed_at FROM brakes",
+        "INSERT INTO brakes SELECT 'main', 'drain', reason, actor, changed_at FROM brakes",
+        "DELETE FROM brakes",
+    ] {
+        is_refused(&world, "CY001", PERMIT_GATE, &[braked, &permit]).await;
+    }
+    let other = "INSERT INTO brakes SELECT 'other', 'stop', reason, actor, changed_at FROM brakes";
+    assert_eq!(outcome(&world, &[other, &permit]).await, "ok");
+}
+
+#[tokio::test]
+async fn no_permit_is_given_in_another_installation() {
+    let world = one_planned_charge().await;
+    let stranger = permit(&[("fence_id", "gen_random_uuid()")]);
+    is_refused(&world, "CY002", PERMIT_GATE, &[&stranger]).await;
+    for moved in [
+        "UPDATE installation SET system_identifier = system_identifier + 1",
+        "UPDATE installation SET timeline = timeline + 1",
+        "UPDATE installation SET database_oid = database_oid + 1",
+    ] {
+        is_refused(&world, "CY002", PERMIT_GATE, &[moved, &permit(&[])]).await;
+    }
+    // Without a row nothing may be charged either; then there is no fence id to write.
+    let nowhere = permit(&[])
+        .replace(", installation i", "")
+        .replace("i.fence_id", "gen_random_uuid()");
+    is_refused(
+        &world,
+        "CY002",
+        PERMIT_GATE,
+        &["DELETE FROM installation", &nowhere],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_permit_fits_its_charge_its_subscription_and_its_card() {
+    let world = one_planned_charge().await;
+    world.subscribe(Agreement::monthly("2028-01-01")).await;
+    for (column, value) in [
+        ("amount_minor", "c.amount_minor + 1"),
+        ("currency", "'EUR'"),
+        (
+            "card_id",
+            "(SELECT card_id FROM cards k WHERE k.card_id <> s.card_id)",
+        ),
+        (
+            "subscription_id",
+            "(SELECT subscription_id FROM subscriptions o WHERE o.subscription_id <> c.subscription_id)",
+        ),
+        ("shop", "'other'"),
+    ] {
+        let mut changed = vec![(column, value)];
+        if column == "subscription_id" {
+            changed.push((
+                "order_id",
+                "'cykl-' || (SELECT replace(o.subscription_id::text, '-', '') FROM subscriptions o
+                             WHERE o.subscription_id <> c.subscription_id) || '-0-1'",
+            ));
+        }
+        is_refused(&world, "CY003", PERMIT_GATE, &[&permit(&changed)]).await;
+    }
+    let other_period = permit(&[
+        ("period_no", "7"),
+        (
+            "order_id",
+            "'cykl-' || replace(c.subscription_id::text, '-', '') || '-7-1'",
+        ),
+    ]);
+    is_refused(&world, "CY003", PERMIT_GATE, &[&other_period]).await;
+    for unfit in [
+        "UPDATE cards SET is_active = false",
+        "UPDATE subscriptions SET status = 'paused'",
+        "UPDATE subscriptions SET status = 'cancelled'",
+        "UPDATE subscriptions SET status = 'deactivated', status_reason = 'test'",
+    ] {
+        is_refused(&world, "CY003", PERMIT_GATE, &[unfit, &permit(&[])]).await;
+    }
+}
+
+#[tokio::test]
+async fn no_permit_is_given_for_a_charge_that_does_not_wait_for_one() {
+    let world = one_planned_charge().await;
+    for state in ["in_flight", "held", "skipped", "void"] {
+        let of = format!("'{state}'");
+        let permit = permit(&[("{of}", &of)]);
+        is_refused(
+            &world,
+            "CY003",
+            PERMIT_GATE,
+            &[&become_charge(state), &permit],
+        )
+        .await;
+    }
+    // A charge can be failed or paid only after an attempt; the late truth of a surplus frees the index again.
+    let (first, next) = (
+        permit(&[]),
+        permit(&[
+            ("{n}", "2"),
+            ("{at}", "21 hours"),
+            ("{of}", "'paid', 'failed'"),
+        ]),
+    );
+    let surplus = become_attempt("surplus");
+    is_refused(
+        &world,
+        "CY003",
+        PERMIT_GATE,
+        &[&first, &surplus, &become_charge("paid"), &next],
+    )
+    .await;
+    let refused = become_attempt("refused");
+    is_refused(
+        &world,
+        "CY003",
+        PERMIT_GATE,
+        &[
+            &first,
+            &refused,
+            &become_charge("in_flight"),
+            &become_charge("failed"),
+            &next,
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn permits_of_a_subscription_keep_their_distance() {
+    let world = one_planned_charge().await;
+    let first = permit(&[]);
+    for state in ["refused", "rejected", "absent"] {
+        let ended = become_attempt(state);
+        let soon = permit(&[("{n}", "2"), ("{at}", "19 hours 59 minutes")]);
+        is_refused(&world, "CY004", PERMIT_GATE, &[&first, &ended, &soon]).await;
+        let later = permit(&[("{n}", "2"), ("{at}", "20 hours")]);
+        assert_eq!(outcome(&world, &[&first, &ended, &later]).await, "ok");
+    }
+    // What was never sent needs no distance.
+    let unsent = become_attempt("not_sent");
+    let soon = permit(&[("{n}", "2"), ("{at}", "1 minute")]);
+    assert_eq!(outcome(&world, &[&first, &unsent, &soon]).await, "ok");
+    // Another period of the same subscription keeps it too, whatever became of the first.
+    let flying = become_charge("in_flight");
+    let february = charge(&[]);
+    let next = permit(&[("{at}", "1 hour")]);
+    for state in ["in_doubt", "pending", "settled", "rejected"] {
+        let stands = become_attempt(state);
+        is_refused(
+            &world,
+            "CY004",
+            PERMIT_GATE,
+            &[&first, &stands, &flying, &february, &next],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn no_permit_is_given_before_an_earlier_attempt_was_read_again() {
+    let world = one_planned_charge().await;
+    let first = permit(&[]);
+    let next = permit(&[("{n}", "2"), ("{at}", "21 hours")]);
+    let to_read = "UPDATE attempts SET next_poll_at = permitted_at";
+    let rejected = become_attempt("rejected");
+    is_refused(
+        &world,
+        "CY005",
+        PERMIT_GATE,
+        &[&first, &rejected, to_read, &next],
+    )
+    .await;
+    let surplus = become_attempt("surplus");
+    is_refused(&world, "CY005", PERMIT_GATE, &[&first, &surplus, &next]).await;
+    assert_eq!(outcome(&world, &[&first, &rejected, &next]).await, "ok");
+}
+
+#[tokio::test]
+async fn attempts_are_born_in_doubt() {
+    let world = one_planned_charge().await;
+    for state in AttemptState::ALL {
+        let name = format!("'{}'", state.as_str());
+        let born = permit(&[
+            ("state", &name),
+            ("transaction_id", "gen_random_uuid()"),
+            (
+                "decided_at",
+                match state {
+                    AttemptState::InDoubt | AttemptState::Pending => "NULL",
+                    AttemptState::NotSent
+                    | AttemptState::Refused
+                    | AttemptState::Settled
+                    | AttemptState::Rejected
+                    | AttemptState::Absent
+                    | AttemptState::Surplus => "{at}",
+                },
+            ),
+        ]);
+        let refusal = match state {
+            AttemptState::InDoubt | AttemptState::NotSent => "ok",
+            // A decline without a class is refused before anything else.
+            AttemptState::Rejected => "23514",
+            AttemptState::Refused
+            | AttemptState::Pending
+            | AttemptState::Settled
+            | AttemptState::Absent
+            | AttemptState::Surplus => "CY006",
+        };
+        assert_eq!(outcome(&world, &[&born]).await, refusal, "{state:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_facts_of_an_attempt_never_change() {
+    let world = one_planned_charge().await;
+    let first = permit(&[]);
+    for change in [
+        "amount_minor = 1",
+        "currency = 'EUR'",
+        "shop = 'other'",
+        "is_retry = true",
+        "fence_id = gen_random_uuid()",
+        "permitted_at = permitted_at - interval '1 day'",
+        "quiet_until = permitted_at",
+        "attempt_no = 2, order_id = left(order_id, -1) || '2'",
+    ] {
+        let change = format!("UPDATE attempts SET {change}");
+        is_refused(&world, "CY007", ATTEMPT_GUARD, &[&first, &change]).await;
+    }
+    for change in [
+        "transaction_id = gen_random_uuid()",
+        "transaction_id = NULL",
+    ] {
+        let change = format!("UPDATE attempts SET {change}");
+        let named = "UPDATE attempts SET transaction_id = gen_random_uuid()";
+        is_refused(&world, "CY007", ATTEMPT_GUARD, &[&first, named, &change]).await;
+    }
+    let renamed = "UPDATE attempts SET attempt_id = gen_random_uuid()";
+    is_refused(&world, "CY006", ATTEMPT_GUARD, &[&first, renamed]).await;
+}
+
+#[tokio::test]
+async fn no_attempt_changes_its_state_without_evidence() {
+    let world = one_planned_charge().await;
+    let first = permit(&[]);
+    let bare = format!("UPDATE attempts SET state = 'refused', decided_at = '{START}'");
+    is_refused(&world, "CY008", ATTEMPT_GUARD, &[&first, &bare]).await;
+    let other_verdict = become_attempt("absent").replace("state = 'absent'", "state = 'refused'");
+    is_refused(&world, "CY008", ATTEMPT_GUARD, &[&first, &other_verdict]).await;
+    // The evidence that brought it into its state does not take it out again.
+    let settled_by_the_same =
+        "UPDATE attempts SET state = 'settled', transaction_id = gen_random_uuid()";
+    is_refused(
+        &world,
+        "CY008",
+        ATTEMPT_GUARD,
+        &[&first, &become_attempt("refused"), settled_by_the_same],
+    )
+    .await;
+    let used_twice = format!(
+        "UPDATE attempts SET state = 'refused', decided_at = '{START}',
+            last_evidence_id = (SELECT evidence_id FROM evidence LIMIT 1)"
+    );
+    let of_another = format!(
+        "WITH other AS (
+            INSERT INTO evidence (evidence_id, attempt_id, subscription_id, kind, verdict, actor, recorded_at)
+            SELECT gen_random_uuid(), a.attempt_id, a.subscription_id, 'read', 'refused', 'test', '{START}'
+            FROM attempts a ORDER BY a.attempt_no DESC LIMIT 1)
+         SELECT 1"
+    );
+    let second = permit(&[
+        ("{n}", "2"),
+        ("state", "'not_sent'"),
+        ("decided_at", "{at}"),
+    ]);
+    let only_first = format!("{used_twice} WHERE attempt_no = 1");
+    is_refused(
+        &world,
+        "CY008",
+        ATTEMPT_GUARD,
+        &[&first, &second, &of_another, &only_first],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_record_is_only_ever_added_to() {
+    let world = one_planned_charge().await;
+    let first = permit(&[]);
+    let proven = become_attempt("refused");
+    for statement in [
+        "DELETE FROM attempts",
+        "DELETE FROM charges",
+        "DELETE FROM subscriptions",
+        "DELETE FROM evidence",
+        "DELETE FROM events",
+        "TRUNCATE attempts CASCADE",
+        "TRUNCATE charges CASCADE",
+        "TRUNCATE subscriptions CASCADE",
+        "TRUNCATE evidence",
+        "TRUNCATE events CASCADE",
+        "TRUNCATE cards CASCADE",
+        "TRUNCATE shops CASCADE",
+        "UPDATE evidence SET detail = 'another'",
+        "UPDATE events SET kind = 'another'",
+    ] {
+        assert_eq!(
+            outcome(&world, &[&first, &proven, statement]).await,
+            "CY009",
+            "{statement}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_charge_is_born_with_the_terms_of_its_subscription_on_a_date_of_the_calendar() {
+    let world = one_planned_charge().await;
+    assert_eq!(outcome(&world, &[&charge(&[])]).await, "ok");
+    for (column, value) in [
+        ("amount_minor", "s.amount_minor + 1"),
+        ("currency", "'EUR'"),
+        ("shop", "'other'"),
+        // Twelve months of 31 days are not what the anchor says.
+        ("due_on", "date '2027-03-03'"),
+        ("due_on", "date '2027-02-27'"),
+        ("due_on", "date '2027-01-31'"),
+        ("state", "'in_flight'"),
+        ("state", "'retry_wait'"),
+        ("attempts", "1"),
+    ] {
+        is_refused(
+            &world,
+            "CY003",
+            CHARGE_BIRTH,
+            &[&charge(&[(column, value)])],
+        )
+        .await;
+    }
+    let started_later = charge(&[]);
+    let starts = "ALTER TABLE subscriptions DISABLE TRIGGER subscription_update";
+    let imported = "UPDATE subscriptions SET first_period_no = 3";
+    is_refused(
+        &world,
+        "CY003",
+        CHARGE_BIRTH,
+        &[starts, imported, &started_later],
+    )
+    .await;
+    let again = charge(&[("period_no", "0"), ("due_on", "date '2026-12-31'")]);
+    is_refused(
+        &world,
+        "23505",
+        "ALTER TABLE charges DROP CONSTRAINT one_charge_per_period",
+        &[&again],
+    )
+    .await;
+    is_refused(
+        &world,
+        "23514",
+        "ALTER TABLE charges DROP CONSTRAINT open_charges_are_looked_at",
+        &[&charge(&[("next_action_at", "NULL")])],
+    )
+    .await;
+    is_refused(
+        &world,
+        "23514",
+        "ALTER TABLE charges DROP CONSTRAINT open_charges_are_looked_at",
+        &[&charge(&[("state", "'skipped'"), ("reason", "'test'")])],
+    )
+    .await;
+    is_refused(
+        &world,
+        "23514",
+        "ALTER TABLE charges DROP CONSTRAINT charges_say_why",
+        &[&charge(&[("state", "'held'")])],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_facts_of_a_charge_never_change() {
+    let world = one_planned_charge().await;
+    for change in [
+        "amount_minor = 1",
+        "currency = 'EUR'",
+        "shop = 'other'",
+        "period_no = 5",
+        "due_on = due_on + 1",
+        "due_at = due_at + interval '1 hour'",
+        "planned_at = planned_at - interval '1 hour'",
+    ] {
+        let change = format!("UPDATE charges SET {change}");
+        is_refused(&world, "CY007", CHARGE_GUARD, &[&change]).await;
+    }
+    let sent = "UPDATE charges SET attempts = 2, declines = 2, first_attempt_at = planned_at";
+    for change in [
+        "attempts = 1",
+        "declines = 1",
+        "first_attempt_at = NULL",
+        "first_attempt_at = planned_at + interval '1 day'",
+    ] {
+        let change = format!("UPDATE charges SET {change}");
+        is_refused(&world, "CY007", CHARGE_GUARD, &[sent, &change]).await;
+    }
+    let paid = [
+        permit(&[]),
+        become_attempt("settled"),
+        become_charge("paid"),
+    ];
+    let [permitted, settled, paid] = paid.each_ref().map(String::as_str);
+    for change in [
+        "paid_at = paid_at + interval '1 day'",
+        "paid_attempt_id = gen_random_uuid()",
+    ] {
+        let change = format!("UPDATE charges SET {change}");
+        is_refused(
+            &world,
+            "CY007",
+            CHARGE_GUARD,
+            &[permitted, settled, paid, &change],
+        )
+        .await;
+    }
+    is_refused(
+        &world,
+        "23514",
+        "ALTER TABLE charges DROP CONSTRAINT paid_charges_name_their_payment",
+        &["UPDATE charges SET paid_at = due_at, paid_attempt_id = gen_random_uuid()"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_charge_is_paid_only_by_a_settled_attempt_of_its_own() {
+    let world = one_planned_charge().await;
+    let (first, flying, paid) = (
+        permit(&[]),
+        become_charge("in_flight"),
+        become_charge("paid"),
+    );
+    for state in [
+        "in_doubt", "pending", "rejected", "refused", "not_sent", "absent",
+    ] {
+        let stands = become_attempt(state);
+        is_refused(
+            &world,
+            "CY010",
+            CHARGE_GUARD,
+            &[&first, &stands, &flying, &paid],
+        )
+        .await;
+    }
+    for state in ["settled", "surplus"] {
+        let stands = become_attempt(state);
+        assert_eq!(
+            outcome(&world, &[&first, &stands, &flying, &paid]).await,
+            "ok"
+        );
+    }
+    let by_another = format!(
+        "UPDATE charges SET state = 'paid', next_action_at = NULL, paid_at = '{START}',
+            paid_attempt_id = (SELECT attempt_id FROM attempts) WHERE period_no = 2"
+    );
+    is_refused(
+        &world,
+        "CY010",
+        CHARGE_GUARD,
+        &[
+            &first,
+            &become_attempt("settled"),
+            &paid,
+            &charge(&[]),
+            &by_another,
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_agreement_never_changes() {
+    let world = one_planned_charge().await;
+    for change in [
+        "amount_minor = amount_minor + 1",
+        "currency = 'EUR'",
+        "period = 'P1W'",
+        "anchor_date = anchor_date + 1",
+        "timezone = 'UTC'",
+        "external_id = 'another'",
+        "first_period_no = 1",
+        "created_at = created_at - interval '1 day'",
+    ] {
+        let change = format!("UPDATE subscriptions SET {change}");
+        is_refused(&world, "CY007", SUBSCRIPTION_GUARD, &[&change]).await;
+    }
+    for (constraint, change) in [
+        ("subscriptions_have_a_card", "card_id = NULL"),
+        ("subscriptions_say_why", "status = 'deactivated'"),
+    ] {
+        let change = format!("UPDATE subscriptions SET {change}");
+        let guard = format!("ALTER TABLE subscriptions DROP CONSTRAINT {constraint}");
+        is_refused(&world, "23514", &guard, &[&change]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_card_has_one_cid_and_one_way_to_be_charged() {
+    let world = one_planned_charge().await;
+    let insert = |cid: &str, profile: &str, first: &str| {
+        format!(
+            "INSERT INTO cards (card_id, shop, cid, payment_profile_id, first_transaction_id, created_at)
+             SELECT gen_random_uuid(), shop, {cid}, {profile}, {first}, created_at FROM cards"
+        )
+    };
+    for (profile, first) in [("NULL", "NULL"), ("gen_random_uuid()", "'x'")] {
+        is_refused(
+            &world,
+            "23514",
+            "ALTER TABLE cards DROP CONSTRAINT cards_have_one_way_to_be_charged",
+            &[&insert("'other'", profile, first)],
+        )
+        .await;
+    }
+    for (constraint, statement) in [
+        (
+            "cards_shop_cid_key",
+            insert("cid", "gen_random_uuid()", "NULL"),
+        ),
+        (
+            "cards_shop_payment_profile_id_key",
+            insert("'other'", "payment_profile_id", "NULL"),
+        ),
+    ] {
+        let guard = format!("ALTER TABLE cards DROP CONSTRAINT {constraint}");
+        is_refused(&world, "23505", &guard, &[&statement]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_notice_is_stored_once_and_an_open_one_is_looked_at() {
+    let world = one_planned_charge().await;
+    let notice = |state: &str, next: &str| {
+        format!(
+            "INSERT INTO notices (notice_id, shop, body_sha256, body, state, received_at, next_action_at)
+             VALUES (gen_random_uuid(), 'main', decode(repeat('ab', 32), 'hex'), '{{}}', '{state}', '{START}', {next})"
+        )
+    };
+    let fine = notice("done", "NULL");
+    is_refused(
+        &world,
+        "23505",
+        "ALTER TABLE notices DROP CONSTRAINT a_notice_is_stored_once",
+        &[&fine, &fine],
+    )
+    .await;
+    let now = format!("timestamptz '{START}'");
+    for forgotten in [notice("new", "NULL"), notice("done", &now)] {
+        is_refused(
+            &world,
+            "23514",
+            "ALTER TABLE notices DROP CONSTRAINT new_notices_are_looked_at",
+            &[&forgotten],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn every_step_of_an_attempt_is_legal_in_the_database_exactly_when_it_is_in_the_domain() {
+    const EVENTS: [AttemptEvent; 7] = [
+        AttemptEvent::NotSent,
+        AttemptEvent::Refused,
+        AttemptEvent::Pending,
+        AttemptEvent::Settled,
+        AttemptEvent::SettledBesideAnother,
+        AttemptEvent::Rejected,
+        AttemptEvent::DeclaredAbsent,
+    ];
+    let world = one_planned_charge().await;
+    let first = permit(&[]);
+    for was in AttemptState::ALL {
+        for becomes in AttemptState::ALL {
+            let is_legal =
+                was == becomes || EVENTS.iter().any(|&event| was.after(event) == Ok(becomes));
+            let done = outcome(
+                &world,
+                &[
+                    &first,
+                    &become_attempt(was.as_str()),
+                    &become_attempt(becomes.as_str()),
+                ],
+            )
+            .await;
+            let expected = if is_legal { "ok" } else { "CY006" };
+            assert_eq!(done, expected, "{was:?} to {becomes:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_step_of_a_charge_is_legal_in_the_database_exactly_when_it_is_in_the_domain() {
+    const EVENTS: [ChargeEvent; 8] = [
+        ChargeEvent::Permitted,
+        ChargeEvent::Settled,
+        ChargeEvent::Retried,
+        ChargeEvent::GivenUp,
+        ChargeEvent::Held,
+        ChargeEvent::Skipped,
+        ChargeEvent::Voided,
+        ChargeEvent::Reopened,
+    ];
+    let world = one_planned_charge().await;
+    let first = permit(&[]);
+    let settled = become_attempt("settled");
+    for was in ChargeState::ALL {
+        let path: &[ChargeState] = match was {
+            ChargeState::Planned => &[],
+            ChargeState::InFlight
+            | ChargeState::Paid
+            | ChargeState::Held
+            | ChargeState::Skipped
+            | ChargeState::Void => &[was],
+            ChargeState::RetryWait | ChargeState::Failed => &[ChargeState::InFlight, was],
+        };
+        let path: Vec<String> = path
+            .iter()
+            .map(|state| become_charge(state.as_str()))
+            .collect();
+        for becomes in ChargeState::ALL {
+            let is_legal =
+                was == becomes || EVENTS.iter().any(|&event| was.after(event) == Ok(becomes));
+            let step = become_charge(becomes.as_str());
+            let mut statements = vec![first.as_str(), &settled];
+            statements.extend(path.iter().map(String::as_str));
+            statements.push(&step);
+            let expected = if is_legal { "ok" } else { "CY006" };
+            assert_eq!(
+                outcome(&world, &statements).await,
+                expected,
+                "{was:?} to {becomes:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_step_of_a_subscription_is_legal_in_the_database_exactly_when_it_is_in_the_domain() {
+    const EVENTS: [SubscriptionEvent; 8] = [
+        SubscriptionEvent::CardAttached,
+        SubscriptionEvent::FellBehind,
+        SubscriptionEvent::CaughtUp,
+        SubscriptionEvent::Paused,
+        SubscriptionEvent::Resumed,
+        SubscriptionEvent::Deactivated,
+        SubscriptionEvent::Cancelled,
+        SubscriptionEvent::Finished,
+    ];
+    let world = one_planned_charge().await;
+    for was in SubscriptionStatus::ALL {
+        for becomes in SubscriptionStatus::ALL {
+            let is_legal =
+                was == becomes || EVENTS.iter().any(|&event| was.after(event) == Ok(becomes));
+            let begin = format!(
+                "INSERT INTO subscriptions (subscription_id, shop, external_id, status, status_reason, card_id, amount_minor,
+                     currency, period, anchor_date, timezone, first_period_no, created_at, updated_at)
+                 SELECT gen_random_uuid(), shop, 'another', '{}', 'test', card_id, amount_minor, currency, period,
+                     anchor_date, timezone, 0, created_at, updated_at FROM subscriptions",
+                was.as_str()
+            );
+            let step = format!(
+                "UPDATE subscriptions SET status = '{}' WHERE external_id = 'another'",
+                becomes.as_str()
+            );
+            let expected = if is_legal { "ok" } else { "CY006" };
+            assert_eq!(
+                outcome(&world, &[&begin, &step]).await,
+                expected,
+                "{was:?} to {becomes:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_words_of_the_database_are_those_of_the_domain() {
+    let world = World::new(Script::default()).await;
+    let words_of = async |name: &'static str| -> Vec<String> {
+        sqlx::query_scalar("SELECT enumlabel::text FROM pg_enum WHERE enumtypid = $1::regtype ORDER BY enumsortorder")
+            .bind(name)
+            .fetch_all(&world.books)
+            .await
+            .unwrap()
+    };
+    let brakes = [BrakeMode::Run, BrakeMode::Drain, BrakeMode::Stop];
+    assert_eq!(
+        words_of("attempt_state").await,
+        AttemptState::ALL.map(AttemptState::as_str)
+    );
+    assert_eq!(
+        words_of("charge_state").await,
+        ChargeState::ALL.map(ChargeState::as_str)
+    );
+    assert_eq!(
+        words_of("subscription_status").await,
+        SubscriptionStatus::ALL.map(SubscriptionStatus::as_str)
+    );
+    assert_eq!(
+        words_of("decline_class").await,
+        DeclineClass::ALL.map(DeclineClass::as_str)
+    );
+    assert_eq!(
+        words_of("currency").await,
+        Currency::ALL.map(Currency::code)
+    );
+    assert_eq!(words_of("brake_mode").await, brakes.map(BrakeMode::as_str));
+    assert_eq!(
+        words_of("environment").await,
+        Environment::ALL.map(Environment::as_str)
+    );
+}
+
+#[tokio::test]
+async fn sixteen_sessions_that_race_for_permits_get_one_for_each_charge() {
+    let world = World::new(Script::default()).await;
+    for _ in 0..40 {
+        world.subscribe(Agreement::monthly("2027-01-01")).await;
+    }
+    let now = world.clock.now();
+    world.workers.scheduler.run_once(now).await.unwrap();
+    let charges = Arc::new(world.column("SELECT charge_id::text FROM charges").await);
+    assert_eq!(charges.len(), 40);
+    let mut sessions = JoinSet::new();
+    for session in 0..16 {
+        let charges = Arc::clone(&charges);
+        let options = world.database.clone().options([("search_path", "cykl")]);
+        sessions.spawn(async move {
+            let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect_with(&options)
+                .await
+                .unwrap();
+            // Each by a number of its own and without distance, so that only the index on live attempts stands between them.
+            let number = (session + 1).to_string();
+            let permit = permit(&[("{n}", &number), ("quiet_until", "{at}")]);
+            let mut given = 0;
+            for place in 0..charges.len() {
+                let charge = &charges[(place * 7 + session * 3) % charges.len()];
+                let one = format!("{permit} AND c.charge_id = '{charge}'");
+                match sqlx::raw_sql(AssertSqlSafe(one))
+                    .execute(&mut connection)
+                    .await
+                {
+                    Ok(_) => given += 1,
+                    Err(error) => {
+                        let code = error.as_database_error().and_then(|error| error.code());
+                        assert_eq!(code.as_deref(), Some("23505"), "{error}");
+                    }
+                }
+            }
+            given
+        });
+    }
+    let given: i32 = sessions.join_all().await.into_iter().sum();
+    assert_eq!(given, 40);
+    let live: i64 = world
+        .one("SELECT count(DISTINCT charge_id) FROM attempts WHERE state = 'in_doubt'")
+        .await;
+    assert_eq!(live, 40);
+}
+
+#[tokio::test]
+async fn sixteen_instances_that_claim_at_once_share_the_charges() {
+    let world = World::new(Script::default()).await;
+    for _ in 0..40 {
+        world.subscribe(Agreement::monthly("2027-01-01")).await;
+    }
+    let now = world.clock.now();
+    world.workers.scheduler.run_once(now).await.unwrap();
+    let shops = world.workers.charger.shops.names();
+    let limits = world.workers.charger.limits;
+    let fence_id = world.fence_id;
+    let mut instances = JoinSet::new();
+    for _ in 0..16 {
+        let store = world.another_store().await;
+        let shops = shops.clone();
+        instances.spawn(async move {
+            let mut orders = Vec::new();
+            loop {
+                match store
+                    .claim(&shops, 3, &limits, fence_id, now)
+                    .await
+                    .unwrap()
+                {
+                    Claim::Permits { permits, .. } => {
+                        orders.extend(
+                            permits
+                                .into_iter()
+                                .map(|permit| permit.order_id.to_string()),
+                        );
+                    }
+                    Claim::NothingDue => break orders,
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+    }
+    let orders: Vec<String> = instances.join_all().await.into_iter().flatten().collect();
+    assert_eq!(orders.len(), 40);
+    assert_eq!(orders.iter().collect::<BTreeSet<_>>().len(), 40);
+    let flying: i64 = world
+        .one("SELECT count(*) FROM charges WHERE state = 'in_flight'")
+        .await;
+    assert_eq!(flying, 40);
+}
