@@ -84,6 +84,10 @@ impl Store {
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "60s"),
             ("jit", "off"),
+            // Work is taken from the head of an index that is in the order of the work. A bitmap reads all of it and sorts, which
+            // the planner prefers whenever its statistics are older than today's run; and it never clears away the index
+            // entries of work that is done.
+            ("enable_bitmapscan", "off"),
         ]);
         // A pool tries for as long as its timeout to reach a server that is not there. Who asks wants to know at once.
         tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options))
