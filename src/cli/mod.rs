@@ -24,7 +24,6 @@ mod run;
 mod status;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -33,7 +32,6 @@ pub use exit::{CliError, Exit, Outcome};
 
 use crate::cli::context::Context;
 use crate::cli::output::OutputArgs;
-use crate::clock::Clock;
 use crate::telemetry::LogFormat;
 
 /// Recurring card billing through imoje: at most one debit per subscription and period, no due charge forgotten.
@@ -122,7 +120,7 @@ impl Cli {
         match command {
             Command::Demo(args) => demo::run(&global, args).await,
             Command::Run => run::run(&global).await,
-            Command::Simulator(args) => simulator::run(*args, machine_time())
+            Command::Simulator(args) => simulator::run(*args)
                 .await
                 .map(|()| Exit::Ok)
                 .map_err(CliError::unavailable),
@@ -138,12 +136,6 @@ impl Cli {
             Command::Man(args) => man::run(&args),
         }
     }
-}
-
-/// The time of this machine, for the simulator, which knows no clock of ours.
-fn machine_time() -> crate::simulator::Now {
-    let clock = Clock::system();
-    Arc::new(move || clock.now())
 }
 
 fn log_format() -> impl TypedValueParser<Value = LogFormat> {

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::simulator::{Delivery, Now, Script, SimulatedShop, Simulator, SimulatorConfig};
 
 /// Serve a pretend imoje over HTTP.
@@ -116,8 +117,8 @@ Signature of a notice: X-Imoje-Signature: merchantid=..;serviceid=..;signature=H
 
 Codes that begin with SIM-ERROR stand where imoje's documents name none; do not rely on them."#;
 
-/// Serves until SIGINT or SIGTERM, then prints what happened. `now` is real time; `--scale` is applied to it here.
-pub async fn run(args: Args, now: Now) -> anyhow::Result<()> {
+/// Serves until SIGINT or SIGTERM, then prints what happened. Simulated time begins at the time of this machine.
+pub async fn run(args: Args) -> anyhow::Result<()> {
     let script = match &args.script {
         Some(file) => Script::read(file)?,
         None => Script::default(),
@@ -134,7 +135,7 @@ pub async fn run(args: Args, now: Now) -> anyhow::Result<()> {
     let simulator = Simulator::start(SimulatorConfig {
         listen: args.listen,
         shops: vec![shop.clone()],
-        now: scaled(&now, args.scale),
+        now: scaled(&machine_time(), args.scale),
         resolve: args.resolve.into_iter().collect::<HashMap<_, _>>(),
         delivery: Delivery::Automatic,
         seed: args.seed,
@@ -148,6 +149,12 @@ pub async fn run(args: Args, now: Now) -> anyhow::Result<()> {
     }
     println!("\n{}", simulator.stop().await);
     Ok(())
+}
+
+/// The time of this machine, as the simulator asks for it: it knows no clock of ours.
+fn machine_time() -> Now {
+    let clock = Clock::system();
+    Arc::new(move || clock.now())
 }
 
 /// A clock that starts at the real time and runs `scale` times as fast.
