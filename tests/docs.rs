@@ -1,0 +1,690 @@
+//! What the documents claim, held against the program: names, lists, states, examples and links.
+//!
+//! The documents are read as text. A claim that a test cannot see is not here; one that it can see and nobody wrote down is found
+//! by comparing both ways.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::CommandFactory as _;
+use cykl::cli::{Cli, Exit};
+use cykl::domain::IllegalTransition;
+use cykl::domain::attempt::{AttemptEvent, AttemptState};
+use cykl::domain::charge::{ChargeEvent, ChargeState};
+use cykl::domain::event::EventKind;
+use cykl::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
+use cykl::store::outbox::Event;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+const README: &str = include_str!("../README.md");
+const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
+const EVENTS: &str = include_str!("../docs/events.md");
+const DEFAULTS: &str = include_str!("../config/default.toml");
+const METRICS: &str = include_str!("../src/metrics.rs");
+
+/// How long the architecture may get before nobody reads it.
+const ARCHITECTURE_LINES_MAX: usize = 150;
+
+#[test]
+fn every_event_is_documented_with_its_alert() {
+    let documented: Vec<_> = rows(section(EVENTS, "Kinds"))
+        .into_iter()
+        .map(|cells| (code(cells[0]), cells[1].to_owned()))
+        .collect();
+    let told = EventKind::ALL.map(|kind| {
+        let alert = if kind.is_alert() { "yes" } else { "no" };
+        (kind.as_str().to_owned(), alert.to_owned())
+    });
+    assert_eq!(documented, told, "docs/events.md, in the order of the code");
+}
+
+#[test]
+fn the_signature_of_the_example_is_right() {
+    let example = fence(section(EVENTS, "Webhook"), "http");
+    let (head, body) = example.split_once("\n\n").unwrap();
+    let header = |name: &str| {
+        head.lines()
+            .find_map(|line| line.strip_prefix(&format!("{name}: ")))
+            .unwrap()
+    };
+    let secret = EVENTS.split_once("the secret is `whsec_").unwrap().1;
+    let secret = STANDARD.decode(secret.split_once('`').unwrap().0).unwrap();
+    let mut mac = Hmac::<Sha256>::new_from_slice(&secret).unwrap();
+    let (id, timestamp) = (header("webhook-id"), header("webhook-timestamp"));
+    mac.update(format!("{id}.{timestamp}.{}", body.trim_end()).as_bytes());
+    let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+    assert_eq!(header("webhook-signature"), signature);
+}
+
+#[test]
+fn the_example_of_an_event_has_the_members_of_an_event() {
+    let example = fence(section(EVENTS, "Webhook"), "http");
+    let body = example.split_once("\n\n").unwrap().1;
+    let shown: serde_json::Value = serde_json::from_str(body).unwrap();
+    let event = Event {
+        event_id: shown["event_id"].as_str().unwrap().parse().unwrap(),
+        kind: EventKind::ChargePaid.as_str().to_owned(),
+        is_alert: EventKind::ChargePaid.is_alert(),
+        occurred_at: shown["occurred_at"].as_str().unwrap().parse().unwrap(),
+        shop: Some("main".parse().unwrap()),
+        subscription_id: Some(shown["subscription_id"].as_str().unwrap().parse().unwrap()),
+        external_id: Some("S-1042".to_owned()),
+        sequence_no: Some(7),
+        charge_id: Some(shown["charge_id"].as_str().unwrap().parse().unwrap()),
+        attempt_id: Some(shown["attempt_id"].as_str().unwrap().parse().unwrap()),
+        payload: shown["payload"].clone(),
+    };
+    assert_eq!(body.trim_end(), serde_json::to_string(&event).unwrap());
+}
+
+#[test]
+fn every_configuration_key_is_in_the_readme_with_its_default() {
+    let documented: BTreeMap<_, _> = rows(section(README, "Configuration"))
+        .into_iter()
+        .map(|cells| (code(cells[0]), cells[1].trim_matches('`').to_owned()))
+        .collect();
+    let keys = keys_of(DEFAULTS);
+    let listed: BTreeSet<_> = documented.keys().cloned().collect();
+    assert_eq!(listed, keys.keys().cloned().collect());
+    for (key, default) in keys {
+        if let Some(default) = default {
+            assert_eq!(documented[&key], default, "the default of {key}");
+        }
+    }
+}
+
+#[test]
+fn every_metric_is_in_the_readme() {
+    let registered: BTreeSet<_> = METRICS
+        .split("registry.register(")
+        .skip(1)
+        .map(|call| call.split('"').nth(1).unwrap().to_owned())
+        .collect();
+    let documented: BTreeSet<_> = rows(section(README, "Metrics"))
+        .into_iter()
+        .map(|cells| code(cells[0]))
+        .map(|name| {
+            let name = name.strip_prefix("cykl_").unwrap();
+            name.strip_suffix("_total").unwrap_or(name).to_owned()
+        })
+        .collect();
+    assert_eq!(documented, registered);
+}
+
+#[test]
+fn every_view_is_in_the_readme_with_its_columns() {
+    let documented: BTreeMap<_, _> = rows(section(README, "SQL"))
+        .into_iter()
+        .map(|cells| (code(cells[0]), codes(cells[1])))
+        .collect();
+    assert_eq!(documented, views_of(&migrations()));
+}
+
+#[test]
+fn every_sql_function_for_people_is_in_the_readme() {
+    for rest in migrations().split("CREATE FUNCTION billing.").skip(1) {
+        let name = rest.split('(').next().unwrap();
+        let shown = format!("`billing.{name}(");
+        assert!(
+            section(README, "SQL").contains(&shown),
+            "{shown} is missing"
+        );
+    }
+}
+
+#[test]
+fn the_readme_lists_the_commands_that_there_are() {
+    assert_eq!(documented_commands(), commands());
+}
+
+#[test]
+fn every_exit_code_is_in_the_readme() {
+    let documented: Vec<u8> = rows(section(README, "Commands"))
+        .into_iter()
+        .filter_map(|cells| cells[0].parse().ok())
+        .collect();
+    assert_eq!(documented, Exit::ALL.map(Exit::code));
+}
+
+#[test]
+fn the_states_are_drawn_as_the_domain_has_them() {
+    assert_eq!(
+        drawn("A charge"),
+        steps(
+            &ChargeState::ALL,
+            ChargeState::as_str,
+            &CHARGE_EVENTS,
+            ChargeState::after
+        )
+    );
+    assert_eq!(
+        drawn("An attempt"),
+        steps(
+            &AttemptState::ALL,
+            AttemptState::as_str,
+            &ATTEMPT_EVENTS,
+            AttemptState::after
+        )
+    );
+    assert_eq!(
+        drawn("A subscription"),
+        steps(
+            &SubscriptionStatus::ALL,
+            SubscriptionStatus::as_str,
+            &SUBSCRIPTION_EVENTS,
+            SubscriptionStatus::after,
+        )
+    );
+}
+
+const CHARGE_EVENTS: [ChargeEvent; 8] = [
+    ChargeEvent::Permitted,
+    ChargeEvent::Settled,
+    ChargeEvent::Retried,
+    ChargeEvent::GivenUp,
+    ChargeEvent::Held,
+    ChargeEvent::Skipped,
+    ChargeEvent::Voided,
+    ChargeEvent::Reopened,
+];
+
+const ATTEMPT_EVENTS: [AttemptEvent; 7] = [
+    AttemptEvent::NotSent,
+    AttemptEvent::Refused,
+    AttemptEvent::Pending,
+    AttemptEvent::Settled,
+    AttemptEvent::SettledBesideAnother,
+    AttemptEvent::Rejected,
+    AttemptEvent::DeclaredAbsent,
+];
+
+const SUBSCRIPTION_EVENTS: [SubscriptionEvent; 8] = [
+    SubscriptionEvent::CardAttached,
+    SubscriptionEvent::FellBehind,
+    SubscriptionEvent::CaughtUp,
+    SubscriptionEvent::Paused,
+    SubscriptionEvent::Resumed,
+    SubscriptionEvent::Deactivated,
+    SubscriptionEvent::Cancelled,
+    SubscriptionEvent::Finished,
+];
+
+/// A new event does not compile here until it is in its list above.
+#[test]
+fn the_lists_of_events_are_whole() {
+    for (place, event) in CHARGE_EVENTS.into_iter().enumerate() {
+        let expected = match event {
+            ChargeEvent::Permitted => 0,
+            ChargeEvent::Settled => 1,
+            ChargeEvent::Retried => 2,
+            ChargeEvent::GivenUp => 3,
+            ChargeEvent::Held => 4,
+            ChargeEvent::Skipped => 5,
+            ChargeEvent::Voided => 6,
+            ChargeEvent::Reopened => 7,
+        };
+        assert_eq!(place, expected);
+    }
+    for (place, event) in ATTEMPT_EVENTS.into_iter().enumerate() {
+        let expected = match event {
+            AttemptEvent::NotSent => 0,
+            AttemptEvent::Refused => 1,
+            AttemptEvent::Pending => 2,
+            AttemptEvent::Settled => 3,
+            AttemptEvent::SettledBesideAnother => 4,
+            AttemptEvent::Rejected => 5,
+            AttemptEvent::DeclaredAbsent => 6,
+        };
+        assert_eq!(place, expected);
+    }
+    for (place, event) in SUBSCRIPTION_EVENTS.into_iter().enumerate() {
+        let expected = match event {
+            SubscriptionEvent::CardAttached => 0,
+            SubscriptionEvent::FellBehind => 1,
+            SubscriptionEvent::CaughtUp => 2,
+            SubscriptionEvent::Paused => 3,
+            SubscriptionEvent::Resumed => 4,
+            SubscriptionEvent::Deactivated => 5,
+            SubscriptionEvent::Cancelled => 6,
+            SubscriptionEvent::Finished => 7,
+        };
+        assert_eq!(place, expected);
+    }
+}
+
+#[test]
+fn every_guard_of_the_architecture_is_in_the_migrations() {
+    let schema = migrations();
+    for cells in rows(section(ARCHITECTURE, "Invariants, and what holds each")) {
+        let guards = codes(cells[1]);
+        assert!(!guards.is_empty(), "nothing holds: {}", cells[0]);
+        for guard in guards {
+            assert!(is_word_of(&schema, &guard), "{guard} is not in migrations/");
+        }
+    }
+}
+
+#[test]
+fn the_architecture_stays_short() {
+    let lines = ARCHITECTURE.lines().count();
+    assert!(lines <= ARCHITECTURE_LINES_MAX, "{lines} lines");
+}
+
+#[test]
+fn every_relative_link_leads_somewhere() {
+    let mut broken = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for target in links(&text) {
+            if let Err(reason) = follow(&document, &target) {
+                broken.push(format!("{}: ({target}) {reason}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+#[test]
+fn every_file_that_a_document_names_exists() {
+    let mut missing = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for name in text.split('`').filter(|name| is_path_of_ours(name)) {
+            if !root().join(name).exists() {
+                missing.push(format!("{}: `{name}`", document.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "\n{}\n", missing.join("\n"));
+}
+
+#[test]
+fn a_broken_link_is_found() {
+    let readme = root().join("README.md");
+    assert_eq!(follow(&readme, "docs/events.md#kinds"), Ok(()));
+    assert_eq!(follow(&readme, "#what-it-does-not-do"), Ok(()));
+    assert!(follow(&readme, "docs/nothing.md").is_err());
+    assert!(follow(&readme, "docs/events.md#nothing").is_err());
+    let text = "[a](b.md) `[c](d.md)` [e](https://example.test)\n```\n[f](g.md)\n```\n![h](i.png)";
+    assert_eq!(links(text), ["b.md", "i.png"]);
+}
+
+#[test]
+fn views_are_read_with_their_columns() {
+    let sql = "CREATE VIEW billing.a AS\nSELECT DISTINCT s.id, (SELECT max(x) FROM y) AS most, now() AS at, k.\"b\"\nFROM s;\n\
+               CREATE OR REPLACE VIEW billing.b AS WITH z AS (SELECT q FROM r) SELECT z.q::text AS w FROM z UNION ALL SELECT v FROM u;";
+    let views = views_of(sql);
+    assert_eq!(views["billing.a"], ["id", "most", "at", "b"]);
+    assert_eq!(views["billing.b"], ["w"]);
+}
+
+/// Every command that can be run, as it is written.
+fn commands() -> BTreeSet<String> {
+    fn walk(command: &clap::Command, path: &str, found: &mut BTreeSet<String>) {
+        let is_group = command.get_subcommands().next().is_some();
+        if !is_group {
+            found.insert(path.to_owned());
+        }
+        for inner in command.get_subcommands() {
+            walk(inner, &format!("{path} {}", inner.get_name()), found);
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk(&Cli::command(), "cykl", &mut found);
+    found
+}
+
+/// Every command of the README's table.
+fn documented_commands() -> BTreeSet<String> {
+    rows(section(README, "Commands"))
+        .into_iter()
+        .flat_map(|cells| codes(cells[0]))
+        .collect()
+}
+
+/// The keys of `config/default.toml`, commented ones included, with the default of those that are set.
+fn keys_of(defaults: &str) -> BTreeMap<String, Option<String>> {
+    let mut keys = BTreeMap::new();
+    let mut section = String::new();
+    for line in defaults.lines() {
+        let (line, is_set) = match line.strip_prefix("# ") {
+            Some(line) => (line, false),
+            None => (line, true),
+        };
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|line| line.strip_suffix(']'))
+        {
+            section = name.replace("shops.main", "shops.<name>");
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            let is_key = key
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+            if section == "retry.classes" {
+                keys.insert("retry.classes.<code>".to_owned(), None);
+            } else if is_key {
+                let value = value.trim_matches('"').to_owned();
+                keys.insert(format!("{section}.{key}"), is_set.then_some(value));
+            }
+        }
+    }
+    keys
+}
+
+/// All migrations, in their order.
+fn migrations() -> String {
+    let mut paths: Vec<_> = fs::read_dir(root().join("migrations"))
+        .and_then(Iterator::collect::<Result<_, _>>)
+        .map(|entries: Vec<fs::DirEntry>| entries.iter().map(fs::DirEntry::path).collect())
+        .expect("migrations/ is readable");
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| fs::read_to_string(path).expect("a migration is readable"))
+        .collect()
+}
+
+/// The views of the schema `billing` with their columns, in order; a later definition wins.
+fn views_of(sql: &str) -> BTreeMap<String, Vec<String>> {
+    let mut views = BTreeMap::new();
+    for rest in sql.split("VIEW billing.").skip(1) {
+        let (name, rest) = rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
+        let Some(query) = rest.trim_start().strip_prefix("AS") else {
+            // A COMMENT ON VIEW.
+            continue;
+        };
+        let query = query.split(';').next().unwrap_or(query);
+        let columns = selected(query)
+            .iter()
+            .map(|column| name_of(column))
+            .collect();
+        views.insert(format!("billing.{name}"), columns);
+    }
+    views
+}
+
+/// The expressions of the first `SELECT` of a query that is not inside of brackets.
+fn selected(query: &str) -> Vec<String> {
+    let mut depth = 0_usize;
+    let mut columns: Option<Vec<String>> = None;
+    for word in query.split_inclusive([' ', '\n', ',', '(', ')']) {
+        let bare = word.trim_end_matches([' ', '\n', ',', '(', ')']);
+        match (&mut columns, bare) {
+            (None, "SELECT") if depth == 0 => columns = Some(vec![String::new()]),
+            (Some(_), "FROM") if depth == 0 => break,
+            (Some(_), "DISTINCT") if depth == 0 => {}
+            (Some(columns), _) => {
+                let ends_column = depth == 0 && word.ends_with(',');
+                let last = columns.last_mut().expect("there is a first column");
+                last.push_str(if ends_column { bare } else { word });
+                if ends_column {
+                    columns.push(String::new());
+                }
+            }
+            (None, _) => {}
+        }
+        depth += word.matches('(').count();
+        depth -= word.matches(')').count();
+    }
+    columns.unwrap_or_default()
+}
+
+/// What a column is called: its alias, or the name behind the last dot.
+fn name_of(column: &str) -> String {
+    let column = column.trim();
+    let name = column
+        .rsplit_once(" AS ")
+        .map_or(column, |(_, alias)| alias);
+    let name = name.rsplit_once('.').map_or(name, |(_, name)| name);
+    name.trim().trim_matches('"').to_owned()
+}
+
+/// The steps that a machine takes: from each state to all others that an event leads to.
+fn steps<S: Copy + PartialEq + Debug, E: Copy + Debug>(
+    states: &[S],
+    name: fn(S) -> &'static str,
+    events: &[E],
+    after: fn(S, E) -> Result<S, IllegalTransition<S, E>>,
+) -> BTreeMap<String, BTreeSet<String>> {
+    states
+        .iter()
+        .map(|&state| {
+            let next = events
+                .iter()
+                .filter_map(|&event| after(state, event).ok())
+                .filter(|&next| next != state)
+                .map(|next| name(next).to_owned());
+            (name(state).to_owned(), next.collect())
+        })
+        .collect()
+}
+
+/// The steps that ARCHITECTURE.md draws below the paragraph that begins with `subject`.
+fn drawn(subject: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let states = section(ARCHITECTURE, "States");
+    let start = states
+        .find(&format!("\n{subject} (`src/domain/"))
+        .expect("the machine is drawn");
+    fence(&states[start..], "text")
+        .lines()
+        .map(|line| {
+            let (state, next) = line
+                .split_once("->")
+                .expect("a line is a state and its steps");
+            let next = next
+                .split('|')
+                .map(str::trim)
+                .filter(|next| !next.is_empty());
+            (state.trim().to_owned(), next.map(str::to_owned).collect())
+        })
+        .collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every document of the repository.
+fn documents() -> Vec<PathBuf> {
+    let mut found: Vec<_> = ["", "docs"]
+        .iter()
+        .flat_map(|folder| fs::read_dir(root().join(folder)).expect("the folder is readable"))
+        .map(|entry| entry.expect("the folder is readable").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    found.sort();
+    found
+}
+
+/// The text below a heading of any level, up to the next of the same or a higher one.
+fn section<'a>(document: &'a str, heading: &str) -> &'a str {
+    let (start, level) = headings(document)
+        .into_iter()
+        .find(|(_, _, text)| *text == heading)
+        .map(|(start, level, _)| (start, level))
+        .unwrap_or_else(|| panic!("there is no heading {heading}"));
+    let end = headings(document)
+        .into_iter()
+        .find(|(next, next_level, _)| *next > start && *next_level <= level)
+        .map_or(document.len(), |(next, ..)| next);
+    &document[start..end]
+}
+
+/// Where each heading begins, its level and its text.
+fn headings(document: &str) -> Vec<(usize, usize, &str)> {
+    let mut found = Vec::new();
+    let mut position = 0;
+    let mut is_fenced = false;
+    for line in document.split_inclusive('\n') {
+        is_fenced ^= line.trim_start().starts_with("```");
+        let level = line.len() - line.trim_start_matches('#').len();
+        if !is_fenced && level > 0 && line[level..].starts_with(' ') {
+            found.push((position, level, line[level..].trim()));
+        }
+        position += line.len();
+    }
+    found
+}
+
+/// The first fenced block of a language.
+fn fence<'a>(text: &'a str, language: &str) -> &'a str {
+    let opening = format!("```{language}\n");
+    let start = text.find(&opening).expect("there is such a block") + opening.len();
+    let end = text[start..].find("```").expect("the block is closed");
+    &text[start..start + end]
+}
+
+/// The rows of the tables of a section, without their heads.
+fn rows(section: &str) -> Vec<Vec<&str>> {
+    let lines: Vec<_> = section.lines().collect();
+    let is_row = |line: &str| line.starts_with('|') && !line.starts_with("|-");
+    lines
+        .iter()
+        .enumerate()
+        .filter(|(place, line)| {
+            let is_head = lines
+                .get(place + 1)
+                .is_some_and(|next| next.starts_with("|-"));
+            is_row(line) && !is_head
+        })
+        .map(|(_, line)| cells(line))
+        .collect()
+}
+
+/// The cells of a row. A bar inside of code does not end a cell.
+fn cells(line: &str) -> Vec<&str> {
+    let mut cells = Vec::new();
+    let mut start = 1;
+    let mut is_code = false;
+    for (position, character) in line.char_indices().skip(1) {
+        if character == '`' {
+            is_code = !is_code;
+        } else if character == '|' && !is_code {
+            cells.push(line[start..position].trim());
+            start = position + 1;
+        }
+    }
+    cells
+}
+
+/// What a cell has in code, once.
+fn code(cell: &str) -> String {
+    let found = codes(cell);
+    assert_eq!(found.len(), 1, "one name in {cell}");
+    found.concat()
+}
+
+/// Everything that a text has in code.
+fn codes(text: &str) -> Vec<String> {
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether `word` is in `text`, and not as a part of a longer one.
+fn is_word_of(text: &str, word: &str) -> bool {
+    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
+    text.match_indices(word).any(|(start, _)| {
+        let before = text[..start].chars().next_back();
+        let after = text[start + word.len()..].chars().next();
+        !before.is_some_and(is_part) && !after.is_some_and(is_part)
+    })
+}
+
+/// Whether a name in code is meant as a path in this repository.
+fn is_path_of_ours(name: &str) -> bool {
+    let folders = [
+        "src/",
+        "tests/",
+        "docs/",
+        "config/",
+        "deploy/",
+        "migrations/",
+        ".ci/",
+    ];
+    let is_plain = name
+        .chars()
+        .all(|letter| letter.is_ascii_alphanumeric() || "._-/".contains(letter));
+    is_plain && folders.iter().any(|folder| name.starts_with(folder))
+}
+
+/// The targets of the links of a document, but for those that lead out of the repository.
+fn links(document: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut is_fenced = false;
+    for line in document.lines() {
+        is_fenced ^= line.trim_start().starts_with("```");
+        if is_fenced {
+            continue;
+        }
+        let prose: String = line.split('`').step_by(2).collect();
+        for rest in prose.split("](").skip(1) {
+            let target = rest.split(')').next().unwrap_or(rest);
+            if !target.contains("://") && !target.starts_with("mailto:") {
+                found.push(target.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Whether a link of `document` leads to a file and, if it names one, to a heading.
+fn follow(document: &Path, target: &str) -> Result<(), String> {
+    let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+    let folder = document.parent().unwrap_or(root());
+    let path = if file.is_empty() {
+        document.to_owned()
+    } else {
+        normal(&folder.join(file))
+    };
+    if !path.starts_with(root()) {
+        return Err("leads out of the repository".to_owned());
+    }
+    if !path.exists() {
+        return Err("there is no such file".to_owned());
+    }
+    if anchor.is_empty() {
+        return Ok(());
+    }
+    let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
+    let has_anchor = headings(&text)
+        .iter()
+        .any(|(_, _, heading)| slug(heading) == anchor);
+    has_anchor
+        .then_some(())
+        .ok_or_else(|| "there is no such heading".to_owned())
+}
+
+/// A path without `.` and `..`.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                normal.pop();
+            }
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => {
+                normal.push(component);
+            }
+        }
+    }
+    normal
+}
+
+/// What GitHub calls the anchor of a heading.
+fn slug(heading: &str) -> String {
+    heading
+        .to_lowercase()
+        .chars()
+        .filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter))
+        .map(|letter| if letter == ' ' { '-' } else { letter })
+        .collect()
+}
