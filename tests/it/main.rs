@@ -1,6 +1,10 @@
 //! Behaviour of the whole daemon: real PostgreSQL, real HTTP against the simulator, time that a test moves by hand.
 
 #![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test names the answer that it expects and fails on every other"
+)]
+#![allow(
     clippy::unwrap_used,
     reason = "a failed set-up should panic; helpers are not #[test] functions"
 )]
