@@ -10,8 +10,8 @@ use crate::domain::id::{AttemptId, CardId, ChargeId, FenceId, SubscriptionId};
 use crate::domain::money::Currency;
 use crate::domain::shop::ShopName;
 use crate::store::events::{self, Channels, NewEvent};
-use crate::store::permits::{Limits, Permit, PutOff};
-use crate::store::{Refusal, Store, StoreError, readings};
+use crate::store::permits::{Limits, Permit};
+use crate::store::{Refusal, Store, StoreError, Wake, readings, wake};
 
 /// Writes an attempt for each permit and puts its charge in flight.
 pub(super) async fn insert(
@@ -129,36 +129,56 @@ async fn insert_attempts(
     Ok(usize::try_from(inserted).unwrap_or(usize::MAX))
 }
 
-/// Puts charges off to the time when they may be tried, and lets their declined attempts be read again before.
+/// Puts charges off to the time when they may be tried, and lets their declined attempts be read again then.
 pub(super) async fn put_off(
     transaction: &mut PgTransaction<'_>,
-    charges: &[PutOff],
+    charges: &[(ChargeId, DateTime<Utc>)],
 ) -> Result<(), StoreError> {
     if charges.is_empty() {
         return Ok(());
     }
-    let ids: Vec<_> = charges.iter().map(|charge| charge.charge_id).collect();
-    let until: Vec<_> = charges.iter().map(|charge| charge.until).collect();
-    let reread: Vec<_> = charges.iter().map(|charge| charge.reread_at).collect();
+    let ids: Vec<_> = charges.iter().map(|(id, _)| *id).collect();
+    let until: Vec<_> = charges.iter().map(|(_, until)| *until).collect();
     sqlx::query!(
         "-- put_off
         WITH put_off AS (
             UPDATE charges c SET next_action_at = n.until
-            FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS n (charge_id, until, reread_at)
+            FROM unnest($1::uuid[], $2::timestamptz[]) AS n (charge_id, until)
             WHERE c.charge_id = n.charge_id
-            RETURNING c.subscription_id, c.period_no, n.reread_at
+            RETURNING c.subscription_id, c.period_no, n.until
         )
-        UPDATE attempts a SET next_poll_at = p.reread_at
+        UPDATE attempts a SET next_poll_at = p.until
         FROM put_off p
-        WHERE a.subscription_id = p.subscription_id AND a.period_no = p.period_no AND a.state = 'rejected'
-          AND a.next_poll_at IS NULL",
+        WHERE a.subscription_id = p.subscription_id AND a.period_no = p.period_no AND a.state = 'rejected'",
         &ids as &[ChargeId],
         &until,
-        &reread,
     )
     .execute(&mut **transaction)
     .await?;
     Ok(())
+}
+
+/// Lets the declined attempts of charges be read again now. The charges stay due.
+pub(super) async fn reread(
+    transaction: &mut PgTransaction<'_>,
+    charges: &[ChargeId],
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    if charges.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "-- reread
+        UPDATE attempts a SET next_poll_at = $2
+        FROM charges c
+        WHERE c.charge_id = ANY($1) AND a.subscription_id = c.subscription_id AND a.period_no = c.period_no
+          AND a.state = 'rejected'",
+        charges as &[ChargeId],
+        now,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    wake(transaction, Wake::Resolver).await
 }
 
 /// A charge that a person has to look at: the charge, its subscription and its shop, and why.

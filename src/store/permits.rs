@@ -126,7 +126,6 @@ struct Candidate {
     profile_id: Option<ProfileId>,
     card_is_active: bool,
     quiet_until: Option<DateTime<Utc>>,
-    is_unresolved: bool,
     is_stale: bool,
     is_blocked: bool,
     last_retries: Vec<DateTime<Utc>>,
@@ -136,32 +135,12 @@ struct Candidate {
 /// What the claim does with a candidate.
 enum Verdict {
     Permit(Box<Permit>),
-    PutOff {
-        until: DateTime<Utc>,
-        reread_at: DateTime<Utc>,
-    },
+    /// Not before then. Its declined attempts are read again at that time, because a decline can be reversed while a retry waits.
+    PutOff(DateTime<Utc>),
+    /// The gateway's word on its declined attempts is too old: they are read again first.
+    Reread,
     Hold(&'static str),
 }
-
-impl Verdict {
-    /// Not before `until`, when its declined attempts are read again as well: a decline can be reversed while a retry waits.
-    fn put_off(until: DateTime<Utc>) -> Self {
-        Verdict::PutOff {
-            until,
-            reread_at: until,
-        }
-    }
-}
-
-/// A charge that is put off.
-pub(super) struct PutOff {
-    pub charge_id: ChargeId,
-    pub until: DateTime<Utc>,
-    pub reread_at: DateTime<Utc>,
-}
-
-/// How long a charge is put off whose earlier attempt is about to be read again.
-const UNRESOLVED_WAIT: TimeDelta = TimeDelta::minutes(1);
 
 /// The largest claim.
 pub const BATCH_MAX: u32 = 500;
@@ -205,6 +184,7 @@ impl Store {
         }
         let mut permits: Vec<Permit> = Vec::new();
         let mut put_off = Vec::new();
+        let mut reread = Vec::new();
         let mut held = Vec::new();
         for candidate in candidates {
             let charge = (
@@ -214,23 +194,19 @@ impl Store {
             );
             match judge(candidate, &permits, limits, now)? {
                 Verdict::Permit(permit) => permits.push(*permit),
-                Verdict::PutOff { until, reread_at } => {
-                    put_off.push(PutOff {
-                        charge_id: charge.0,
-                        until,
-                        reread_at,
-                    });
-                }
+                Verdict::PutOff(until) => put_off.push((charge.0, until)),
+                Verdict::Reread => reread.push(charge.0),
                 Verdict::Hold(reason) => held.push((charge, reason)),
             }
         }
         permit_rows::insert(&mut transaction, &permits, limits, fence_id).await?;
         permit_rows::put_off(&mut transaction, &put_off).await?;
+        permit_rows::reread(&mut transaction, &reread, now).await?;
         permit_rows::hold(&mut transaction, &held, self.channels, now).await?;
         match transaction.commit().await.map_err(StoreError::from) {
             Ok(()) => Ok(Claim::Permits {
                 permits,
-                put_off: put_off.len() + held.len(),
+                put_off: put_off.len() + reread.len() + held.len(),
             }),
             Err(source) => Err(ClaimError::Unconfirmed { permits, source }),
         }
@@ -322,25 +298,22 @@ fn judge(
         return Ok(Verdict::Hold("card_without_profile"));
     };
     if let Some(quiet_until) = candidate.quiet_until.filter(|&until| until > now) {
-        return Ok(Verdict::put_off(quiet_until));
-    }
-    if candidate.is_unresolved || candidate.is_stale {
-        return Ok(Verdict::PutOff {
-            until: now + UNRESOLVED_WAIT,
-            reread_at: now,
-        });
+        return Ok(Verdict::PutOff(quiet_until));
     }
     if candidate.is_blocked {
         return Ok(Verdict::Hold("in_doubt"));
+    }
+    if candidate.is_stale {
+        return Ok(Verdict::Reread);
     }
     if permits
         .iter()
         .any(|permit| permit.order_id.subscription_id == candidate.subscription_id)
     {
-        return Ok(Verdict::put_off(now + limits.min_gap));
+        return Ok(Verdict::PutOff(now + limits.min_gap));
     }
     if let Some(until) = over_budget(&candidate, permits, card_id, limits, now) {
-        return Ok(Verdict::put_off(until));
+        return Ok(Verdict::PutOff(until));
     }
     Ok(Verdict::Permit(Box::new(Permit {
         attempt_id: AttemptId::from_uuid(new_id(now)),

@@ -3,8 +3,12 @@ WITH due AS MATERIALIZED (
     -- Chosen before anything is joined to it. On the morning of a large run the statistics still say that hardly anything is
     -- due, and a plan made for that joins all that is due, and only then sorts it and takes the first.
     SELECT charge_id, subscription_id, shop, period_no, amount_minor, currency, attempts, declines, first_attempt_at, next_action_at
-    FROM charges
+    FROM charges c
     WHERE state IN ('planned', 'retry_wait') AND next_action_at <= $1 AND shop = ANY($2)
+      -- A decline is read again before the retry; until that is done the charge is left alone.
+      AND (attempts = 0 OR NOT EXISTS (
+          SELECT FROM attempts a
+          WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no AND a.next_poll_at IS NOT NULL))
     ORDER BY next_action_at
     LIMIT $3
     FOR UPDATE SKIP LOCKED
@@ -25,17 +29,14 @@ SELECT c.charge_id AS "charge_id: ChargeId",
        -- Spacing, over all charges of the subscription.
        (SELECT max(a.quiet_until) FROM attempts a
         WHERE a.subscription_id = c.subscription_id AND a.state <> 'not_sent') AS quiet_until,
-       -- A decline is read again before the retry; until then no permit.
-       EXISTS (SELECT FROM attempts a
-               WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
-                 AND (a.next_poll_at IS NOT NULL OR a.state = 'surplus')) AS "is_unresolved!",
        -- How old the gateway's word is that the earlier attempts were declined.
        EXISTS (SELECT FROM attempts a
                WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
                  AND a.state = 'rejected' AND coalesce(a.confirmed_at, '-infinity') < $4) AS "is_stale!",
        -- An attempt that was written off stays in doubt, and the schema allows no other beside it.
        EXISTS (SELECT FROM attempts a
-               WHERE a.charge_id = c.charge_id AND a.state IN ('in_doubt', 'pending', 'settled')) AS "is_blocked!",
+               WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
+                 AND a.state IN ('in_doubt', 'pending', 'settled', 'surplus')) AS "is_blocked!",
        -- Card-scheme budgets, over all subscriptions of the card, newest first.
        ARRAY(SELECT a.permitted_at FROM attempts a
              WHERE a.card_id = k.card_id AND a.is_retry AND a.permitted_at > $1::timestamptz - interval '24 hours'
