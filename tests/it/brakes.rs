@@ -133,10 +133,10 @@ async fn claim(store: &Store, world: &World) -> Vec<Permit> {
         )
         .await
         .unwrap();
-    match claimed {
-        Claim::Permits { permits, .. } => permits,
-        other => panic!("{other:?}"),
-    }
+    let Claim::Permits { permits, .. } = claimed else {
+        panic!("{claimed:?}");
+    };
+    permits
 }
 
 #[tokio::test]

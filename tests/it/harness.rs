@@ -1,5 +1,6 @@
 //! A world of its own for each test: a fresh database, a simulator, a clock that stands still until it is moved.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
@@ -12,13 +13,14 @@ use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
 use cykl::gateway::Algorithm;
 use cykl::http::{HttpState, ShopDoor};
 use cykl::metrics::Metrics;
-use cykl::simulator::{Script, SimulatedProfile, Simulator, SimulatorConfig};
+use cykl::simulator::{Delivery, Now, Script, SimulatedProfile, Simulator, SimulatorConfig};
 use cykl::store::brakes::BrakeMode;
 use cykl::store::installation::ShopIdentity;
 use cykl::store::{Channels, Store, StoreOptions};
 use cykl::workers::crew::Workers;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, PgPool};
+use tokio::net::TcpListener;
 use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -141,6 +143,15 @@ pub struct World {
     stop_door: CancellationToken,
 }
 
+/// What a world is put together from.
+pub struct Parts {
+    pub clock: Clock,
+    pub listener: TcpListener,
+    pub simulator: Simulator,
+    pub config: Config,
+    pub database: PgConnectOptions,
+}
+
 /// How a world differs from the usual one.
 #[derive(Default, Clone)]
 pub struct Setting {
@@ -169,27 +180,42 @@ impl World {
     pub async fn with(setting: Setting) -> Self {
         cykl::gateway::install_crypto();
         let clock = Clock::manual(START.parse().unwrap());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let door = format!("http://{}", listener.local_addr().unwrap());
-        let simulator = simulator(&clock, &door, setting.script).await;
-        let config =
-            Config::from_toml(&toml(&simulator.base_url(), &setting.shop, &setting.toml)).unwrap();
-        let database = fresh_database().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let door = listener.local_addr().unwrap();
+        let simulator = simulator(clock_of(&clock), door, setting.script, Delivery::Manual).await;
+        let config = toml(
+            "postgres://unused@localhost/unused",
+            &simulator.base_url(),
+            &setting.shop,
+            &setting.toml,
+        );
+        Self::assemble(Parts {
+            clock,
+            listener,
+            simulator,
+            config: Config::from_toml(&config).unwrap(),
+            database: fresh_database().await,
+        })
+        .await
+    }
+
+    /// A world of parts that exist already.
+    pub async fn assemble(parts: Parts) -> Self {
+        let Parts {
+            clock,
+            listener,
+            simulator,
+            config,
+            database,
+        } = parts;
         let store = connect(database.clone(), 8).await;
         let fence_id = store
             .pass_fence(&identities(&config), "test", clock.now())
             .await
             .unwrap();
         let metrics = daemon::metrics(&config);
-        let workers = daemon::workers(
-            &config,
-            &store,
-            &clock,
-            &metrics,
-            fence_id,
-            CancellationToken::new(),
-        )
-        .unwrap();
+        let stop = CancellationToken::new();
+        let workers = daemon::workers(&config, &store, &clock, &metrics, fence_id, stop).unwrap();
         let stop_door = CancellationToken::new();
         let (_, doors) = watch::channel(daemon::doors(&config));
         let state = HttpState {
@@ -199,11 +225,9 @@ impl World {
             doors,
             worker_lag_max: TimeDelta::minutes(5),
         };
+        let door = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(cykl::http::serve(listener, state, stop_door.clone()));
-        let books =
-            PgPool::connect_with(database.clone().options([("search_path", "cykl,billing")]))
-                .await
-                .unwrap();
+        let books = open_books(&database).await;
         Self {
             store,
             books,
@@ -229,7 +253,7 @@ impl World {
                 algorithms: algorithms.to_vec(),
             })
             .collect();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = format!("http://{}", listener.local_addr().unwrap());
         let (_, doors) = watch::channel(doors);
         let state = HttpState {
@@ -337,13 +361,10 @@ impl World {
 
     /// Stores a subscription on a card of its own.
     pub async fn subscribe(&self, agreement: Agreement) -> Uuid {
-        let profile = SimulatedProfile::new(agreement.profile).with_cid(&agreement.cid);
-        let profile = SimulatedProfile {
-            behaviour: agreement.behaviour.clone(),
-            ..profile
-        };
-        self.simulator.register_profile(profile);
-        agreement.store(self).await
+        self.simulator.register_profile(agreement.profile());
+        agreement
+            .store(&self.books, &self.config, self.clock.now())
+            .await
     }
 
     /// One value from the books.
@@ -464,21 +485,44 @@ impl Drop for World {
     }
 }
 
-async fn simulator(clock: &Clock, door: &str, script: Script) -> Simulator {
-    let simulated = clock.clone();
-    let mut config = SimulatorConfig::new(Arc::new(move || simulated.now()));
+/// A pool for looking at the books.
+pub async fn open_books(database: &PgConnectOptions) -> PgPool {
+    PgPool::connect_with(database.clone().options([("search_path", "cykl,billing")]))
+        .await
+        .unwrap()
+}
+
+/// The time of the simulator, from a clock of ours.
+pub fn clock_of(clock: &Clock) -> Now {
+    let clock = clock.clone();
+    Arc::new(move || clock.now())
+}
+
+/// A simulator that sends its notices to `door`.
+pub async fn simulator(
+    now: Now,
+    door: SocketAddr,
+    script: Script,
+    delivery: Delivery,
+) -> Simulator {
+    let mut config = SimulatorConfig::new(now);
     for shop in &mut config.shops {
-        shop.notify_url = Some(format!("{door}/imoje/notifications").parse().unwrap());
+        shop.notify_url = Some(
+            format!("http://{door}/imoje/notifications")
+                .parse()
+                .unwrap(),
+        );
     }
-    let address = door.strip_prefix("http://").unwrap().parse().unwrap();
-    config.resolve.insert(PUBLIC_HOST.to_owned(), address);
+    config.resolve.insert(PUBLIC_HOST.to_owned(), door);
     config.script = script;
+    config.delivery = delivery;
     Simulator::start(config).await.unwrap()
 }
 
-fn toml(base_url: &str, shop: &str, more: &str) -> String {
+/// A configuration with one shop; `shop` are more settings of it, `more` are more sections.
+pub fn toml(database: &str, base_url: &str, shop: &str, more: &str) -> String {
     format!(
-        "[database]\nurl = \"postgres://unused@localhost/unused\"\n\
+        "[database]\nurl = \"{database}\"\n\
          [shops.main]\nenvironment = \"simulator\"\nbase_url = \"{base_url}\"\nmerchant_id = \"{MERCHANT_ID}\"\n\
          service_id = \"{SERVICE_ID}\"\ntoken = \"{TOKEN}\"\nservice_key = \"{SERVICE_KEY}\"\n{shop}\n{more}"
     )
@@ -557,9 +601,18 @@ impl Agreement {
         self
     }
 
-    async fn store(self, world: &World) -> Uuid {
+    /// Its card, as the gateway knows it.
+    pub fn profile(&self) -> SimulatedProfile {
+        SimulatedProfile {
+            behaviour: self.behaviour.clone(),
+            ..SimulatedProfile::new(self.profile).with_cid(&self.cid)
+        }
+    }
+
+    /// Stores it.
+    pub async fn store(self, books: &PgPool, config: &Config, now: DateTime<Utc>) -> Uuid {
         let subscription_id = Uuid::now_v7();
-        let calendar = daemon::calendar(world.config.shops.values().next().unwrap());
+        let calendar = daemon::calendar(config.shops.values().next().unwrap());
         let due_at = calendar.due_at(
             cykl::domain::id::SubscriptionId::from_uuid(subscription_id),
             chrono_tz::Europe::Warsaw,
@@ -579,7 +632,7 @@ impl Agreement {
         .bind(Uuid::now_v7())
         .bind(self.cid)
         .bind(self.profile)
-        .bind(world.clock.now())
+        .bind(now)
         .bind(subscription_id)
         .bind(self.external_id)
         .bind(self.amount_minor)
@@ -587,7 +640,7 @@ impl Agreement {
         .bind(self.anchor)
         .bind(self.max_charges)
         .bind(due_at)
-        .execute(&world.books)
+        .execute(books)
         .await
         .unwrap();
         subscription_id

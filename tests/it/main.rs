@@ -14,6 +14,7 @@ mod harness;
 mod brakes;
 mod charging;
 mod health;
+mod crash_recovery;
 mod notices;
 mod resolving;
 mod scheduling;

@@ -1045,21 +1045,19 @@ async fn sixteen_instances_that_claim_at_once_share_the_charges() {
         instances.spawn(async move {
             let mut orders = Vec::new();
             loop {
-                match store
+                let claimed = store
                     .claim(&shops, 3, &limits, fence_id, now)
                     .await
-                    .unwrap()
-                {
-                    Claim::Permits { permits, .. } => {
-                        orders.extend(
-                            permits
-                                .into_iter()
-                                .map(|permit| permit.order_id.to_string()),
-                        );
-                    }
-                    Claim::NothingDue => break orders,
-                    other => panic!("{other:?}"),
-                }
+                    .unwrap();
+                let Claim::Permits { permits, .. } = claimed else {
+                    assert!(matches!(claimed, Claim::NothingDue), "{claimed:?}");
+                    break orders;
+                };
+                orders.extend(
+                    permits
+                        .into_iter()
+                        .map(|permit| permit.order_id.to_string()),
+                );
             }
         });
     }
