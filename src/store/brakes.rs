@@ -67,6 +67,20 @@ impl Store {
         .await?)
     }
 
+    /// Whether the brake of `shop`, or of all, says stop: then even what has its permit is not sent.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn is_stopped(&self, shop: &ShopName) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar!(
+            r#"-- is_shop_stopped
+            SELECT EXISTS (SELECT FROM brakes WHERE shop IN ('*', $1) AND mode = 'stop') AS "is_stopped!""#,
+            shop.as_str(),
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
     /// Sets the brake of one shop, or of all. Effective for every permit that is not committed yet, everywhere.
     ///
     /// # Errors

@@ -190,9 +190,16 @@ impl Charger {
         let Some(shop) = self.shops.get(&permit.shop) else {
             return not_sent("its shop is not configured");
         };
-        shop.wait_for_rate().await;
+        let has_waited = shop.wait_for_rate().await;
         if self.stop.is_cancelled() {
             return not_sent("the daemon is stopping");
+        }
+        if has_waited {
+            match self.store.is_stopped(&permit.shop).await {
+                Ok(false) => {}
+                Ok(true) => return not_sent("the brake was put on before its turn"),
+                Err(error) => return not_sent(&format!("couldn't read the brake: {error}")),
+            }
         }
         let order = match order_of(permit, |attempt| shop.notification_url(attempt)) {
             Ok(order) => order,

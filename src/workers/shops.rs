@@ -106,10 +106,14 @@ impl Shop {
         })
     }
 
-    /// Waits until the shop's rate allows another debit.
-    pub async fn wait_for_rate(&self) {
-        if let Some(rate) = &self.rate {
-            rate.limiter.until_ready().await;
+    /// Waits until the shop's rate allows another debit. Returns whether there was anything to wait for.
+    pub async fn wait_for_rate(&self) -> bool {
+        match &self.rate {
+            Some(rate) if rate.limiter.check().is_err() => {
+                rate.limiter.until_ready().await;
+                true
+            }
+            Some(_) | None => false,
         }
     }
 
