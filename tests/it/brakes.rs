@@ -14,7 +14,7 @@ use cykl::store::resolution::{Evidence, Finding};
 use cykl::store::{Refusal, Store};
 use tokio::sync::oneshot;
 
-use crate::harness::{Agreement, World, connect, copy_of, identities};
+use crate::harness::{Agreement, Setting, World, connect, copy_of, identities};
 
 fn main_shop() -> ShopName {
     "main".parse().unwrap()
@@ -95,6 +95,45 @@ async fn what_is_in_flight_when_the_brake_comes_on_is_recorded_and_read_but_neve
     world.run_days(1).await;
     assert_eq!(world.charges().await, ["paid", "paid"]);
     world.settle_up().await;
+}
+
+#[tokio::test]
+async fn permits_that_wait_for_their_turn_are_sent_under_drain_and_given_back_under_stop() {
+    for mode in [BrakeMode::Drain, BrakeMode::Stop] {
+        let world = World::with(Setting {
+            shop: "rate_per_second = 1".to_owned(),
+            ..Setting::default()
+        })
+        .await;
+        for _ in 0..4 {
+            world.subscribe(Agreement::monthly("2027-01-01")).await;
+        }
+        let now = world.clock.now();
+        world.workers.scheduler.run_once(now).await.unwrap();
+        let braking = async {
+            while world.posts() == 0 {
+                tokio::task::yield_now().await;
+            }
+            brake(&world, None, mode).await;
+        };
+        let (charged, ()) = tokio::join!(world.workers.charger.run_once(now), braking);
+        assert_eq!(charged.unwrap().permitted, 4);
+        let sent = usize::try_from(world.posts()).unwrap();
+        assert_eq!(
+            sent == 4,
+            mode == BrakeMode::Drain,
+            "{sent} were sent under {mode:?}"
+        );
+        let mut attempts = world.attempts().await;
+        attempts.sort();
+        assert_eq!(attempts[..4 - sent], vec!["not_sent"; 4 - sent]);
+        brake(&world, None, BrakeMode::Run).await;
+        world
+            .run_until(world.clock.now() + TimeDelta::hours(1))
+            .await;
+        assert_eq!(world.charges().await, ["paid"; 4]);
+        world.settle_up().await;
+    }
 }
 
 #[tokio::test]
@@ -361,6 +400,39 @@ async fn permits_that_were_never_committed_are_buried_and_can_never_be() {
             "2 settled"
         ]
     );
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_breaks_sends_nothing_and_the_charges_go_out_afterwards() {
+    let world = World::new(Script::default()).await;
+    for _ in 0..3 {
+        world.subscribe(Agreement::monthly("2027-01-01")).await;
+    }
+    // The first commit of permits loses its connection.
+    sqlx::raw_sql(
+        "CREATE SEQUENCE broken_commits;
+         CREATE FUNCTION break_the_first_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF NEW.state = 'in_doubt' AND nextval('broken_commits') = 1 THEN
+                 PERFORM pg_terminate_backend(pg_backend_pid());
+                 PERFORM pg_sleep(10);
+             END IF;
+             RETURN NULL;
+         END $$;
+         CREATE CONSTRAINT TRIGGER break_the_first_commit AFTER INSERT ON attempts
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION break_the_first_commit()",
+    )
+    .execute(&world.books)
+    .await
+    .unwrap();
+    world.charge().await;
+    assert_eq!(world.posts(), 0);
+    assert_eq!(world.attempts().await, ["not_sent"; 3]);
+    assert_eq!(world.charges().await, ["planned"; 3]);
+    world.run_until_idle().await;
+    assert_eq!(world.charges().await, ["paid"; 3]);
+    assert_eq!(world.posts(), 3);
     world.settle_up().await;
 }
 

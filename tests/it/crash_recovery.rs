@@ -415,6 +415,69 @@ async fn a_daemon_that_is_killed_fifty_times_charges_every_period_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_the_database_that_break_at_any_moment_cost_no_money() {
+    let mut dice = Dice::new();
+    let world = World::new(Script::default()).await;
+    for number in 0..120 {
+        let slow = Duration::from_millis(dice.below(40));
+        let behaviour = match number % 4 {
+            0 => Behaviour::settle_after(Duration::from_secs(5)),
+            1 => Behaviour::take_money_and_lose_answer(),
+            _ => Behaviour::settle_at_once(),
+        };
+        let agreement = Agreement::monthly("2027-01-01").with_card(behaviour.answering_after(slow));
+        world.subscribe(agreement).await;
+    }
+    let limits = cykl::store::permits::Limits {
+        in_flight_max: 7,
+        in_doubt_max: 1_000,
+        ..world.workers.charger.limits
+    };
+    let mut workers = world.workers.clone();
+    workers.charger.limits = limits;
+    let now = world.clock.now();
+    let breaking = async {
+        let mut broken = 0;
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_millis(dice.below(40))).await;
+            let cut: i64 = world
+                .one(
+                    "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
+                     WHERE datname = current_database() AND application_name = 'cykl' AND state <> 'idle'",
+                )
+                .await;
+            broken += cut;
+        }
+        broken
+    };
+    let working = async {
+        let mut failures = 0;
+        for _ in 0..60 {
+            let done = [
+                workers.scheduler.run_once(now).await.is_ok(),
+                workers.charger.run_once(now).await.is_ok(),
+                workers.resolver.run_once(now).await.is_ok(),
+            ];
+            world.simulator.deliver_due().await;
+            failures += done.iter().filter(|&&done| !done).count();
+        }
+        failures
+    };
+    let (broken, failures) = tokio::join!(breaking, working);
+    println!("{broken} connections broken, {failures} runs failed");
+    world.run_days(15).await;
+    let paid = world.charges().await;
+    assert_eq!(paid.len(), 120);
+    assert!(
+        paid.iter()
+            .all(|state| state == "paid" || state == "failed"),
+        "{paid:?}"
+    );
+    assert_eq!(world.incidents().await, Vec::<String>::new());
+    world.settle_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_that_is_told_to_stop_waits_for_the_answers_and_records_them() {
     let site = Site::new(1, "").await;
     let slow = Behaviour::settle_at_once().answering_after(Duration::from_secs(2));

@@ -2,6 +2,8 @@
 
 use chrono::TimeDelta;
 use cykl::simulator::{Behaviour, Script};
+use cykl::store::Refusal;
+use cykl::store::permits::{Claim, ClaimError};
 
 use crate::harness::{Agreement, Setting, World};
 
@@ -138,4 +140,56 @@ async fn two_daemons_on_one_database_charge_each_period_once() {
     assert_eq!(paid, 200);
     assert_eq!(world.simulator.ledger().posts().len(), 200);
     world.settle_up().await;
+}
+
+#[tokio::test]
+async fn periods_that_are_due_together_keep_their_distance_whoever_claims_them() {
+    let world = World::with(Setting {
+        script: Script::always(Behaviour::settle_at_once()),
+        shop: "catch_up = \"all_spaced\"".to_owned(),
+        ..Setting::default()
+    })
+    .await;
+    for _ in 0..30 {
+        world
+            .subscribe(Agreement::monthly("2026-12-30").every("P1D"))
+            .await;
+    }
+    let now = world.clock.now();
+    world.workers.scheduler.run_once(now).await.unwrap();
+    assert_eq!(world.charges().await, ["planned"; 90]);
+    let shops = world.workers.charger.shops.names();
+    let (limits, fence_id) = (world.workers.charger.limits, world.fence_id);
+    let mut instances = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let store = world.another_store().await;
+        let shops = shops.clone();
+        instances.spawn(async move {
+            let mut permitted = 0;
+            loop {
+                match store.claim(&shops, 7, &limits, fence_id, now).await {
+                    Ok(Claim::Permits { permits, .. }) => permitted += permits.len(),
+                    Ok(claimed) => {
+                        assert!(
+                            matches!(claimed, Claim::NothingDue | Claim::Full),
+                            "{claimed:?}"
+                        );
+                        break permitted;
+                    }
+                    // Another instance was faster with another period of the same subscription.
+                    Err(ClaimError::Failed(error)) => assert!(
+                        error.is_busy() || error.refusal() == Some(Refusal::Spacing),
+                        "{error}"
+                    ),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+    let permitted: usize = instances.join_all().await.into_iter().sum();
+    assert_eq!(permitted, 30, "one for each subscription");
+    let subscriptions: i64 = world
+        .one("SELECT count(DISTINCT subscription_id) FROM attempts")
+        .await;
+    assert_eq!(subscriptions, 30);
 }
