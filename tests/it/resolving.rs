@@ -66,7 +66,7 @@ async fn words_that_say_nothing_about_the_money_block() {
         world
             .subscribe(Agreement::monthly("2027-01-01").with_card(Behaviour::default()))
             .await;
-        world.run_days(12).await;
+        world.run_days(4).await;
         assert_eq!(world.attempts().await, ["pending"], "{word}");
         assert_eq!(world.charges().await, ["in_flight"], "{word}");
         assert_eq!(world.posts(), 1, "{word}");
