@@ -61,6 +61,7 @@ async fn take(state: &HttpState, headers: &HeaderMap, body: Body, token: Option<
         order_id: parsed.order_id,
         transaction_id: parsed.transaction_id,
         attempt_id,
+        says_settled: parsed.status.as_deref() == Some("settled"),
     };
     match state.store.receive_notice(&notice, state.clock.now()).await {
         Ok(is_new) => {

@@ -29,6 +29,8 @@ pub struct NewNotice {
     pub transaction_id: Option<TransactionId>,
     /// The attempt that its address named.
     pub attempt_id: Option<AttemptId>,
+    /// Whether it says that the money moved. That is not believed, but looked for longer.
+    pub says_settled: bool,
 }
 
 /// A notice that waits to be followed up.
@@ -42,6 +44,10 @@ pub struct OpenNotice {
     pub order_id: Option<String>,
     /// The transaction that it names.
     pub transaction_id: Option<TransactionId>,
+    /// Whether it says that the money moved.
+    pub says_settled: bool,
+    /// When it came in.
+    pub received_at: DateTime<Utc>,
     /// The attempt that it is about, when this database has it.
     pub attempt: Option<NoticedAttempt>,
 }
@@ -88,8 +94,9 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let is_new = sqlx::query_scalar!(
             r#"-- receive_notice
-            INSERT INTO notices (notice_id, shop, body_sha256, body, order_id, transaction_id, attempt_id, received_at, next_action_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+            INSERT INTO notices (notice_id, shop, body_sha256, body, order_id, transaction_id, attempt_id, received_at, next_action_at,
+                                 says_settled)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9)
             ON CONFLICT ON CONSTRAINT a_notice_is_stored_once DO UPDATE SET received_count = notices.received_count + 1
             RETURNING received_count = 1 AS "is_new!""#,
             NoticeId::from_uuid(new_id(now)) as NoticeId,
@@ -100,6 +107,7 @@ impl Store {
             notice.transaction_id as Option<TransactionId>,
             notice.attempt_id as Option<AttemptId>,
             now,
+            notice.says_settled,
         )
         .fetch_one(&mut *transaction)
         .await?;
@@ -149,6 +157,8 @@ impl Store {
                     shop: row.shop,
                     order_id: row.order_id,
                     transaction_id: row.transaction_id,
+                    says_settled: row.says_settled,
+                    received_at: row.received_at,
                     attempt,
                 })
             })

@@ -1,6 +1,6 @@
 //! The rows of a claim: attempts born in doubt, charges in flight, charges put off, and tombstones.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::PgTransaction;
 
@@ -223,7 +223,51 @@ pub(super) async fn hold(
     events::append(transaction, &events, channels, now).await
 }
 
+/// How long a charge is put off that was refused a permit.
+const REFUSED_WAIT: TimeDelta = TimeDelta::hours(1);
+
 impl Store {
+    /// Puts a charge off that the database refused a permit, so that it does not stand in the way of the others. Unless another
+    /// instance was merely faster, people are told: the books and this program disagree.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the charge is claimed and refused again then.
+    pub async fn put_off_refused(
+        &self,
+        charge_id: ChargeId,
+        refused: &StoreError,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let row = sqlx::query!(
+            r#"-- put_off_refused
+            UPDATE charges SET next_action_at = $2
+            WHERE charge_id = $1 AND state IN ('planned', 'retry_wait')
+            RETURNING subscription_id AS "subscription_id: SubscriptionId", shop AS "shop: ShopName""#,
+            charge_id as ChargeId,
+            now + REFUSED_WAIT,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let was_overtaken = matches!(
+            refused.refusal(),
+            Some(Refusal::Spacing | Refusal::Unresolved | Refusal::Duplicate)
+        );
+        if let (Some(row), false) = (row, was_overtaken) {
+            let event = NewEvent {
+                kind: EventKind::IncidentPermitRefused,
+                subscription_id: Some(row.subscription_id),
+                shop: Some(row.shop),
+                charge_id: Some(charge_id),
+                attempt_id: None,
+                payload: json!({ "refusal": refused.to_string(), "next_action_at": now + REFUSED_WAIT }),
+            };
+            events::append(&mut transaction, &[event], self.channels, now).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
     /// Makes sure that permits of which nobody knows whether they were committed can never be used: writes a tombstone under each
     /// one's key. The insert waits for the lost transaction, if that is still alive, and then either takes the key, so that
     /// it can never commit, or finds its row. Returns the permits that turned out to be committed; the caller records

@@ -14,7 +14,7 @@ use crate::domain::shop::ShopName;
 use crate::domain::subscription::SubscriptionStatus;
 use crate::store::brakes::{ALL_SHOPS, BrakeMode};
 use crate::store::permit_rows;
-use crate::store::{Store, StoreError, new_id, readings};
+use crate::store::{Refusal, Store, StoreError, new_id, readings};
 
 /// The limits that a permit must keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +96,14 @@ pub enum ClaimError {
     /// Nothing was permitted.
     #[error(transparent)]
     Failed(#[from] StoreError),
+    /// The database refused one of these charges a permit, and with it all of them. None was permitted; claim them one by one.
+    #[error("a permit was refused: {source}")]
+    Refused {
+        /// The charges that were claimed together.
+        charges: Vec<ChargeId>,
+        /// Which rule refused.
+        source: StoreError,
+    },
     /// Whether these permits were committed is not known. None of them may be sent; they have to be buried.
     #[error("the outcome of a commit is unknown: {source}")]
     Unconfirmed {
@@ -199,7 +207,9 @@ impl Store {
                 Verdict::Hold(reason) => held.push((charge, reason)),
             }
         }
-        permit_rows::insert(&mut transaction, &permits, limits, fence_id).await?;
+        permit_rows::insert(&mut transaction, &permits, limits, fence_id)
+            .await
+            .map_err(|error| of_refusal(error, &permits))?;
         permit_rows::put_off(&mut transaction, &put_off).await?;
         permit_rows::reread(&mut transaction, &reread, now).await?;
         permit_rows::hold(&mut transaction, &held, self.channels, now).await?;
@@ -210,6 +220,28 @@ impl Store {
             }),
             Err(source) => Err(ClaimError::Unconfirmed { permits, source }),
         }
+    }
+}
+
+/// Whether the refusal is about one of the charges, rather than about charging altogether.
+fn of_refusal(source: StoreError, permits: &[Permit]) -> ClaimError {
+    match source.refusal() {
+        None | Some(Refusal::Brake | Refusal::Fence) => ClaimError::Failed(source),
+        Some(
+            Refusal::Terms
+            | Refusal::Spacing
+            | Refusal::Unresolved
+            | Refusal::Transition
+            | Refusal::Immutable
+            | Refusal::Evidence
+            | Refusal::AppendOnly
+            | Refusal::Settlement
+            | Refusal::Duplicate
+            | Refusal::Value,
+        ) => ClaimError::Refused {
+            charges: permits.iter().map(|permit| permit.row.charge_id).collect(),
+            source,
+        },
     }
 }
 

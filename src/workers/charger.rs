@@ -71,6 +71,16 @@ pub struct Report {
     pub in_doubt: usize,
 }
 
+/// What came of a claim.
+enum Claimed {
+    /// There may be more to claim.
+    More,
+    /// There is nothing more to claim for now.
+    Enough,
+    /// So many charges were claimed together and one of them was refused: they have to be claimed one by one.
+    Refused(usize),
+}
+
 /// How often the record of answers is tried while the database is away; after that they stay in doubt, which is safe.
 const RECORD_TRIES_MAX: usize = 60;
 
@@ -129,6 +139,27 @@ impl Charger {
         if wanted == 0 {
             return Ok(true);
         }
+        match self.claim(shop, wanted, due_by, flight, report).await? {
+            Claimed::More => Ok(true),
+            Claimed::Enough => Ok(false),
+            Claimed::Refused(charges) => {
+                for _ in 0..charges {
+                    self.claim(shop, 1, due_by, flight, report).await?;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Claims `wanted` charges and sends what was permitted.
+    async fn claim(
+        &self,
+        shop: &ShopName,
+        wanted: u32,
+        due_by: DateTime<Utc>,
+        flight: &mut JoinSet<Finding>,
+        report: &mut Report,
+    ) -> anyhow::Result<Claimed> {
         let now = self.clock.now().max(due_by);
         let shops = [shop.clone()];
         let claim = self
@@ -146,17 +177,27 @@ impl Charger {
                     let charger = self.clone();
                     flight.spawn(async move { charger.send(permit, permitted_at).await });
                 }
-                Ok(more && !self.cautious.load(Ordering::Relaxed))
+                let more = more && !self.cautious.load(Ordering::Relaxed);
+                Ok(if more { Claimed::More } else { Claimed::Enough })
             }
-            Ok(Claim::NothingDue | Claim::Braked | Claim::TooManyInDoubt) => Ok(false),
-            Ok(Claim::Full) => Ok(!flight.is_empty()),
+            Ok(Claim::NothingDue | Claim::Braked | Claim::TooManyInDoubt) => Ok(Claimed::Enough),
+            Ok(Claim::Full) if flight.is_empty() => Ok(Claimed::Enough),
+            Ok(Claim::Full) => Ok(Claimed::More),
+            Err(ClaimError::Refused { charges, source }) => {
+                tracing::warn!(error = %source, charges = charges.len(), "a permit was refused");
+                if let [charge_id] = charges[..] {
+                    self.store.put_off_refused(charge_id, &source, now).await?;
+                    return Ok(Claimed::More);
+                }
+                Ok(Claimed::Refused(charges.len()))
+            }
             Err(ClaimError::Unconfirmed { permits, source }) => {
                 tracing::error!(error = %source, permits = permits.len(), "the outcome of a commit is unknown; nothing is sent");
                 self.bury(&permits).await?;
-                Ok(false)
+                Ok(Claimed::Enough)
             }
             Err(ClaimError::Failed(error)) => match error.refusal() {
-                Some(Refusal::Brake) => Ok(false),
+                Some(Refusal::Brake) => Ok(Claimed::Enough),
                 _ => Err(error.into()),
             },
         }

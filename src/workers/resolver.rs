@@ -3,7 +3,7 @@
 //! A notice only tells which transaction to read. A read is the authority; it may be repeated at will, because it moves no
 //! money. Without a transaction id nothing can be read, and time decides only whom to ask.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -113,14 +113,14 @@ impl Resolver {
         report.notices += notices.len();
         let mut closed = Vec::new();
         let mut questions: HashMap<TransactionId, Question> = HashMap::new();
-        let mut asked: Vec<(NoticeId, TransactionId)> = Vec::new();
+        let mut asked: Vec<(NoticeId, TransactionId, bool)> = Vec::new();
         for notice in notices {
             match (notice.transaction_id, &notice.attempt) {
                 (Some(transaction_id), Some(attempt)) if is_known(attempt, transaction_id) => {
                     closed.push((notice.notice_id, NoticeState::Done));
                 }
                 (Some(transaction_id), Some(attempt)) => {
-                    asked.push((notice.notice_id, transaction_id));
+                    asked.push((notice.notice_id, transaction_id, self.insists(&notice, now)));
                     questions
                         .entry(transaction_id)
                         .or_insert_with(|| question(&notice.shop, attempt, transaction_id));
@@ -136,12 +136,23 @@ impl Resolver {
         let told = self
             .ask(questions.into_values().collect(), now, report)
             .await?;
-        closed.extend(asked.into_iter().filter_map(|(notice_id, transaction_id)| {
-            told.contains(&transaction_id)
-                .then_some((notice_id, NoticeState::Done))
-        }));
+        closed.extend(
+            asked
+                .into_iter()
+                .filter_map(|(notice_id, transaction_id, insists)| {
+                    let told = told.get(&transaction_id)?;
+                    let is_done = *told == Told::Finally || !insists;
+                    is_done.then_some((notice_id, NoticeState::Done))
+                }),
+        );
         self.store.close_notices(&closed).await?;
         Ok(())
+    }
+
+    /// Whether a notice says that the money moved and is to be asked about until the gateway's own reads say so too, which may lag
+    /// behind. It is given up with the time in which notices come at all.
+    fn insists(&self, notice: &OpenNotice, now: DateTime<Utc>) -> bool {
+        notice.says_settled && now < notice.received_at + self.policy.resolver.answer_window
     }
 
     async fn look_at(
@@ -196,7 +207,7 @@ impl Resolver {
         questions: Vec<Question>,
         now: DateTime<Utc>,
         report: &mut Report,
-    ) -> anyhow::Result<HashSet<TransactionId>> {
+    ) -> anyhow::Result<HashMap<TransactionId, Told>> {
         let limit = Arc::new(Semaphore::new(READS_MAX));
         let mut reads = JoinSet::new();
         for question in questions {
@@ -223,8 +234,7 @@ impl Resolver {
         Ok(asked
             .into_iter()
             .zip(&findings)
-            .filter(|(_, finding)| tells_something(&finding.news))
-            .map(|(transaction_id, _)| transaction_id)
+            .filter_map(|(transaction_id, finding)| Some((transaction_id, told(&finding.news)?)))
             .collect())
     }
 
@@ -318,11 +328,23 @@ fn names_an_order_of_ours(notice: &OpenNotice) -> bool {
         .is_some_and(|order_id| order_id.parse::<OrderId>().is_ok())
 }
 
-/// Whether an answer was about the transaction at all, so that the notice that led to it is done with.
-fn tells_something(news: &News) -> bool {
+/// How far an answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// The money has moved, or the transaction is not ours: asking again would tell the same.
+    Finally,
+    /// It may change.
+    ForNow,
+}
+
+/// How far an answer goes; `None` when it told nothing about the transaction.
+fn told(news: &News) -> Option<Told> {
     match news {
-        News::Read(Verdict::InDoubt(doubt)) => *doubt == Doubt::Mismatch,
-        News::Read(_) | News::Answered(_) | News::NotSent | News::Unsendable => true,
+        News::Read(Verdict::Settled { .. } | Verdict::InDoubt(Doubt::Mismatch)) => {
+            Some(Told::Finally)
+        }
+        News::Read(Verdict::InDoubt(_)) => None,
+        News::Read(_) | News::Answered(_) | News::NotSent | News::Unsendable => Some(Told::ForNow),
     }
 }
 

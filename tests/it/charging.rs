@@ -289,3 +289,31 @@ async fn wrong_credentials_stop_everything_at_once() {
         world.settle_up().await;
     }
 }
+
+#[tokio::test]
+async fn a_charge_that_the_database_refuses_does_not_stand_in_the_way_of_the_others() {
+    let world = World::new(Script::default()).await;
+    world.simulator.go_down().await;
+    world.subscribe(Agreement::monthly("2027-01-01")).await;
+    world.run_until_idle().await;
+    // The count of attempts goes back, as if a row had been restored by hand: the next attempt's number is taken.
+    sqlx::raw_sql(
+        "SET session_replication_role = replica;
+         UPDATE charges SET attempts = 0, state = 'planned', next_action_at = due_at;
+         SET session_replication_role = origin;",
+    )
+    .execute(&world.books)
+    .await
+    .unwrap();
+    world.simulator.come_up().await.unwrap();
+    for _ in 0..3 {
+        world.subscribe(Agreement::monthly("2027-01-01")).await;
+    }
+    world.run_until_idle().await;
+    assert_eq!(world.charges().await, ["planned", "paid", "paid", "paid"]);
+    let put_off: i64 = world
+        .one("SELECT count(*) FROM charges WHERE state = 'planned' AND next_action_at > due_at + interval '1 hour'")
+        .await;
+    assert_eq!(put_off, 1);
+    world.compare_with_ledger().await;
+}

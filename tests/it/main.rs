@@ -13,8 +13,8 @@ mod harness;
 
 mod brakes;
 mod charging;
-mod health;
 mod crash_recovery;
+mod health;
 mod notices;
 mod resolving;
 mod scheduling;

@@ -536,3 +536,16 @@ async fn a_written_off_charge_that_is_reopened_is_not_sent_again_and_holds_nobod
     assert_eq!(world.posts(), 2);
     world.settle_up().await;
 }
+
+#[tokio::test]
+async fn a_settlement_that_reads_show_late_is_not_missed_although_nothing_is_retried() {
+    let world = World::new(Script::default()).await;
+    let late = Behaviour::decline_then_settle("CODE_43", Duration::from_secs(7_200))
+        .with_read_lag(Duration::from_secs(3_600));
+    world.simulator.add_rule(Rule::debits(late).times(1));
+    world.subscribe(Agreement::monthly("2027-01-01")).await;
+    world.run_days(2).await;
+    assert_eq!(world.attempts().await, ["settled"]);
+    assert_eq!(world.charges().await, ["paid"]);
+    world.settle_up().await;
+}

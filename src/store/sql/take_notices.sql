@@ -8,11 +8,13 @@ WITH due AS (
     SET next_action_at = $1 + least(interval '10 seconds' * (2 ^ least(n.tries, 20)), interval '6 hours'),
         tries = least(n.tries + 1, 1000)
     FROM due WHERE n.notice_id = due.notice_id
-    RETURNING n.notice_id, n.shop, n.order_id, n.transaction_id, n.attempt_id, n.received_at
+    RETURNING n.notice_id, n.shop, n.order_id, n.transaction_id, n.attempt_id, n.received_at, n.says_settled
 )
 SELECT t.notice_id AS "notice_id!: NoticeId",
        t.shop AS "shop!: ShopName",
        t.order_id,
+       t.says_settled AS "says_settled!",
+       t.received_at AS "received_at!",
        t.transaction_id AS "transaction_id: TransactionId",
        a.attempt_id AS "attempt_id?: AttemptId",
        a.state AS "state?: AttemptState",
