@@ -548,3 +548,290 @@ pub fn doubt_stage(
         DoubtStage::WaitUntil(case_at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::answer::Refusal;
+    use crate::domain::decline::DeclineTable;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    fn now() -> DateTime<Utc> {
+        at("2027-01-01T06:00:00Z")
+    }
+
+    fn id(number: u128) -> TransactionId {
+        TransactionId::from_uuid(Uuid::from_u128(number))
+    }
+
+    fn policy() -> Policy {
+        let classes = BTreeMap::from([
+            ("CODE_51".to_owned(), DeclineClass::Funds),
+            ("CODE_43".to_owned(), DeclineClass::Never),
+        ]);
+        Policy {
+            retry: RetryPolicy {
+                days: vec![1, 3, 7, 14],
+                unknown_code_tries: 3,
+                classes: DeclineTable::new(classes),
+            },
+            resolver: ResolverPolicy {
+                poll: vec![TimeDelta::seconds(5), TimeDelta::hours(6)],
+                answer_window: TimeDelta::hours(96),
+                write_off_after: TimeDelta::days(10),
+            },
+        }
+    }
+
+    fn in_flight(attempt: AttemptState) -> Standing {
+        Standing {
+            attempt,
+            transaction_id: None,
+            permitted_at: now(),
+            charge: ChargeState::InFlight,
+            subscription: SubscriptionStatus::Active,
+            declines: 0,
+            unsent: 0,
+            retry_at: None,
+            first_attempt_at: now(),
+            zone: chrono_tz::Europe::Warsaw,
+            another_blocks: false,
+            another_moved_money: false,
+            transaction_taken: false,
+        }
+    }
+
+    fn settled_news() -> News {
+        News::Read(Verdict::Settled {
+            transaction_id: id(1),
+        })
+    }
+
+    fn rejected_news(code: &str) -> News {
+        News::Read(Verdict::Rejected {
+            transaction_id: id(1),
+            status_code: Some(code.to_owned()),
+        })
+    }
+
+    fn state_of(decision: &Decision) -> Option<ChargeState> {
+        decision.charge.map(|step| step.state)
+    }
+
+    #[test]
+    fn a_settlement_pays_the_charge_whatever_it_was() {
+        for charge in ChargeState::ALL {
+            let standing = Standing {
+                charge,
+                ..in_flight(AttemptState::InDoubt)
+            };
+            let decision = decide(&standing, &settled_news(), &policy(), now());
+            assert_eq!(decision.attempt, AttemptState::Settled);
+            let paid = state_of(&decision).unwrap_or(charge);
+            assert_eq!(paid, ChargeState::Paid, "{charge:?}");
+        }
+    }
+
+    #[test]
+    fn a_settlement_beside_a_living_attempt_holds_the_charge_and_stops_everything() {
+        let standing = Standing {
+            another_blocks: true,
+            ..in_flight(AttemptState::Rejected)
+        };
+        let decision = decide(&standing, &settled_news(), &policy(), now());
+        assert_eq!(decision.attempt, AttemptState::Surplus);
+        assert_eq!(state_of(&decision), Some(ChargeState::Held));
+        assert!(decision.brake.is_some());
+        assert_eq!(decision.events, [EventKind::IncidentSurplus]);
+    }
+
+    #[test]
+    fn when_the_other_attempt_then_fails_the_surplus_has_paid() {
+        let standing = Standing {
+            charge: ChargeState::Held,
+            another_moved_money: true,
+            ..in_flight(AttemptState::Pending)
+        };
+        let decision = decide(&standing, &rejected_news("CODE_51"), &policy(), now());
+        assert_eq!(state_of(&decision), Some(ChargeState::Paid));
+        assert_eq!(decision.subscription, None);
+    }
+
+    #[test]
+    fn only_the_read_at_its_time_allows_the_retry() {
+        let retry_at = now() + TimeDelta::days(1);
+        let standing = Standing {
+            charge: ChargeState::RetryWait,
+            retry_at: Some(retry_at),
+            transaction_id: Some(id(1)),
+            ..in_flight(AttemptState::Rejected)
+        };
+        let news = rejected_news("CODE_51");
+        let early = decide(
+            &standing,
+            &news,
+            &policy(),
+            retry_at - TimeDelta::seconds(1),
+        );
+        assert!(
+            !early.is_news(&standing),
+            "a notice in between clears nothing"
+        );
+        let due = decide(&standing, &news, &policy(), retry_at);
+        assert_eq!(due.next_poll, NextPoll::Never);
+    }
+
+    #[test]
+    fn a_decline_without_a_reason_is_read_before_it_is_believed() {
+        let news = News::Answered(Verdict::Rejected {
+            transaction_id: id(1),
+            status_code: None,
+        });
+        let decision = decide(&in_flight(AttemptState::InDoubt), &news, &policy(), now());
+        assert_eq!(decision.attempt, AttemptState::Pending);
+        assert_eq!(decision.next_poll, NextPoll::At(now()));
+    }
+
+    #[test]
+    fn a_card_that_must_not_be_tried_again_ends_the_subscription() {
+        let standing = in_flight(AttemptState::Pending);
+        let decision = decide(&standing, &rejected_news("CODE_43"), &policy(), now());
+        assert_eq!(state_of(&decision), Some(ChargeState::Failed));
+        let reason = decision.subscription.and_then(|step| step.reason);
+        assert_eq!(reason, Some(DeactivationReason::CardBlocked));
+    }
+
+    #[test]
+    fn nothing_is_retried_for_a_subscription_that_stopped_meanwhile() {
+        for subscription in SubscriptionStatus::ALL {
+            let standing = Standing {
+                subscription,
+                ..in_flight(AttemptState::Pending)
+            };
+            let decision = decide(&standing, &rejected_news("CODE_51"), &policy(), now());
+            let retried = state_of(&decision) == Some(ChargeState::RetryWait);
+            assert_eq!(retried, subscription.is_billable(), "{subscription:?}");
+        }
+    }
+
+    #[test]
+    fn another_transaction_under_our_order_is_an_incident() {
+        let standing = Standing {
+            transaction_id: Some(id(2)),
+            ..in_flight(AttemptState::Pending)
+        };
+        for news in [settled_news(), rejected_news("CODE_51")] {
+            let decision = decide(&standing, &news, &policy(), now());
+            assert_eq!(decision.events, [EventKind::IncidentMismatch]);
+            assert!(decision.brake.is_some() && decision.attempt == AttemptState::Pending);
+        }
+    }
+
+    #[test]
+    fn doubt_is_brought_to_people_and_given_up_by_the_clock_but_never_decided_by_it() {
+        let stage = |hours, open, many| {
+            let later = now() + TimeDelta::hours(hours);
+            doubt_stage(now(), open, many, &policy().resolver, later)
+        };
+        let write_off_at = now() + TimeDelta::days(10);
+        assert_eq!(
+            stage(1, false, false),
+            DoubtStage::WaitUntil(now() + TimeDelta::hours(96))
+        );
+        assert_eq!(stage(1, false, true), DoubtStage::OpenCase { write_off_at });
+        assert_eq!(
+            stage(96, false, false),
+            DoubtStage::OpenCase { write_off_at }
+        );
+        assert_eq!(stage(100, true, false), DoubtStage::WaitUntil(write_off_at));
+        assert_eq!(stage(240, true, true), DoubtStage::WriteOff);
+    }
+
+    fn any_news() -> impl Strategy<Value = News> {
+        let verdict = prop_oneof![
+            (1..3u128).prop_map(|number| Verdict::Settled {
+                transaction_id: id(number)
+            }),
+            (1..3u128).prop_map(|number| Verdict::Pending {
+                transaction_id: id(number),
+                status: "pending".to_owned()
+            }),
+            (1..3u128, proptest::option::of("CODE_(51|43|XX)")).prop_map(
+                |(number, status_code)| {
+                    Verdict::Rejected {
+                        transaction_id: id(number),
+                        status_code,
+                    }
+                }
+            ),
+            proptest::sample::select(vec![
+                RefusalReason::ProfileInactive,
+                RefusalReason::Unauthorized,
+                RefusalReason::Unavailable,
+                RefusalReason::Invalid,
+            ])
+            .prop_map(|reason| Verdict::Refused(Refusal {
+                reason,
+                http_status: 400,
+                code: "X".to_owned()
+            })),
+            proptest::sample::select(vec![Doubt::NoAnswer, Doubt::Mismatch, Doubt::Unauthorized])
+                .prop_map(Verdict::InDoubt),
+        ];
+        prop_oneof![
+            Just(News::NotSent),
+            Just(News::Unsendable),
+            verdict.clone().prop_map(News::Answered),
+            verdict.prop_map(News::Read),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_news_a_charge_is_freed_only_when_its_attempt_is_and_open_means_looked_at(
+            attempt in proptest::sample::select(AttemptState::ALL.to_vec()),
+            charge in proptest::sample::select(ChargeState::ALL.to_vec()),
+            subscription in proptest::sample::select(SubscriptionStatus::ALL.to_vec()),
+            declines in 0..8u16,
+            another_blocks in any::<bool>(),
+            another_moved_money in any::<bool>(),
+            known in proptest::option::of(1..3u128),
+            news in any_news(),
+        ) {
+            let standing = Standing {
+                charge, subscription, declines, another_blocks, another_moved_money,
+                transaction_id: known.map(id),
+                ..in_flight(attempt)
+            };
+            let decision = decide(&standing, &news, &policy(), now());
+            if let Some(step) = decision.charge {
+                prop_assert_eq!(step.next_action_at.is_some(), step.state.is_open());
+                if step.state == ChargeState::RetryWait {
+                    prop_assert!(!decision.attempt.blocks() && decision.attempt != AttemptState::Surplus);
+                    prop_assert!(!another_blocks && !another_moved_money);
+                    prop_assert!(step.next_action_at >= Some(now()));
+                }
+                if step.state == ChargeState::Paid {
+                    let moved = matches!(decision.attempt, AttemptState::Settled | AttemptState::Surplus);
+                    prop_assert!(moved || another_moved_money);
+                }
+            }
+            // What is said again changes nothing more.
+            let after = Standing {
+                attempt: decision.attempt,
+                charge: decision.charge.map_or(charge, |step| step.state),
+                transaction_id: standing.transaction_id.or(decision.transaction_id),
+                ..standing.clone()
+            };
+            prop_assert_eq!(decide(&after, &news, &policy(), now()).attempt, decision.attempt);
+        }
+    }
+}
