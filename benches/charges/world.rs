@@ -357,7 +357,7 @@ async fn is_all_done(observer: &PgPool) -> anyhow::Result<bool> {
     Ok(sqlx::query_scalar(
         "SELECT NOT EXISTS (SELECT FROM schedules WHERE next_due_at <= $1)
             AND NOT EXISTS (SELECT FROM charges WHERE state IN ('planned', 'retry_wait'))
-            AND NOT EXISTS (SELECT FROM charges WHERE state IN ('in_flight', 'held'))
+            AND NOT EXISTS (SELECT FROM charges WHERE state = 'in_flight')
             AND NOT EXISTS (SELECT FROM outbox)",
     )
     .bind(Clock::system().now())
