@@ -8,7 +8,7 @@ CREATE TABLE notices (
     order_id       text,
     transaction_id uuid,
     attempt_id     uuid,
-    says_settled   boolean NOT NULL,
+    says_settled   boolean NOT NULL DEFAULT false,
     state          notice_state NOT NULL DEFAULT 'new',
     received_at    timestamptz NOT NULL,
     received_count integer NOT NULL DEFAULT 1,

@@ -177,10 +177,10 @@ async fn periods_that_are_due_together_keep_their_distance_whoever_claims_them()
                         break permitted;
                     }
                     // Another instance was faster with another period of the same subscription.
-                    Err(ClaimError::Failed(error)) => assert!(
-                        error.is_busy() || error.refusal() == Some(Refusal::Spacing),
-                        "{error}"
-                    ),
+                    Err(ClaimError::Refused { source, .. }) => {
+                        assert_eq!(source.refusal(), Some(Refusal::Spacing), "{source}");
+                    }
+                    Err(ClaimError::Failed(error)) => assert!(error.is_busy(), "{error}"),
                     Err(error) => panic!("{error}"),
                 }
             }
