@@ -304,6 +304,86 @@ fn every_file_that_a_document_names_exists() {
 }
 
 #[test]
+fn every_command_that_a_text_names_exists() {
+    let mut wrong = Vec::new();
+    for file in texts() {
+        let text = fs::read_to_string(&file).unwrap();
+        for line in command_lines(&text) {
+            if let Err(reason) = understand(&line) {
+                wrong.push(format!("{}: `{line}`: {reason}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn every_view_that_a_text_names_exists() {
+    let schema = migrations();
+    let views = views_of(&schema);
+    let mut missing = Vec::new();
+    for file in texts() {
+        let text = fs::read_to_string(&file).unwrap();
+        for name in views_named_in(&text) {
+            let is_function = schema.contains(&format!("CREATE FUNCTION {name}("));
+            if !views.contains_key(&name) && !is_function {
+                missing.push(format!("{}: {name}", file.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "\n{}\n", missing.join("\n"));
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_found() {
+    let understood = |text: &str| {
+        let lines = command_lines(text);
+        assert_eq!(lines.len(), 1, "one command in {text:?}: {lines:?}");
+        understand(&lines[0])
+    };
+    for right in [
+        "`cykl status`",
+        "`cykl charge show CHARGE`",
+        "`cykl brake stop --shop NAME\n  --reason TEXT`",
+        "`cykl --config FILE run`",
+        "`cykl --config=FILE COMMAND --help`",
+        "`cykl brake`",
+        "`sudo -u cykl cykl brake release --reason 'a cause | gone'`",
+        "```sh\nsudo systemd-run --pipe \\\n  -p LoadCredential=a:/b /usr/bin/cykl check\n```",
+        "```sh\n  /usr/bin/cykl --actor \"$USER\" \"$@\"\n```",
+        "```sh\nsystemctl start cykl\njournalctl -u cykl | grep a && cykl_once check # cykl nothing\n```",
+        "ExecStart=/usr/bin/cykl run\n",
+    ] {
+        assert_eq!(understood(right), Ok(()), "{right}");
+    }
+    for wrong in [
+        "`cykl forecast`",
+        "`cykl charge\n  settle CHARGE`",
+        "`cykl status --days 31`",
+        "`cykl brake stop --reazon TEXT`",
+        "`sudo -u cykl cykl nothing`",
+        "```sh\ntrue; target/debug/cykl --config run status2\n```",
+        "ExecStart=/usr/bin/cykl runs\n",
+    ] {
+        assert!(understood(wrong).is_err(), "{wrong}");
+    }
+    for other in [
+        "`journalctl -u cykl -n 100`",
+        "```sh\nsudo install -m 0755 target/release/cykl /usr/bin/cykl\n```",
+        "```sh\nsudo -u postgres createdb --owner=cykl cykl\n```",
+        "cykl nothing",
+    ] {
+        assert!(command_lines(other).is_empty(), "{other}");
+    }
+}
+
+#[test]
+fn views_are_found_in_texts_and_addresses_are_not() {
+    let text = "`billing.held`, SELECT * FROM billing.due_today; https://billing.example.com and the end of billing.\n";
+    assert_eq!(views_named_in(text), ["billing.held", "billing.due_today"]);
+}
+
+#[test]
 fn a_broken_link_is_found() {
     let readme = root().join("README.md");
     assert_eq!(follow(&readme, "docs/events.md#kinds"), Ok(()));
@@ -337,6 +417,117 @@ fn commands() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     walk(&Cli::command(), "cykl", &mut found);
     found
+}
+
+/// Every text that tells operators what to run: the documents, and what stands in `deploy/` and `config/`.
+fn texts() -> Vec<PathBuf> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("the folder is readable") {
+            let path = entry.expect("the folder is readable").path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = documents();
+    walk(&root().join("deploy"), &mut found);
+    walk(&root().join("config"), &mut found);
+    found
+}
+
+/// The calls of Cykl in a text, from the program's name on: those in code, and those of a unit.
+fn command_lines(text: &str) -> Vec<String> {
+    let pieces: Vec<_> = text.split('`').collect();
+    let mut lines: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("ExecStart="))
+        .map(str::to_owned)
+        .collect();
+    for (place, piece) in pieces.iter().enumerate().skip(1).step_by(2) {
+        // Two empty pieces before it are the three marks of a fence, whose first line names the language.
+        let is_fenced = place > 2 && pieces[place - 2..place].concat().is_empty();
+        if is_fenced {
+            let block = piece.replace("\\\n", " ");
+            lines.extend(block.lines().skip(1).map(str::to_owned));
+        } else {
+            lines.push(piece.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+    }
+    lines.iter().flat_map(|line| calls(line)).collect()
+}
+
+/// The calls of Cykl in a line of shell.
+fn calls(line: &str) -> Vec<String> {
+    let line = line.split(" #").next().unwrap_or(line);
+    let mut calls = Vec::new();
+    for call in line.split(['|', ';', '&']) {
+        let mut words = call.split_whitespace().peekable();
+        if words.next_if_eq(&"sudo").is_some() && words.next_if_eq(&"-u").is_some() {
+            words.next();
+        }
+        if words.next_if_eq(&"systemd-run").is_some() {
+            while words.next_if(|word| !is_program(word)).is_some() {}
+        }
+        if words.next_if(|word| is_program(word)).is_some() {
+            let words: Vec<_> = words.collect();
+            calls.push(format!("cykl {}", words.join(" ")));
+        }
+    }
+    calls
+}
+
+/// Whether a word calls Cykl; `cykl_once` is the runbook's function that does.
+fn is_program(word: &str) -> bool {
+    matches!(word, "cykl" | "cykl_once") || word.ends_with("/cykl")
+}
+
+/// Whether Cykl has the command, and the command the options, of a line. Words in capitals, and those in quotes or of the shell, stand
+/// for something else.
+fn understand(line: &str) -> Result<(), String> {
+    let mut root = Cli::command();
+    root.build();
+    let mut command = &root;
+    let mut words = line.split_whitespace().skip(1);
+    while let Some(word) = words.next() {
+        let is_named = word.starts_with(|letter: char| letter.is_ascii_lowercase());
+        if let Some(option) = word.strip_prefix("--") {
+            let (name, value) = option
+                .split_once('=')
+                .map_or((option, None), |(name, value)| (name, Some(value)));
+            let argument = command
+                .get_arguments()
+                .find(|argument| argument.get_long() == Some(name))
+                .ok_or_else(|| format!("{} has no --{name}", command.get_name()))?;
+            if value.is_none() && argument.get_action().takes_values() {
+                words.next();
+            }
+        } else if is_named && command.has_subcommands() {
+            command = command
+                .find_subcommand(word)
+                .ok_or_else(|| format!("{} has no command {word}", command.get_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything that a text calls `billing.` something, but for the names of hosts.
+fn views_named_in(text: &str) -> Vec<String> {
+    text.match_indices("billing.")
+        .filter(|(start, _)| {
+            let before = text[..*start].chars().next_back();
+            !before.is_some_and(|letter| letter.is_alphanumeric() || "/._-@".contains(letter))
+        })
+        .map(|(start, schema)| {
+            let rest = &text[start + schema.len()..];
+            let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+            let end = rest.find(|letter| !is_name(letter));
+            rest[..end.unwrap_or(rest.len())].to_owned()
+        })
+        .filter(|name| !name.is_empty())
+        .map(|name| format!("billing.{name}"))
+        .collect()
 }
 
 /// Every command of the README's table.
