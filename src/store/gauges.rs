@@ -35,7 +35,8 @@ impl Store {
         Ok(sqlx::query_as!(
             Gauges,
             r#"-- gauges
-            SELECT (SELECT count(*) FROM attempts WHERE state = 'in_doubt' AND deadline_at <= $1) AS "in_doubt!",
+            SELECT (SELECT count(*) FROM attempts
+                    WHERE state = 'in_doubt' AND deadline_at <= $1 AND next_poll_at IS NOT NULL) AS "in_doubt!",
                    (SELECT count(*) FROM charges WHERE state = 'held') AS "held!",
                    (SELECT count(*) FROM outbox) AS "outbox_pending!",
                    coalesce(greatest(0, extract(epoch FROM $1 - least(

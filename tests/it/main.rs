@@ -19,3 +19,4 @@ mod notices;
 mod resolving;
 mod scheduling;
 mod schema;
+mod views;
