@@ -1,7 +1,6 @@
 //! Putting the daemon together from the configuration. `run`, `demo` and the tests all run what is assembled here.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -80,7 +79,6 @@ pub fn workers(
             clock: clock.clone(),
             metrics: metrics.clone(),
             stop,
-            cautious: Arc::new(AtomicBool::new(false)),
         },
         resolver: Resolver {
             store: store.clone(),

@@ -109,7 +109,11 @@ async fn serve(
                 }
                 break Exit::Ok;
             }
-            Asked::Broken => break Exit::Internal,
+            Asked::Broken => {
+                // A worker that broke takes nobody with it: the others finish what they have begun.
+                crew.drain().await;
+                break Exit::Internal;
+            }
             Asked::Reload => {
                 if let Some(config) = reload(global, &context).await {
                     crew.drain().await;

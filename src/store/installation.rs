@@ -75,7 +75,7 @@ impl Store {
             .map_err(StoreError::from)?;
         let fence_id = match recorded_installation(&mut transaction).await? {
             Some(fence_id) => fence_id,
-            None => record_installation(&mut transaction, actor, "first start", now).await?,
+            None => record_first_installation(&mut transaction, actor, now).await?,
         };
         record_new_shops(&mut transaction, shops, now).await?;
         transaction.commit().await.map_err(StoreError::from)?;
@@ -205,6 +205,32 @@ fn describe(shop: &ShopIdentity) -> String {
     )
 }
 
+/// Records the first installation, unless another instance has just done it; returns the one that counts.
+async fn record_first_installation(
+    transaction: &mut PgTransaction<'_>,
+    actor: &str,
+    now: DateTime<Utc>,
+) -> Result<FenceId, StoreError> {
+    sqlx::query!(
+        "-- record_first_installation
+        INSERT INTO installation (fence_id, system_identifier, timeline, database_oid, adopted_at, adopted_by, reason)
+        SELECT $1, p.system_identifier, p.timeline, p.database_oid, $2, $3, 'first start' FROM current_place() p
+        ON CONFLICT (singleton) DO NOTHING",
+        FenceId::from_uuid(new_id(now)) as FenceId,
+        now,
+        actor,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    release_unset_brake(transaction, actor, now).await?;
+    Ok(sqlx::query_scalar!(
+        r#"-- first_installation
+        SELECT fence_id AS "fence_id: FenceId" FROM installation"#
+    )
+    .fetch_one(&mut **transaction)
+    .await?)
+}
+
 async fn record_installation(
     transaction: &mut PgTransaction<'_>,
     actor: &str,
@@ -227,8 +253,18 @@ async fn record_installation(
     )
     .execute(&mut **transaction)
     .await?;
+    release_unset_brake(transaction, actor, now).await?;
+    Ok(fence_id)
+}
+
+/// A database in which the brake was never set may charge from its first installation on.
+async fn release_unset_brake(
+    transaction: &mut PgTransaction<'_>,
+    actor: &str,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
     sqlx::query!(
-        "-- record_installation_brake
+        "-- release_unset_brake
         INSERT INTO brakes (shop, mode, reason, actor, changed_at) VALUES ('*', 'run', 'first start', $1, $2)
         ON CONFLICT (shop) DO NOTHING",
         actor,
@@ -236,7 +272,7 @@ async fn record_installation(
     )
     .execute(&mut **transaction)
     .await?;
-    Ok(fence_id)
+    Ok(())
 }
 
 async fn recorded_shop(

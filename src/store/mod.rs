@@ -11,6 +11,7 @@
     reason = "sqlx's macros name the type of a parameter as `value as Type`; no number is converted"
 )]
 
+mod card_budgets;
 mod error;
 mod events;
 mod permit_rows;

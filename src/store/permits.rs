@@ -13,8 +13,8 @@ use crate::domain::order_id::OrderId;
 use crate::domain::shop::ShopName;
 use crate::domain::subscription::SubscriptionStatus;
 use crate::store::brakes::{ALL_SHOPS, BrakeMode};
-use crate::store::permit_rows;
 use crate::store::{Refusal, Store, StoreError, new_id, readings};
+use crate::store::{card_budgets, permit_rows};
 
 /// The limits that a permit must keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ pub enum ClaimError {
 }
 
 /// A due charge as the claim sees it.
-struct Candidate {
+pub(super) struct Candidate {
     charge_id: ChargeId,
     subscription_id: SubscriptionId,
     shop: ShopName,
@@ -123,21 +123,21 @@ struct Candidate {
     amount_minor: i64,
     currency: Currency,
     attempts: i16,
-    is_retry: bool,
+    pub is_retry: bool,
     first_attempt_at: Option<DateTime<Utc>>,
     status: SubscriptionStatus,
     title: Option<String>,
     invoice: Option<JsonValue>,
     multipayout: Option<JsonValue>,
     notification_url: Option<String>,
-    card_id: Option<CardId>,
+    pub card_id: Option<CardId>,
     profile_id: Option<ProfileId>,
     card_is_active: bool,
     quiet_until: Option<DateTime<Utc>>,
     is_stale: bool,
     is_blocked: bool,
-    last_retries: Vec<DateTime<Utc>>,
-    last_declines: Vec<DateTime<Utc>>,
+    pub last_retries: Vec<DateTime<Utc>>,
+    pub last_declines: Vec<DateTime<Utc>>,
 }
 
 /// What the claim does with a candidate.
@@ -179,7 +179,7 @@ impl Store {
             return Ok(Claim::Full);
         }
         let wanted = wanted.min(free).min(BATCH_MAX);
-        let candidates = candidates(
+        let mut candidates = candidates(
             &mut transaction,
             &shops,
             wanted,
@@ -190,6 +190,7 @@ impl Store {
         if candidates.is_empty() {
             return Ok(Claim::NothingDue);
         }
+        card_budgets::lock(&mut transaction, &mut candidates, now).await?;
         let mut permits: Vec<Permit> = Vec::new();
         let mut put_off = Vec::new();
         let mut reread = Vec::new();
@@ -344,7 +345,7 @@ fn judge(
     {
         return Ok(Verdict::PutOff(now + limits.min_gap));
     }
-    if let Some(until) = over_budget(&candidate, permits, card_id, limits, now) {
+    if let Some(until) = card_budgets::over_budget(&candidate, permits, card_id, limits, now) {
         return Ok(Verdict::PutOff(until));
     }
     Ok(Verdict::Permit(Box::new(Permit {
@@ -369,41 +370,4 @@ fn judge(
             first_attempt_at: candidate.first_attempt_at.unwrap_or(now),
         },
     })))
-}
-
-/// When the card schemes' budget of the card allows this attempt, unless it does now. It counts over all subscriptions of the
-/// card; a first attempt is no retry, but a card that was declined too often is left alone altogether.
-fn over_budget(
-    candidate: &Candidate,
-    permits: &[Permit],
-    card_id: CardId,
-    limits: &Limits,
-    now: DateTime<Utc>,
-) -> Option<DateTime<Utc>> {
-    let frees = |past: &[DateTime<Utc>], max: u32, window: TimeDelta| {
-        let max = usize::try_from(max).expect("a usize holds a u32");
-        let recent: Vec<_> = past.iter().filter(|&&at| at > now - window).collect();
-        // Newest first: the budget is free again when the oldest that counts has left the window.
-        (recent.len() >= max)
-            .then(|| recent.get(max.saturating_sub(1)).map_or(now, |&&at| at) + window)
-    };
-    let declines = frees(
-        &candidate.last_declines,
-        limits.card_declines_30d,
-        TimeDelta::days(30),
-    );
-    if declines.is_some() || !candidate.is_retry {
-        return declines;
-    }
-    let in_this_batch = permits
-        .iter()
-        .any(|permit| permit.row.card_id == card_id && permit.row.is_retry);
-    if in_this_batch {
-        return Some(now + TimeDelta::hours(24));
-    }
-    frees(
-        &candidate.last_retries,
-        limits.card_retries_24h,
-        TimeDelta::hours(24),
-    )
 }

@@ -62,7 +62,9 @@ impl Store {
         let rows = sqlx::query!(
             r#"-- take_unresolved
             WITH due AS (
-                SELECT attempt_id FROM attempts WHERE next_poll_at <= $1 AND shop = ANY($3)
+                -- What only time can move needs no gateway, so it is done for shops that are not configured here, too.
+                SELECT attempt_id FROM attempts
+                WHERE next_poll_at <= $1 AND (shop = ANY($3) OR (state = 'in_doubt' AND transaction_id IS NULL))
                 ORDER BY next_poll_at LIMIT 500 FOR UPDATE SKIP LOCKED
             )
             UPDATE attempts a
@@ -200,7 +202,7 @@ impl Store {
         .await
     }
 
-    /// Moves the charge of an attempt that is still in doubt. `until` is when the attempt is looked at again; never without it.
+    /// Moves the charge of an attempt that is still in doubt, or pending without an end, unless another attempt moved its money. `until` is when the attempt is looked at again; never without it.
     async fn step_doubt(
         &self,
         attempt_id: AttemptId,
@@ -217,7 +219,8 @@ impl Store {
                    c.shop AS "shop: ShopName", c.state AS "charge: ChargeState", c.period_no, a.order_id, a.amount_minor,
                    a.currency AS "currency: Currency", a.permitted_at, a.card_masked
             FROM attempts a JOIN charges c USING (charge_id)
-            WHERE a.attempt_id = $1 AND a.state = 'in_doubt' AND a.next_poll_at IS NOT NULL
+            WHERE a.attempt_id = $1 AND a.state IN ('in_doubt', 'pending') AND a.next_poll_at IS NOT NULL
+              AND NOT EXISTS (SELECT FROM attempts o WHERE o.charge_id = a.charge_id AND o.state IN ('settled', 'surplus'))
             FOR UPDATE OF c, a"#,
             attempt_id as AttemptId,
         )
@@ -231,7 +234,10 @@ impl Store {
         };
         sqlx::query!(
             "-- stage_attempt
-            UPDATE attempts SET next_poll_at = $2, case_opened_at = coalesce(case_opened_at, $3) WHERE attempt_id = $1",
+            UPDATE attempts
+            SET next_poll_at = CASE WHEN state = 'pending' THEN next_poll_at ELSE $2 END,
+                case_opened_at = coalesce(case_opened_at, $3)
+            WHERE attempt_id = $1",
             attempt_id as AttemptId,
             until,
             now,

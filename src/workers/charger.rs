@@ -4,8 +4,7 @@
 //! is not confirmed is buried, never sent. What has no answer stays in doubt; the resolver looks after it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -46,8 +45,6 @@ pub struct Charger {
     pub metrics: Metrics,
     /// Once cancelled, nothing more is claimed, and what waits for its turn is not sent.
     pub stop: CancellationToken,
-    /// Whether imoje could not be reached the last time: then one charge goes ahead of the others.
-    pub cautious: Arc<AtomicBool>,
 }
 
 /// What one run did.
@@ -91,7 +88,7 @@ impl Charger {
     /// When the database fails. What was sent is recorded first, or stays in doubt.
     pub async fn run_once(&self, now: DateTime<Utc>) -> anyhow::Result<Report> {
         let mut report = Report::default();
-        let mut flight = JoinSet::new();
+        let mut flight = Flight::new();
         let mut open: BTreeSet<ShopName> = self.shops.names().into_iter().collect();
         let mut failure = None;
         loop {
@@ -102,24 +99,32 @@ impl Charger {
                         open.remove(&shop);
                     }
                     Err(error) => {
-                        open.clear();
+                        tracing::error!(%shop, error = format!("{error:#}"), "couldn't claim charges");
+                        open.remove(&shop);
                         failure = Some(error);
-                        break;
                     }
                 }
             }
             if flight.is_empty() {
                 break;
             }
-            let findings = landed(&mut flight).await;
-            if findings.iter().any(|finding| is_unreachable(&finding.news)) {
-                // The rest waits for the next run, which begins with a single charge.
-                self.cautious.store(true, Ordering::Relaxed);
-                open.clear();
-            } else {
-                self.cautious.store(false, Ordering::Relaxed);
+            let landed = landed(&mut flight).await;
+            for (shop, finding) in &landed {
+                let is_unreachable = is_unreachable(&finding.news);
+                if let Some(shop) = self.shops.get(shop) {
+                    shop.is_unreachable.store(is_unreachable, Ordering::Relaxed);
+                }
+                if is_unreachable {
+                    // The rest of the shop waits for the next run, which begins with a single charge.
+                    open.remove(shop);
+                }
             }
-            self.record(&findings, &mut report).await?;
+            let findings: Vec<_> = landed.into_iter().map(|(_, finding)| finding).collect();
+            if let Err(error) = self.record(&findings, &mut report).await {
+                // What is on its way is still waited for: its answers must not be lost with this one.
+                open.clear();
+                failure = Some(error);
+            }
         }
         failure.map_or(Ok(report), Err)
     }
@@ -129,7 +134,7 @@ impl Charger {
         &self,
         shop: &ShopName,
         due_by: DateTime<Utc>,
-        flight: &mut JoinSet<Finding>,
+        flight: &mut Flight,
         report: &mut Report,
     ) -> anyhow::Result<bool> {
         let wanted = self.room(shop, flight.len());
@@ -157,7 +162,7 @@ impl Charger {
         shop: &ShopName,
         wanted: u32,
         due_by: DateTime<Utc>,
-        flight: &mut JoinSet<Finding>,
+        flight: &mut Flight,
         report: &mut Report,
     ) -> anyhow::Result<Claimed> {
         let now = self.clock.now().max(due_by);
@@ -175,9 +180,14 @@ impl Charger {
                 let permitted_at = Instant::now();
                 for permit in permits {
                     let charger = self.clone();
-                    flight.spawn(async move { charger.send(permit, permitted_at).await });
+                    flight.spawn(async move {
+                        (
+                            permit.shop.clone(),
+                            charger.send(permit, permitted_at).await,
+                        )
+                    });
                 }
-                let more = more && !self.cautious.load(Ordering::Relaxed);
+                let more = more && !self.is_unreachable(shop);
                 Ok(if more { Claimed::More } else { Claimed::Enough })
             }
             Ok(Claim::NothingDue | Claim::Braked | Claim::TooManyInDoubt) => Ok(Claimed::Enough),
@@ -206,7 +216,7 @@ impl Charger {
     /// How many charges of `shop` may be claimed while `flying` are on their way. Claims wait until half of the room is free, so
     /// that they stay large.
     fn room(&self, shop: &ShopName, flying: usize) -> u32 {
-        if self.cautious.load(Ordering::Relaxed) {
+        if self.is_unreachable(shop) {
             return u32::from(flying == 0);
         }
         let flying = u32::try_from(flying).unwrap_or(u32::MAX);
@@ -214,7 +224,15 @@ impl Charger {
         if flying > 0 && free < self.limits.in_flight_max.div_ceil(2) {
             return 0;
         }
-        free.min(self.shops.get(shop).map_or(0, |shop| shop.claim_max()))
+        // What waits for its turn under the shop's rate counts, so that no permit grows too old in the queue.
+        let claim_max = self.shops.get(shop).map_or(0, |shop| shop.claim_max());
+        free.min(claim_max.saturating_sub(flying))
+    }
+
+    fn is_unreachable(&self, shop: &ShopName) -> bool {
+        self.shops
+            .get(shop)
+            .is_some_and(|shop| shop.is_unreachable.load(Ordering::Relaxed))
     }
 
     /// Sends one permitted request, once, and says what came of it.
@@ -231,10 +249,9 @@ impl Charger {
         let Some(shop) = self.shops.get(&permit.shop) else {
             return not_sent("its shop is not configured");
         };
-        let has_waited = shop.wait_for_rate().await;
-        if self.stop.is_cancelled() {
+        let Some(has_waited) = self.stop.run_until_cancelled(shop.wait_for_rate()).await else {
             return not_sent("the daemon is stopping");
-        }
+        };
         if has_waited {
             match self.store.is_stopped(&permit.shop).await {
                 Ok(false) => {}
@@ -277,6 +294,10 @@ impl Charger {
                 Err(error) => error,
             };
             let is_away = matches!(error, StoreError::Unavailable(_) | StoreError::Busy(_));
+            if !is_away && findings.len() > 1 {
+                // One of them cannot be recorded; the others can.
+                return self.record_each(findings, report).await;
+            }
             if !is_away || tried >= RECORD_TRIES_MAX || self.stop.is_cancelled() && tried > 5 {
                 return Err(error.into());
             }
@@ -284,6 +305,20 @@ impl Charger {
             tokio::time::sleep(delays.next_delay()).await;
         }
         Ok(())
+    }
+
+    /// Records findings one by one, and says at the end whether one of them failed.
+    async fn record_each(&self, findings: &[Finding], report: &mut Report) -> anyhow::Result<()> {
+        let mut failure = None;
+        for finding in findings {
+            let one = std::slice::from_ref(finding);
+            if let Err(error) = Box::pin(self.record(one, report)).await {
+                let attempt = finding.attempt_id;
+                tracing::error!(attempt.id = %attempt, error = format!("{error:#}"), "couldn't record an answer");
+                failure = Some(error);
+            }
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     /// Makes unconfirmed permits unusable. Until that is done nothing else is claimed.
@@ -327,21 +362,24 @@ impl Report {
     }
 }
 
+/// The requests on their way, each with its shop.
+type Flight = JoinSet<(ShopName, Finding)>;
+
 /// Waits for one request to end, and takes every other that has ended by then.
-async fn landed(flight: &mut JoinSet<Finding>) -> Vec<Finding> {
-    let mut findings = Vec::new();
+async fn landed(flight: &mut Flight) -> Vec<(ShopName, Finding)> {
+    let mut landed = Vec::new();
     let first = flight.join_next().await;
     // Answers come in bursts; one turn of the scheduler lets the rest of a burst land too.
     tokio::task::yield_now().await;
     let rest = std::iter::from_fn(|| flight.try_join_next());
     for ended in first.into_iter().chain(rest) {
         match ended {
-            Ok(finding) => findings.push(finding),
+            Ok(finding) => landed.push(finding),
             // A panic while sending: the attempt stays in doubt.
             Err(error) => tracing::error!(%error, "sending a debit failed"),
         }
     }
-    findings
+    landed
 }
 
 /// The request for a permit, or why imoje would refuse it.

@@ -16,7 +16,7 @@ use crate::domain::attempt::AttemptState;
 use crate::domain::id::{AttemptId, NoticeId, TransactionId};
 use crate::domain::money::Money;
 use crate::domain::order_id::OrderId;
-use crate::domain::resolution::{self, News, Policy};
+use crate::domain::resolution::{self, DoubtStage, News, Policy};
 use crate::domain::shop::ShopName;
 use crate::gateway::{ReadAnswer, ReadError};
 use crate::metrics::{CallOutcome, Metrics};
@@ -164,6 +164,21 @@ impl Resolver {
         let (with_id, without_id): (Vec<_>, Vec<_>) = unresolved
             .into_iter()
             .partition(|attempt| attempt.transaction_id.is_some());
+        // A transaction that never ends is told as one whose outcome is unknown; it is read on all the same.
+        let endless: Vec<_> = with_id
+            .iter()
+            .filter(|attempt| attempt.state == AttemptState::Pending && !attempt.case_open)
+            .filter(|attempt| now >= attempt.permitted_at + self.policy.resolver.answer_window)
+            .map(|attempt| {
+                let write_off_at = attempt.permitted_at + self.policy.resolver.write_off_after;
+                (
+                    attempt.attempt_id,
+                    DoubtStage::OpenCase {
+                        write_off_at: write_off_at.max(now),
+                    },
+                )
+            })
+            .collect();
         let questions = with_id
             .into_iter()
             .filter_map(|attempt| {
@@ -177,6 +192,7 @@ impl Resolver {
             })
             .collect();
         self.ask(questions, now, report).await?;
+        report.cases_opened += self.store.stage_doubts(&endless, now).await?.opened;
         if without_id.is_empty() {
             return Ok(());
         }

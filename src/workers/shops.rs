@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -28,6 +29,8 @@ pub struct Shop {
     pub calendar: ShopCalendar,
     /// Where imoje is asked to send notices about a debit, when a public address is configured.
     pub notices: Option<NoticeAddress>,
+    /// Whether imoje could not be reached for it the last time: then one charge goes ahead of the others.
+    pub is_unreachable: AtomicBool,
     rate: Option<Rate>,
 }
 
@@ -94,6 +97,7 @@ impl Shop {
             service_id,
             calendar,
             notices,
+            is_unreachable: AtomicBool::new(false),
             rate,
         }
     }

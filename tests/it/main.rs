@@ -17,6 +17,7 @@ mod crash_recovery;
 mod health;
 mod notices;
 mod resolving;
+mod robustness;
 mod scheduling;
 mod schema;
 mod views;

@@ -45,9 +45,12 @@ async fn a_debit_that_stays_pending_blocks_its_period_for_ever_and_no_other() {
         .add_rule(Rule::debits(silent(Behaviour::pending_for_ever())).times(1));
     world.subscribe(Agreement::monthly("2027-01-01")).await;
     world.run_days(40).await;
-    assert_eq!(world.charges().await, ["in_flight", "paid"]);
+    // After the time in which notices come, people are told; it is read on, and never given up by the clock.
+    assert_eq!(world.charges().await, ["held", "paid"]);
     assert_eq!(world.attempts().await, ["pending", "settled"]);
     assert_eq!(world.posts(), 2);
+    let told = world.column("SELECT kind FROM events WHERE is_alert").await;
+    assert_eq!(told, ["case.opened"]);
     world.settle_up().await;
 }
 

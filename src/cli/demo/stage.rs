@@ -25,10 +25,9 @@ use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
 use crate::simulator::{Delivery, Script, SimulatedShop, Simulator, SimulatorConfig};
 use crate::store::enrolment::Telling;
-use crate::store::installation::ShopIdentity;
 use crate::store::status::By;
 use crate::store::{Channels, Store, StoreOptions};
-use crate::workers::crew::Crew;
+use crate::workers::crew::{Crew, Workers};
 
 /// When the demo's time begins.
 const START: &str = "2027-01-01T00:00:00Z";
@@ -110,7 +109,7 @@ impl Stage {
 
     async fn enrol(&self, count: u32) -> Result<usize, CliError> {
         self.store
-            .record_shops(&self.identities(), self.start)
+            .record_shops(&daemon::identities(&self.config), self.start)
             .await?;
         let shops = self.config.shops.iter();
         let circumstances = Circumstances {
@@ -153,20 +152,7 @@ impl Stage {
 
     /// Lets the workers run.
     pub async fn raise_curtain(&self) -> Result<Crew, CliError> {
-        let fence_id = self
-            .store
-            .pass_fence(&self.identities(), ACTOR, self.start)
-            .await?;
-        let stop = CancellationToken::new();
-        let workers = daemon::workers(
-            &self.config,
-            &self.store,
-            &self.clock,
-            &self.metrics,
-            fence_id,
-            stop,
-        )
-        .map_err(CliError::internal)?;
+        let workers = self.workers().await?;
         Ok(Crew::start(
             &workers,
             &daemon::ticks(&self.config),
@@ -177,20 +163,7 @@ impl Stage {
 
     /// Lets what was sent come to its end; nothing more is sent.
     pub async fn come_to_rest(&self, at_most: Duration) -> Result<(), CliError> {
-        let fence_id = self
-            .store
-            .pass_fence(&self.identities(), ACTOR, self.start)
-            .await?;
-        let stop = CancellationToken::new();
-        let workers = daemon::workers(
-            &self.config,
-            &self.store,
-            &self.clock,
-            &self.metrics,
-            fence_id,
-            stop,
-        )
-        .map_err(CliError::internal)?;
+        let workers = self.workers().await?;
         let began = Instant::now();
         while began.elapsed() < at_most {
             let now = self.clock.now();
@@ -210,6 +183,15 @@ impl Stage {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
+    }
+
+    async fn workers(&self) -> Result<Workers, CliError> {
+        let shops = daemon::identities(&self.config);
+        let fence_id = self.store.pass_fence(&shops, ACTOR, self.start).await?;
+        let stop = CancellationToken::new();
+        let (config, store, clock) = (&self.config, &self.store, &self.clock);
+        daemon::workers(config, store, clock, &self.metrics, fence_id, stop)
+            .map_err(CliError::internal)
     }
 
     /// The demo's shops.
@@ -239,10 +221,6 @@ impl Stage {
             eprintln!("couldn't remove {}: {error}", self.directory.display());
         }
         Ok(())
-    }
-
-    fn identities(&self) -> Vec<ShopIdentity> {
-        daemon::identities(&self.config)
     }
 }
 

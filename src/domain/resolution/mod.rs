@@ -4,176 +4,21 @@
 //! own proof that nothing was sent, or people. The store loads a [`Standing`] under lock, calls [`decide`], and writes
 //! the [`Decision`] in the same transaction.
 
+mod decision;
+mod policy;
+
 use chrono::{DateTime, TimeDelta, Utc};
-use chrono_tz::Tz;
 
 use crate::domain::answer::{Doubt, RefusalReason, Verdict};
 use crate::domain::attempt::{AttemptEvent, AttemptState};
 use crate::domain::charge::{ChargeEvent, ChargeState};
-use crate::domain::decline::DeclineClass;
 use crate::domain::event::EventKind;
 use crate::domain::id::TransactionId;
-use crate::domain::retry::{AfterDecline, RetryPolicy};
+use crate::domain::retry::AfterDecline;
 use crate::domain::subscription::{DeactivationReason, SubscriptionEvent, SubscriptionStatus};
 
-/// What is known before the news, read under lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// Of the attempt that the news is about.
-    pub attempt: AttemptState,
-    /// The gateway's id of that attempt, once known.
-    pub transaction_id: Option<TransactionId>,
-    /// When its permit was committed.
-    pub permitted_at: DateTime<Utc>,
-    /// Of its charge.
-    pub charge: ChargeState,
-    /// Of its subscription.
-    pub subscription: SubscriptionStatus,
-    /// How often the charge was declined before.
-    pub declines: u16,
-    /// How many attempts of the charge never reached the card.
-    pub unsent: u16,
-    /// When the charge is tried again, while it waits for that.
-    pub retry_at: Option<DateTime<Utc>>,
-    /// When the charge was first attempted.
-    pub first_attempt_at: DateTime<Utc>,
-    /// The subscription's zone.
-    pub zone: Tz,
-    /// Whether another attempt of the charge is in doubt, pending or settled.
-    pub another_blocks: bool,
-    /// Whether another attempt of the charge has moved money, as settled or as surplus.
-    pub another_moved_money: bool,
-    /// Whether the transaction named by the news belongs to another attempt.
-    pub transaction_taken: bool,
-}
-
-/// News about an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// No byte of the request left us.
-    NotSent,
-    /// No byte of the request left us, because imoje would refuse what it says.
-    Unsendable,
-    /// What the answer to our debit said.
-    Answered(Verdict),
-    /// What `GET transaction/{id}` said.
-    Read(Verdict),
-}
-
-/// The rules that a decision follows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// For declines.
-    pub retry: RetryPolicy,
-    /// For asking about what is not final.
-    pub resolver: ResolverPolicy,
-}
-
-/// When to ask again, and when to ask people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResolverPolicy {
-    /// Waits between reads of a transaction that is not final; the last one repeats.
-    pub poll: Vec<TimeDelta>,
-    /// How long a notice may still bring the id of an attempt in doubt: imoje's retry cycle lasts 95 h 25 min.
-    pub answer_window: TimeDelta,
-    /// How long after the permit a charge in doubt is written off unless a person decides otherwise.
-    pub write_off_after: TimeDelta,
-}
-
-impl ResolverPolicy {
-    /// The wait before the read that follows `polls` earlier ones.
-    pub fn poll_after(&self, polls: u16) -> TimeDelta {
-        self.poll
-            .get(usize::from(polls))
-            .or(self.poll.last())
-            .copied()
-            .unwrap_or(TimeDelta::hours(6))
-    }
-}
-
-/// When an attempt is looked at again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NextPoll {
-    /// As was planned before.
-    AsPlanned,
-    /// At this time.
-    At(DateTime<Utc>),
-    /// Never: it is final and nothing waits for it.
-    Never,
-}
-
-/// What becomes of a charge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChargeStep {
-    /// Its new state.
-    pub state: ChargeState,
-    /// When it is looked at again; set exactly for open states.
-    pub next_action_at: Option<DateTime<Utc>>,
-    /// Why, for states that carry a reason.
-    pub reason: Option<&'static str>,
-}
-
-/// What becomes of a subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SubscriptionStep {
-    /// The event to apply, under lock, to whatever its status is by then.
-    pub event: SubscriptionEvent,
-    /// Why, for a deactivation.
-    pub reason: Option<DeactivationReason>,
-}
-
-/// Everything that follows from a piece of news.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// The attempt's state afterwards; the same as before when nothing is new.
-    pub attempt: AttemptState,
-    /// The gateway's id, when the news brought it for the first time.
-    pub transaction_id: Option<TransactionId>,
-    /// The issuer's reason for a decline.
-    pub status_code: Option<String>,
-    /// What the decline means.
-    pub decline: Option<DeclineClass>,
-    /// When to look at the attempt again.
-    pub next_poll: NextPoll,
-    /// What becomes of the charge, when anything does.
-    pub charge: Option<ChargeStep>,
-    /// What becomes of the subscription, when anything does.
-    pub subscription: Option<SubscriptionStep>,
-    /// Whether the gateway says that the card's profile is inactive.
-    pub card_inactive: bool,
-    /// Why all charging must stop, when it must.
-    pub brake: Option<&'static str>,
-    /// What to tell.
-    pub events: Vec<EventKind>,
-}
-
-impl Decision {
-    fn unchanged(standing: &Standing) -> Self {
-        Self {
-            attempt: standing.attempt,
-            transaction_id: None,
-            status_code: None,
-            decline: None,
-            next_poll: NextPoll::AsPlanned,
-            charge: None,
-            subscription: None,
-            card_inactive: false,
-            brake: None,
-            events: Vec::new(),
-        }
-    }
-
-    /// Whether anything has to be written.
-    pub fn is_news(&self, standing: &Standing) -> bool {
-        *self != Self::unchanged(standing)
-    }
-
-    fn incident(mut self, kind: EventKind, brake: &'static str) -> Self {
-        self.events.push(kind);
-        self.brake = Some(brake);
-        self
-    }
-}
+pub use decision::{ChargeStep, Decision, News, NextPoll, Standing, SubscriptionStep};
+pub use policy::{DoubtStage, Policy, ResolverPolicy, doubt_stage};
 
 /// Decides what follows from `news` about an attempt that stands as `standing`.
 pub fn decide(standing: &Standing, news: &News, policy: &Policy, now: DateTime<Utc>) -> Decision {
@@ -188,9 +33,11 @@ pub fn decide(standing: &Standing, news: &News, policy: &Policy, now: DateTime<U
         News::Read(verdict) => (verdict, false),
     };
     if let Some(shown) = shown_transaction(verdict) {
-        let another_transaction = standing.transaction_id.is_some_and(|known| known != shown);
-        if standing.transaction_taken || another_transaction {
+        if standing.transaction_taken {
             return unchanged.incident(EventKind::IncidentMismatch, "transaction_mismatch");
+        }
+        if standing.transaction_id.is_some_and(|known| known != shown) {
+            return second_transaction(standing, verdict);
         }
     }
     match verdict {
@@ -223,6 +70,19 @@ pub fn decide(standing: &Standing, news: &News, policy: &Policy, now: DateTime<U
         }
         Verdict::InDoubt(doubt) => in_doubt(standing, *doubt, answered, policy),
     }
+}
+
+/// The gateway shows a second transaction under our order id, complete and ours. Money that it moved is believed, because that
+/// only blocks; whatever else it says decides nothing.
+fn second_transaction(standing: &Standing, verdict: &Verdict) -> Decision {
+    let decision = match verdict {
+        Verdict::Settled { transaction_id } => settled(standing, *transaction_id),
+        Verdict::Pending { .. }
+        | Verdict::Rejected { .. }
+        | Verdict::Refused(_)
+        | Verdict::InDoubt(_) => Decision::unchanged(standing),
+    };
+    decision.incident(EventKind::IncidentMismatch, "transaction_mismatch")
 }
 
 fn shown_transaction(verdict: &Verdict) -> Option<TransactionId> {
@@ -511,44 +371,6 @@ fn charge_step(
     })
 }
 
-/// What to do about an attempt in doubt whose transaction id nobody has brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DoubtStage {
-    /// A notice may still come: look again then.
-    WaitUntil(DateTime<Utc>),
-    /// People should look; if they do nothing, look again at `write_off_at`.
-    OpenCase {
-        /// When the charge is written off.
-        write_off_at: DateTime<Utc>,
-    },
-    /// Nobody decided in time: the charge is given up, the attempt stays in doubt for ever, and both are reported.
-    WriteOff,
-}
-
-/// The stage of an attempt in doubt since `permitted_at`. `many` says that as many are in doubt as may be, so that people
-/// are asked at once.
-pub fn doubt_stage(
-    permitted_at: DateTime<Utc>,
-    case_open: bool,
-    many: bool,
-    policy: &ResolverPolicy,
-    now: DateTime<Utc>,
-) -> DoubtStage {
-    let case_at = permitted_at + policy.answer_window;
-    let write_off_at = permitted_at + policy.write_off_after;
-    if case_open && now >= write_off_at {
-        DoubtStage::WriteOff
-    } else if case_open {
-        DoubtStage::WaitUntil(write_off_at)
-    } else if many || now >= case_at {
-        DoubtStage::OpenCase {
-            write_off_at: write_off_at.max(now),
-        }
-    } else {
-        DoubtStage::WaitUntil(case_at)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -558,7 +380,8 @@ mod tests {
 
     use super::*;
     use crate::domain::answer::Refusal;
-    use crate::domain::decline::DeclineTable;
+    use crate::domain::decline::{DeclineClass, DeclineTable};
+    use crate::domain::retry::RetryPolicy;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
@@ -728,10 +551,19 @@ mod tests {
             transaction_id: Some(id(2)),
             ..in_flight(AttemptState::Pending)
         };
-        for news in [settled_news(), rejected_news("CODE_51")] {
-            let decision = decide(&standing, &news, &policy(), now());
-            assert_eq!(decision.events, [EventKind::IncidentMismatch]);
-            assert!(decision.brake.is_some() && decision.attempt == AttemptState::Pending);
+        let declined = decide(&standing, &rejected_news("CODE_51"), &policy(), now());
+        assert_eq!(declined.events, [EventKind::IncidentMismatch]);
+        assert!(declined.brake.is_some() && declined.attempt == AttemptState::Pending);
+        // Money that moved is money that moved: nothing may be tried again.
+        for attempt in [AttemptState::Pending, AttemptState::Rejected] {
+            let standing = Standing {
+                attempt,
+                ..standing.clone()
+            };
+            let paid = decide(&standing, &settled_news(), &policy(), now());
+            assert_eq!(paid.attempt, AttemptState::Settled);
+            assert_eq!(state_of(&paid), Some(ChargeState::Paid));
+            assert!(paid.brake.is_some() && paid.events.contains(&EventKind::IncidentMismatch));
         }
     }
 

@@ -1,0 +1,228 @@
+//! One thing that goes wrong takes nothing else with it.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use cykl::domain::answer::Verdict;
+use cykl::domain::id::{AttemptId, TransactionId};
+use cykl::domain::resolution::News;
+use cykl::simulator::{Behaviour, Notices, Rule, Script};
+use cykl::store::resolution::{Evidence, Finding};
+use uuid::Uuid;
+
+use crate::harness::{Agreement, Setting, World};
+
+/// A second shop, whose gateway nobody answers at.
+const UNREACHABLE: &str = "[shops.aaa]\nenvironment = \"simulator\"\nbase_url = \"http://127.0.0.1:1/v1/merchant\"\n\
+     merchant_id = \"simmerchant000000002\"\nservice_id = \"3b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b\"\ntoken = \"t\"\n\
+     service_key = \"k-000000000000000\"\n";
+
+/// Gives the first subscriptions, and their cards, to the shop `aaa`.
+async fn give_away(world: &World, subscriptions: u32) {
+    let statements = format!(
+        "ALTER TABLE subscriptions DISABLE TRIGGER subscription_update;
+         UPDATE subscriptions SET shop = 'aaa' WHERE subscription_id IN (
+             SELECT subscription_id FROM subscriptions ORDER BY subscription_id LIMIT {subscriptions});
+         UPDATE cards k SET shop = 'aaa' FROM subscriptions s WHERE s.card_id = k.card_id AND s.shop = 'aaa';
+         ALTER TABLE subscriptions ENABLE TRIGGER subscription_update;"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
+        .execute(&world.books)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_recorded_takes_no_other_with_it() {
+    let world = World::new(Script::default()).await;
+    let quick = Behaviour::settle_at_once().with_notices(Notices::none());
+    let slow = quick.clone().answering_after(Duration::from_millis(500));
+    let first = world
+        .subscribe(Agreement::monthly("2027-01-01").with_card(quick))
+        .await;
+    for _ in 0..6 {
+        world
+            .subscribe(Agreement::monthly("2027-01-01").with_card(slow.clone()))
+            .await;
+    }
+    let fault = format!(
+        "CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW.subscription_id = '{first}' THEN RAISE EXCEPTION 'disk' USING ERRCODE = '58030'; END IF;
+             RETURN NEW; END $$;
+         CREATE TRIGGER fault BEFORE INSERT ON evidence FOR EACH ROW EXECUTE FUNCTION fault();"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fault))
+        .execute(&world.books)
+        .await
+        .unwrap();
+    let now = world.clock.now();
+    world.workers.scheduler.run_once(now).await.unwrap();
+    assert!(
+        world.workers.charger.run_once(now).await.is_err(),
+        "the fault is told"
+    );
+    sqlx::raw_sql("DROP TRIGGER fault ON evidence")
+        .execute(&world.books)
+        .await
+        .unwrap();
+    let mut states = world.attempts().await;
+    states.sort();
+    assert_eq!(
+        states,
+        [
+            "in_doubt", "settled", "settled", "settled", "settled", "settled", "settled"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn money_that_moved_under_our_order_by_another_transaction_keeps_the_retry_back() {
+    let world = World::new(Script::default()).await;
+    world
+        .simulator
+        .add_rule(Rule::debits(Behaviour::decline("CODE_51")).times(1));
+    world.subscribe(Agreement::monthly("2027-01-01")).await;
+    world
+        .run_until(world.clock.now() + TimeDelta::minutes(1))
+        .await;
+    assert_eq!(world.charges().await, ["retry_wait"]);
+    // A read shows a second transaction with the order, the amount, the currency and the shop of this attempt.
+    let attempt: Uuid = world.one("SELECT attempt_id FROM attempts").await;
+    let second = TransactionId::from_uuid(Uuid::new_v4());
+    let finding = Finding {
+        attempt_id: AttemptId::from_uuid(attempt),
+        news: News::Read(Verdict::Settled {
+            transaction_id: second,
+        }),
+        evidence: Evidence::default(),
+    };
+    let now = world.clock.now();
+    world
+        .store
+        .record(&[finding], &world.config.policy, now)
+        .await
+        .unwrap();
+    assert_eq!(world.brakes().await, ["* stop transaction_mismatch"]);
+    world.release_brake().await;
+    world.run_days(20).await;
+    assert_eq!(world.charges().await, ["paid"]);
+    assert_eq!(world.posts(), 1, "it is never debited again");
+}
+
+#[tokio::test]
+async fn first_starts_at_the_same_moment_agree_on_one_installation() {
+    let world = World::new(Script::default()).await;
+    let shops = cykl::cli::daemon::identities(&world.config);
+    let (one, two) = (world.another_store().await, world.another_store().await);
+    for _ in 0..20 {
+        sqlx::raw_sql("DELETE FROM installation")
+            .execute(&world.books)
+            .await
+            .unwrap();
+        let now = world.clock.now();
+        let (a, b) = tokio::join!(
+            one.pass_fence(&shops, "a", now),
+            two.pass_fence(&shops, "b", now)
+        );
+        assert_eq!(a.unwrap(), b.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_shop_that_cannot_be_reached_keeps_no_other_waiting() {
+    let world = World::with(Setting {
+        toml: UNREACHABLE.to_owned(),
+        ..Setting::default()
+    })
+    .await;
+    for _ in 0..60 {
+        world.subscribe(Agreement::monthly("2027-01-01")).await;
+    }
+    give_away(&world, 55).await;
+    let now = world.clock.now();
+    world.workers.scheduler.run_once(now).await.unwrap();
+    world.workers.charger.run_once(now).await.unwrap();
+    assert_eq!(
+        world.posts(),
+        5,
+        "the first run charges the shop that answers"
+    );
+}
+
+#[tokio::test]
+async fn doubts_of_a_shop_that_is_gone_end_by_the_clock_and_let_the_others_go_on() {
+    let world = World::with(Setting {
+        toml: UNREACHABLE.to_owned(),
+        ..Setting::default()
+    })
+    .await;
+    let lost = Behaviour::lose_request().with_notices(Notices::none());
+    for _ in 0..5 {
+        world
+            .subscribe(
+                Agreement::monthly("2027-01-01")
+                    .times(1)
+                    .with_card(lost.clone()),
+            )
+            .await;
+    }
+    world.charge().await;
+    give_away(&world, 5).await;
+    sqlx::raw_sql(
+        "ALTER TABLE attempts DISABLE TRIGGER USER; ALTER TABLE charges DISABLE TRIGGER USER;
+         UPDATE attempts SET shop = 'gone'; UPDATE charges SET shop = 'gone';
+         ALTER TABLE attempts ENABLE TRIGGER USER; ALTER TABLE charges ENABLE TRIGGER USER;",
+    )
+    .execute(&world.books)
+    .await
+    .unwrap();
+    world.advance(TimeDelta::hours(1));
+    world
+        .subscribe(Agreement::monthly("2027-01-01").times(1))
+        .await;
+    let before = world.posts();
+    world.run_days(12).await;
+    assert_eq!(world.posts() - before, 1);
+    let failed: i64 = world
+        .one("SELECT count(*) FROM charges WHERE state = 'failed'")
+        .await;
+    assert_eq!(failed, 5, "written off, and told");
+}
+
+#[tokio::test]
+async fn two_instances_keep_the_budget_of_a_shared_card() {
+    let world = World::new(Script::default()).await;
+    for _ in 0..10 {
+        let one = Agreement::monthly("2027-01-01").with_card(Behaviour::decline("CODE_51"));
+        let two = Agreement::monthly("2027-01-01").on_the_card_of(&one);
+        world.subscribe(one).await;
+        two.store(&world.books, &world.config, world.clock.now())
+            .await;
+    }
+    world
+        .run_until(world.clock.now() + TimeDelta::hours(23))
+        .await;
+    world.advance(TimeDelta::hours(2));
+    let now = world.clock.now();
+    world.workers.resolver.run_once(now).await.unwrap();
+    let other = world.another_instance().await;
+    let shops = world.config.shops.keys().cloned().collect::<Vec<_>>();
+    let limits = world.workers.charger.limits;
+    for _ in 0..30 {
+        let claimed = tokio::join!(
+            world.store.claim(&shops, 1, &limits, world.fence_id, now),
+            other
+                .charger
+                .store
+                .claim(&shops, 1, &limits, world.fence_id, now)
+        );
+        drop(claimed);
+    }
+    let retried: i64 = world
+        .one("SELECT count(*) FROM attempts WHERE is_retry")
+        .await;
+    let cards: i64 = world
+        .one("SELECT count(DISTINCT card_id) FROM attempts WHERE is_retry")
+        .await;
+    assert_eq!((retried, cards), (10, 10), "one retry a day for each card");
+}
