@@ -33,7 +33,8 @@ CREATE TABLE brakes (
 COMMENT ON TABLE brakes IS
     'The kill switch, for all shops (*) and for each. A permit needs "run" in the row of all and of its shop; a missing row for all means stop.';
 
--- What identifies the place this database runs in now. The timeline grows with every promotion and point-in-time recovery, the
+-- What identifies the place this database runs in now. A snapshot of the disk that is put back as it was has the same place: nothing
+-- inside a database can tell it from its past. The timeline grows with every promotion and point-in-time recovery, the
 -- system identifier with every initdb, the database''s own id with every restored dump or copy.
 CREATE FUNCTION current_place(OUT system_identifier bigint, OUT timeline bigint, OUT database_oid bigint)
 LANGUAGE sql STABLE AS $$
