@@ -59,18 +59,66 @@ pub struct NextPeriod {
 
 impl Store {
     /// Plans up to [`BATCH`] periods of `shops` that are due by `now`, each with what `plan` decides, and moves their
-    /// subscriptions on to the next period, all in one transaction. Returns what it planned.
+    /// subscriptions on to the next period, all in one transaction. Returns what it planned. When one of them cannot be planned,
+    /// they are planned one by one, and that one is left where it is and logged.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing is planned then, and the next call finds the same periods.
+    /// [`StoreError`]; the next call finds what was not planned.
     pub async fn plan_due(
         &self,
         shops: &[ShopName],
         now: DateTime<Utc>,
-        plan: impl Fn(&DueSubscription) -> Plan + Send,
+        plan: impl Fn(&DueSubscription) -> Plan + Send + Sync,
+    ) -> Result<Vec<(ShopName, Birth)>, StoreError> {
+        match self.plan_batch(shops, None, now, &plan).await {
+            Err(error) if is_about_one(&error) => self.plan_each(shops, now, &plan).await,
+            planned => planned,
+        }
+    }
+
+    async fn plan_each(
+        &self,
+        shops: &[ShopName],
+        now: DateTime<Utc>,
+        plan: &(impl Fn(&DueSubscription) -> Plan + Send + Sync),
+    ) -> Result<Vec<(ShopName, Birth)>, StoreError> {
+        let due = sqlx::query_scalar!(
+            r#"-- due_subscription_ids
+            SELECT d.subscription_id AS "subscription_id: SubscriptionId"
+            FROM schedules d JOIN subscriptions s USING (subscription_id)
+            WHERE d.next_due_at <= $1 AND s.shop = ANY($2) AND s.status IN ('active', 'past_due')
+            ORDER BY d.next_due_at LIMIT 500"#,
+            now,
+            shops as &[ShopName],
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut planned = Vec::new();
+        for subscription_id in due {
+            match self
+                .plan_batch(shops, Some(subscription_id), now, plan)
+                .await
+            {
+                Ok(one) => planned.extend(one),
+                Err(error) if is_about_one(&error) => {
+                    tracing::error!(subscription.id = %subscription_id, %error, "couldn't plan a due period");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(planned)
+    }
+
+    /// One transaction, for all that is due or for one subscription of it.
+    async fn plan_batch(
+        &self,
+        shops: &[ShopName],
+        only: Option<SubscriptionId>,
+        now: DateTime<Utc>,
+        plan: &(impl Fn(&DueSubscription) -> Plan + Send + Sync),
     ) -> Result<Vec<(ShopName, Birth)>, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let due = due_subscriptions(&mut transaction, shops, now).await?;
+        let due = due_subscriptions(&mut transaction, shops, only, now).await?;
         if due.is_empty() {
             return Ok(Vec::new());
         }
@@ -128,9 +176,18 @@ impl Store {
     }
 }
 
+/// Whether an error is about one of the rows, rather than about the database.
+fn is_about_one(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Refused { .. } | StoreError::Unreadable { .. }
+    )
+}
+
 async fn due_subscriptions(
     transaction: &mut PgTransaction<'_>,
     shops: &[ShopName],
+    only: Option<SubscriptionId>,
     now: DateTime<Utc>,
 ) -> Result<Vec<DueSubscription>, StoreError> {
     let rows = sqlx::query!(
@@ -140,9 +197,11 @@ async fn due_subscriptions(
                d.next_period_no AS "period_no!", d.next_due_on AS "due_on!", d.next_due_at AS "due_at!"
         FROM schedules d JOIN subscriptions s USING (subscription_id)
         WHERE d.next_due_at <= $1 AND s.shop = ANY($2) AND s.status IN ('active', 'past_due')
+            AND ($3::uuid IS NULL OR d.subscription_id = $3)
         ORDER BY d.next_due_at LIMIT 500 FOR UPDATE OF d SKIP LOCKED"#,
         now,
         shops as &[ShopName],
+        only as Option<SubscriptionId>,
     )
     .fetch_all(&mut **transaction)
     .await?;

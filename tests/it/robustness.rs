@@ -226,3 +226,21 @@ async fn two_instances_keep_the_budget_of_a_shared_card() {
         .await;
     assert_eq!((retried, cards), (10, 10), "one retry a day for each card");
 }
+
+#[tokio::test]
+async fn a_period_that_cannot_be_planned_keeps_no_other_waiting() {
+    let world = World::new(Script::default()).await;
+    let first = world.subscribe(Agreement::monthly("2027-01-01")).await;
+    for _ in 0..3 {
+        world.subscribe(Agreement::monthly("2027-01-01")).await;
+    }
+    // A date that is not on its subscription's calendar, as after a change by hand.
+    sqlx::query("UPDATE schedules SET next_due_on = '2026-12-30' WHERE subscription_id = $1")
+        .bind(first)
+        .execute(&world.books)
+        .await
+        .unwrap();
+    world.run_until_idle().await;
+    assert_eq!(world.charges().await, ["paid", "paid", "paid"]);
+    assert_eq!(world.posts(), 3);
+}
