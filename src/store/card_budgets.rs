@@ -1,5 +1,7 @@
 //! The card schemes' budgets: how often a card may be tried, over all its subscriptions.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgTransaction;
 
@@ -7,17 +9,20 @@ use crate::domain::id::CardId;
 use crate::store::StoreError;
 use crate::store::permits::{Candidate, Limits, Permit};
 
-/// Locks the cards that would be retried, and reads again how often they were. Two claims for one card wait for each other here,
+/// When each card was retried in the last 24 hours, newest first.
+pub(super) type RecentRetries = HashMap<CardId, Vec<DateTime<Utc>>>;
+
+/// Locks the cards that would be retried, and reads how often they were. Two claims for one card wait for each other here,
 /// so that each sees the other's retry.
 pub(super) async fn lock(
     transaction: &mut PgTransaction<'_>,
-    candidates: &mut [Candidate],
+    candidates: &[Candidate],
     now: DateTime<Utc>,
-) -> Result<(), StoreError> {
+) -> Result<RecentRetries, StoreError> {
     let retries = candidates.iter().filter(|candidate| candidate.is_retry);
     let cards: Vec<CardId> = retries.filter_map(|candidate| candidate.card_id).collect();
     if cards.is_empty() {
-        return Ok(());
+        return Ok(RecentRetries::new());
     }
     sqlx::query!(
         "-- lock_cards
@@ -37,13 +42,10 @@ pub(super) async fn lock(
     )
     .fetch_all(&mut **transaction)
     .await?;
-    for candidate in candidates.iter_mut().filter(|candidate| candidate.is_retry) {
-        let row = rows
-            .iter()
-            .find(|row| Some(row.card_id) == candidate.card_id);
-        candidate.last_retries = row.map(|row| row.permitted_at.clone()).unwrap_or_default();
-    }
-    Ok(())
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.card_id, row.permitted_at))
+        .collect())
 }
 
 /// When the card schemes' budget of the card allows this attempt, unless it does now. It counts over all subscriptions of the
@@ -51,7 +53,7 @@ pub(super) async fn lock(
 pub(super) fn over_budget(
     candidate: &Candidate,
     permits: &[Permit],
-    card_id: CardId,
+    retries: &[DateTime<Utc>],
     limits: &Limits,
     now: DateTime<Utc>,
 ) -> Option<DateTime<Utc>> {
@@ -72,13 +74,9 @@ pub(super) fn over_budget(
     }
     let in_this_batch = permits
         .iter()
-        .any(|permit| permit.row.card_id == card_id && permit.row.is_retry);
+        .any(|permit| Some(permit.row.card_id) == candidate.card_id && permit.row.is_retry);
     if in_this_batch {
         return Some(now + TimeDelta::hours(24));
     }
-    frees(
-        &candidate.last_retries,
-        limits.card_retries_24h,
-        TimeDelta::hours(24),
-    )
+    frees(retries, limits.card_retries_24h, TimeDelta::hours(24))
 }

@@ -13,8 +13,9 @@ use crate::domain::order_id::OrderId;
 use crate::domain::shop::ShopName;
 use crate::domain::subscription::SubscriptionStatus;
 use crate::store::brakes::{ALL_SHOPS, BrakeMode};
+use crate::store::card_budgets::{self, RecentRetries};
+use crate::store::permit_rows;
 use crate::store::{Refusal, Store, StoreError, new_id, readings};
-use crate::store::{card_budgets, permit_rows};
 
 /// The limits that a permit must keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +137,6 @@ pub(super) struct Candidate {
     quiet_until: Option<DateTime<Utc>>,
     is_stale: bool,
     is_blocked: bool,
-    pub last_retries: Vec<DateTime<Utc>>,
     pub last_declines: Vec<DateTime<Utc>>,
 }
 
@@ -179,7 +179,7 @@ impl Store {
             return Ok(Claim::Full);
         }
         let wanted = wanted.min(free).min(BATCH_MAX);
-        let mut candidates = candidates(
+        let candidates = candidates(
             &mut transaction,
             &shops,
             wanted,
@@ -190,7 +190,7 @@ impl Store {
         if candidates.is_empty() {
             return Ok(Claim::NothingDue);
         }
-        card_budgets::lock(&mut transaction, &mut candidates, now).await?;
+        let retries = card_budgets::lock(&mut transaction, &candidates, now).await?;
         let mut permits: Vec<Permit> = Vec::new();
         let mut put_off = Vec::new();
         let mut reread = Vec::new();
@@ -201,7 +201,7 @@ impl Store {
                 candidate.subscription_id,
                 candidate.shop.clone(),
             );
-            match judge(candidate, &permits, limits, now)? {
+            match judge(candidate, &permits, &retries, limits, now)? {
                 Verdict::Permit(permit) => permits.push(*permit),
                 Verdict::PutOff(until) => put_off.push((charge.0, until)),
                 Verdict::Reread => reread.push(charge.0),
@@ -318,6 +318,7 @@ async fn candidates(
 fn judge(
     candidate: Candidate,
     permits: &[Permit],
+    retries: &RecentRetries,
     limits: &Limits,
     now: DateTime<Utc>,
 ) -> Result<Verdict, StoreError> {
@@ -345,7 +346,8 @@ fn judge(
     {
         return Ok(Verdict::PutOff(now + limits.min_gap));
     }
-    if let Some(until) = card_budgets::over_budget(&candidate, permits, card_id, limits, now) {
+    let tried = retries.get(&card_id).map_or(&[][..], Vec::as_slice);
+    if let Some(until) = card_budgets::over_budget(&candidate, permits, tried, limits, now) {
         return Ok(Verdict::PutOff(until));
     }
     Ok(Verdict::Permit(Box::new(Permit {

@@ -413,13 +413,7 @@ fn finding_of(
     match answer {
         Ok(answer) => Finding {
             attempt_id,
-            evidence: Evidence {
-                http_status: Some(answer.http_status),
-                error_code: answer.error_code,
-                gateway_status: answer.shown.as_ref().and_then(|shown| shown.status.clone()),
-                card_masked: answer.shown.and_then(|shown| shown.masked_number),
-                detail: None,
-            },
+            evidence: Evidence::of_answer(answer.http_status, answer.error_code, answer.shown),
             news: News::Answered(answer.verdict),
         },
         Err(no_answer) => Finding {

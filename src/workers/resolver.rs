@@ -274,13 +274,7 @@ impl Resolver {
         match answer {
             Ok(answer) => Some(Finding {
                 attempt_id: question.attempt_id,
-                evidence: Evidence {
-                    http_status: Some(answer.http_status),
-                    error_code: answer.error_code,
-                    gateway_status: answer.shown.as_ref().and_then(|shown| shown.status.clone()),
-                    card_masked: answer.shown.and_then(|shown| shown.masked_number),
-                    detail: None,
-                },
+                evidence: Evidence::of_answer(answer.http_status, answer.error_code, answer.shown),
                 news: News::Read(answer.verdict),
             }),
             Err(error) => {

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use sqlx::PgTransaction;
 
-use crate::domain::answer::Verdict;
+use crate::domain::answer::{ShownTransaction, Verdict};
 use crate::domain::attempt::AttemptState;
 use crate::domain::charge::ChargeState;
 use crate::domain::decline::DeclineClass;
@@ -45,6 +45,26 @@ pub struct Evidence {
     pub card_masked: Option<String>,
     /// What happened, in a few words.
     pub detail: Option<String>,
+}
+
+impl Evidence {
+    /// What is kept of an HTTP answer of the gateway.
+    pub fn of_answer(
+        http_status: u16,
+        error_code: Option<String>,
+        shown: Option<Box<ShownTransaction>>,
+    ) -> Self {
+        let (gateway_status, card_masked) = shown
+            .map(|shown| (shown.status, shown.masked_number))
+            .unwrap_or_default();
+        Self {
+            http_status: Some(http_status),
+            error_code,
+            gateway_status,
+            card_masked,
+            detail: None,
+        }
+    }
 }
 
 /// What became of an attempt.
