@@ -62,11 +62,6 @@ impl Terms {
         self.period(self.period.first_due_from(self.anchor, from)?)
     }
 
-    /// The first period that is due after `date`.
-    pub fn first_period_after(&self, date: NaiveDate) -> Option<DuePeriod> {
-        self.period(self.period.first_due_from(self.anchor, date.succ_opt()?)?)
-    }
-
     /// The first period, from number `from_period_no` on, that falls due after `now`, where `due_at` says when a date does.
     ///
     /// What fell due by `now` is passed over, so a subscription that goes on after a pause charges nothing of that time; a period

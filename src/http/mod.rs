@@ -4,7 +4,6 @@ mod health;
 mod notices;
 mod scrape;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -84,12 +83,4 @@ pub async fn serve(
     axum::serve(listener, router(state))
         .with_graceful_shutdown(async move { stop.cancelled().await })
         .await
-}
-
-/// Opens the port.
-///
-/// # Errors
-/// When the address is taken or not allowed.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
 }

@@ -76,11 +76,6 @@ impl Transaction {
         &self.course.step(self.step_at(at)).status
     }
 
-    /// The status code at a moment.
-    pub fn status_code_at(&self, at: DateTime<Utc>) -> Option<&str> {
-        self.course.step(self.step_at(at)).code.as_deref()
-    }
-
     /// All changes of status up to a moment.
     pub fn history_until(&self, at: DateTime<Utc>) -> Vec<StatusChange> {
         let begun = self

@@ -119,11 +119,6 @@ impl SimulatedProfile {
         }
     }
 
-    /// The same profile, whose debits behave so.
-    pub fn with_behaviour(self, behaviour: Behaviour) -> Self {
-        Self { behaviour, ..self }
-    }
-
     /// The same profile of a card that is good until the end of this month.
     pub fn expiring(self, month: u32, year: i32) -> Self {
         Self {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use cykl::cli::daemon;
 use cykl::domain::id::AttemptId;
 use cykl::domain::resolution::News;
 use cykl::domain::shop::{Environment, ShopName};
@@ -14,7 +15,7 @@ use cykl::store::resolution::{Evidence, Finding};
 use cykl::store::{Refusal, Store};
 use tokio::sync::oneshot;
 
-use crate::harness::{Agreement, Setting, World, connect, copy_of, identities};
+use crate::harness::{Agreement, Setting, World, connect, copy_of};
 
 fn main_shop() -> ShopName {
     "main".parse().unwrap()
@@ -230,7 +231,7 @@ async fn a_copy_of_the_database_charges_nothing_until_it_is_adopted() {
         }
         other => panic!("{other:?}"),
     }
-    let shops = identities(&world.config);
+    let shops = daemon::identities(&world.config);
     let refused = copy.pass_fence(&shops, "test", now).await.unwrap_err();
     assert!(refused.to_string().contains("cykl adopt"), "{refused}");
     let adopted = copy.adopt(&shops, "test", "a test", now).await.unwrap();
@@ -263,7 +264,7 @@ async fn adopting_the_database_locks_out_every_daemon_that_runs() {
     let world = World::new(Script::default()).await;
     world.subscribe(Agreement::monthly("2027-01-01")).await;
     let now = world.clock.now();
-    let shops = identities(&world.config);
+    let shops = daemon::identities(&world.config);
     world
         .store
         .adopt(&shops, "test", "a test", now)
@@ -280,7 +281,7 @@ async fn adopting_the_database_locks_out_every_daemon_that_runs() {
 async fn another_service_in_the_configuration_is_refused() {
     let world = World::new(Script::default()).await;
     let now = world.clock.now();
-    let fine = identities(&world.config);
+    let fine = daemon::identities(&world.config);
     let spoil: [fn(&mut ShopIdentity); 3] = [
         |shop| shop.service_id.replace_range(..1, "3"),
         |shop| shop.merchant_id.push('x'),
@@ -362,7 +363,7 @@ async fn permits_that_were_never_committed_are_buried_and_can_never_be() {
     world.workers.scheduler.run_once(now).await.unwrap();
     // What a lost connection leaves behind: permits in memory, and no rows. A copy of the database gives such permits.
     let elsewhere = connect(copy_of(&world).await, 2).await;
-    let shops = identities(&world.config);
+    let shops = daemon::identities(&world.config);
     let fence_id = elsewhere
         .adopt(&shops, "test", "a test", now)
         .await
@@ -444,7 +445,7 @@ async fn a_burial_waits_for_the_lost_transaction_and_learns_what_became_of_it() 
         let now = world.clock.now();
         world.workers.scheduler.run_once(now).await.unwrap();
         let elsewhere = connect(copy_of(&world).await, 2).await;
-        let shops = identities(&world.config);
+        let shops = daemon::identities(&world.config);
         let fence_id = elsewhere
             .adopt(&shops, "test", "a test", now)
             .await

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use cykl::cli::daemon;
 use cykl::clock::Clock;
 use cykl::config::Config;
 use cykl::simulator::{
@@ -24,8 +25,8 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use crate::harness::{
-    Agreement, Parts, SERVICE_ID, START, World, connect, fresh_database, identities, open_books,
-    simulator, toml,
+    Agreement, Parts, SERVICE_ID, START, World, connect, fresh_database, open_books, simulator,
+    toml,
 };
 
 /// How long a process may take for what it usually does in well under a second.
@@ -92,7 +93,7 @@ impl Site {
             sections: sections.to_owned(),
         };
         let store = connect(site.database.clone(), 1).await;
-        let shops = identities(&site.config());
+        let shops = daemon::identities(&site.config());
         store
             .pass_fence(&shops, "test", site.time.now())
             .await

@@ -8,14 +8,12 @@ use cykl::cli::daemon;
 use cykl::clock::Clock;
 use cykl::config::Config;
 use cykl::domain::id::FenceId;
-use cykl::domain::shop::Environment;
 use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
 use cykl::gateway::Algorithm;
 use cykl::http::{HttpState, ShopDoor};
 use cykl::metrics::Metrics;
 use cykl::simulator::{Delivery, Now, Script, SimulatedProfile, Simulator, SimulatorConfig};
 use cykl::store::brakes::BrakeMode;
-use cykl::store::installation::ShopIdentity;
 use cykl::store::{Channels, Store, StoreOptions};
 use cykl::workers::crew::Workers;
 use sqlx::postgres::PgConnectOptions;
@@ -210,7 +208,7 @@ impl World {
         } = parts;
         let store = connect(database.clone(), 8).await;
         let fence_id = store
-            .pass_fence(&identities(&config), "test", clock.now())
+            .pass_fence(&daemon::identities(&config), "test", clock.now())
             .await
             .unwrap();
         let metrics = daemon::metrics(&config);
@@ -531,20 +529,6 @@ pub fn toml(database: &str, base_url: &str, shop: &str, more: &str) -> String {
          [shops.main]\nenvironment = \"simulator\"\nbase_url = \"{base_url}\"\nmerchant_id = \"{MERCHANT_ID}\"\n\
          service_id = \"{SERVICE_ID}\"\ntoken = \"{TOKEN}\"\nservice_key = \"{SERVICE_KEY}\"\n{shop}\n{more}"
     )
-}
-
-/// The shops of a configuration, as the fence knows them.
-pub fn identities(config: &Config) -> Vec<ShopIdentity> {
-    config
-        .shops
-        .iter()
-        .map(|(name, shop)| ShopIdentity {
-            shop: name.clone(),
-            environment: Environment::Simulator,
-            merchant_id: shop.merchant_id.clone(),
-            service_id: shop.service_id.to_string(),
-        })
-        .collect()
 }
 
 /// An agreement to store. Its card is its own unless two share a profile.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use cykl::cli::daemon;
 use cykl::domain::answer::Verdict;
 use cykl::domain::id::{AttemptId, TransactionId};
 use cykl::domain::resolution::News;
@@ -112,7 +113,7 @@ async fn money_that_moved_under_our_order_by_another_transaction_keeps_the_retry
 #[tokio::test]
 async fn first_starts_at_the_same_moment_agree_on_one_installation() {
     let world = World::new(Script::default()).await;
-    let shops = cykl::cli::daemon::identities(&world.config);
+    let shops = daemon::identities(&world.config);
     let (one, two) = (world.another_store().await, world.another_store().await);
     for _ in 0..20 {
         sqlx::raw_sql("DELETE FROM installation")
