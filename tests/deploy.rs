@@ -35,10 +35,11 @@ const METRICS: [&str; 13] = [
 ];
 
 /// Every documented key but the table `retry.classes`, with `shops.main` for `shops.<name>`.
-const KEYS: [&str; 47] = [
+const KEYS: [&str; 48] = [
     "alerts.webhook_url",
     "charging.card_budget_24h",
     "charging.card_budget_30d",
+    "charging.claim_ahead",
     "charging.connect_timeout",
     "charging.in_doubt_max",
     "charging.in_flight_max",
@@ -362,6 +363,7 @@ fn the_defaults_are_the_documented_ones() {
     let defaults = parse(DEFAULTS);
     for (key, value) in [
         ("charging.in_flight_max", "64"),
+        ("charging.claim_ahead", "0"),
         ("charging.in_doubt_max", "5"),
         ("charging.request_timeout", "60s"),
         ("charging.connect_timeout", "10s"),

@@ -73,6 +73,7 @@ pub fn workers(
         charger: Charger {
             store: store.clone(),
             shops: shops.clone(),
+            requests_max: config.charging.in_flight_max,
             limits: limits(config),
             policy: config.policy.clone(),
             fence_id,
@@ -161,7 +162,7 @@ fn limits(config: &Config) -> Limits {
     let answer = TimeDelta::from_std(PERMIT_AGE_MAX + charging.request_timeout)
         .unwrap_or(TimeDelta::MAX / 2);
     Limits {
-        in_flight_max: charging.in_flight_max,
+        unanswered_max: charging.in_flight_max + charging.claim_ahead,
         in_doubt_max: charging.in_doubt_max,
         answer_timeout: in_cykl_time(answer + ANSWER_SLACK, config).min(TimeDelta::days(365)),
         min_gap: charging.min_gap,

@@ -112,6 +112,8 @@ pub struct ShopConfig {
 pub struct ChargingConfig {
     /// Debits on their way at once.
     pub in_flight_max: u32,
+    /// Permits committed ahead of their turn to be sent.
+    pub claim_ahead: u32,
     /// Attempts in doubt past their deadline at which permits stop.
     pub in_doubt_max: u32,
     /// Real time for a whole request.

@@ -138,6 +138,7 @@ fn database(reader: &mut Reader) -> Option<DatabaseConfig> {
 
 fn charging(reader: &mut Reader) -> Option<ChargingConfig> {
     let in_flight_max = reader.value("charging.in_flight_max", parse::within(1..=10_000));
+    let claim_ahead = reader.value("charging.claim_ahead", parse::within(0..=10_000));
     let in_doubt_max = reader.value("charging.in_doubt_max", parse::within(1..=10_000));
     let request_timeout = reader.value("charging.request_timeout", parse::timeout);
     let connect_timeout = reader.value("charging.connect_timeout", parse::timeout);
@@ -155,6 +156,7 @@ fn charging(reader: &mut Reader) -> Option<ChargingConfig> {
     }
     Some(ChargingConfig {
         in_flight_max: in_flight_max?,
+        claim_ahead: claim_ahead?,
         in_doubt_max: in_doubt_max?,
         request_timeout: request_timeout?,
         connect_timeout: connect_timeout?,

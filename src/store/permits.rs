@@ -21,7 +21,7 @@ use crate::store::{Refusal, Store, StoreError, new_id, readings};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The most attempts that may wait for their answer at once.
-    pub in_flight_max: u32,
+    pub unanswered_max: u32,
     /// The most attempts that may be in doubt past their deadline; beyond it nothing is sent.
     pub in_doubt_max: u32,
     /// How long after its permit an attempt's answer may still come by itself.
@@ -174,7 +174,7 @@ impl Store {
         if in_doubt >= limits.in_doubt_max {
             return Ok(Claim::TooManyInDoubt);
         }
-        let free = limits.in_flight_max.saturating_sub(in_flight);
+        let free = limits.unanswered_max.saturating_sub(in_flight);
         if free == 0 {
             return Ok(Claim::Full);
         }

@@ -434,7 +434,7 @@ async fn connections_to_the_database_that_break_at_any_moment_cost_no_money() {
         world.subscribe(agreement).await;
     }
     let limits = cykl::store::permits::Limits {
-        in_flight_max: 7,
+        unanswered_max: 7,
         in_doubt_max: 1_000,
         ..world.workers.charger.limits
     };

@@ -55,6 +55,16 @@ pub enum News {
     Read(Verdict),
 }
 
+impl News {
+    /// Whether this is what our own debit was answered.
+    pub const fn is_answer(&self) -> bool {
+        match self {
+            News::Answered(_) => true,
+            News::NotSent | News::Unsendable | News::Read(_) => false,
+        }
+    }
+}
+
 /// When an attempt is looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextPoll {

@@ -3,7 +3,7 @@
 //! Loads where each attempt stands, under lock, lets [`domain::resolution::decide`](crate::domain::resolution::decide) say what
 //! follows, and writes all of it: evidence, attempt, charge, subscription, card, brake and events.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgTransaction;
@@ -143,13 +143,14 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let (now_findings, mut later) = one_per_attempt(findings);
         let subjects = subjects(&mut transaction, &now_findings).await?;
+        let by_attempt: HashMap<_, _> = now_findings
+            .iter()
+            .map(|finding| (finding.attempt_id, *finding))
+            .collect();
         let mut charges = HashSet::new();
         let mut resolved = Vec::with_capacity(subjects.len());
         for subject in subjects {
-            let Some(finding) = now_findings
-                .iter()
-                .find(|finding| finding.attempt_id == subject.attempt_id)
-            else {
+            let Some(&finding) = by_attempt.get(&subject.attempt_id) else {
                 continue;
             };
             if !charges.insert(subject.charge_id) {
@@ -170,7 +171,10 @@ impl Store {
         if !news.is_empty() {
             rows::write(&mut transaction, &news, now).await?;
             consequences::write(&mut transaction, &news, self.channels, now).await?;
-            wake(&mut transaction, Wake::Charger).await?;
+            // The charger is awake when it brings an answer itself.
+            if news.iter().any(|one| !one.finding.news.is_answer()) {
+                wake(&mut transaction, Wake::Charger).await?;
+            }
         }
         transaction.commit().await?;
         let recorded = resolved.into_iter().map(

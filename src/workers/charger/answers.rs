@@ -1,0 +1,114 @@
+//! Recording answers: in groups, so that a commit is shared by many, and as they come in, so that few are lost with a crash.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, timeout_at};
+
+use super::flight::Landed;
+use super::{Charger, Report, Run};
+use crate::reconnect::Delays;
+use crate::store::StoreError;
+use crate::store::resolution::Finding;
+use crate::workers::count;
+
+/// The largest group of answers.
+const GROUP_MAX: usize = 500;
+
+/// How long an answer waits for others at most. Short beside the answer time of any gateway; a crash meanwhile leaves it in doubt.
+const GROUP_WAIT: Duration = Duration::from_millis(20);
+
+/// How often the record of answers is tried while the database is away; after that they stay in doubt, which is safe.
+const RECORD_TRIES_MAX: usize = 60;
+
+impl Run {
+    /// Records every answer, until no request is left.
+    pub(super) async fn record_all(
+        &self,
+        mut landed: UnboundedReceiver<Landed>,
+    ) -> anyhow::Result<Report> {
+        let mut report = Report::default();
+        let mut failure = None;
+        let mut group = Vec::with_capacity(GROUP_MAX);
+        while landed.recv_many(&mut group, GROUP_MAX).await > 0 {
+            self.gather(&mut landed, &mut group).await;
+            let (findings, tickets): (Vec<_>, Vec<_>) = group
+                .drain(..)
+                .map(|landed| (landed.finding, landed.ticket))
+                .unzip();
+            if let Err(error) = self.charger.record(&findings, &mut report).await {
+                // What is on its way is still waited for: its answers must not be lost with this one.
+                self.flight.fail();
+                failure = Some(error);
+            }
+            drop(tickets);
+        }
+        failure.map_or(Ok(report), Err)
+    }
+
+    /// Waits a moment for further answers, unless none can come.
+    async fn gather(&self, landed: &mut UnboundedReceiver<Landed>, group: &mut Vec<Landed>) {
+        let end = Instant::now() + GROUP_WAIT;
+        while group.len() < GROUP_MAX && !self.is_whole(group) {
+            let more = landed.recv_many(group, GROUP_MAX - group.len());
+            if !matches!(timeout_at(end, more).await, Ok(1..)) {
+                break;
+            }
+        }
+    }
+
+    /// Whether no request is on its way but those of `group`.
+    fn is_whole(&self, group: &[Landed]) -> bool {
+        usize::try_from(self.flight.open()).is_ok_and(|open| open <= group.len())
+    }
+}
+
+impl Charger {
+    /// Records findings, trying again while the database is away: an answer is worth waiting for.
+    pub(super) async fn record(
+        &self,
+        findings: &[Finding],
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let mut delays = Delays::new(Duration::from_millis(100), Duration::from_secs(5));
+        for tried in 1.. {
+            let error = match self
+                .store
+                .record(findings, &self.policy, self.clock.now())
+                .await
+            {
+                Ok(recorded) => {
+                    count::recorded(&self.metrics, &recorded);
+                    recorded.iter().for_each(|one| report.add(one));
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            let is_away = matches!(error, StoreError::Unavailable(_) | StoreError::Busy(_));
+            if !is_away && findings.len() > 1 {
+                // One of them cannot be recorded; the others can.
+                return self.record_each(findings, report).await;
+            }
+            if !is_away || tried >= RECORD_TRIES_MAX || self.stop.is_cancelled() && tried > 5 {
+                return Err(error.into());
+            }
+            tracing::warn!(%error, answers = findings.len(), "couldn't record answers; trying again");
+            tokio::time::sleep(delays.next_delay()).await;
+        }
+        Ok(())
+    }
+
+    /// Records findings one by one, and says at the end whether one of them failed.
+    async fn record_each(&self, findings: &[Finding], report: &mut Report) -> anyhow::Result<()> {
+        let mut failure = None;
+        for finding in findings {
+            let one = std::slice::from_ref(finding);
+            if let Err(error) = Box::pin(self.record(one, report)).await {
+                let attempt = finding.attempt_id;
+                tracing::error!(attempt.id = %attempt, error = format!("{error:#}"), "couldn't record an answer");
+                failure = Some(error);
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,234 @@
+//! Claiming: permits are committed in batches, ahead of their turn on the wire as far as the limits allow.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::flight::Landed;
+use super::{Report, Run};
+use crate::domain::resolution::News;
+use crate::domain::shop::ShopName;
+use crate::reconnect::Delays;
+use crate::store::Refusal;
+use crate::store::permits::{Claim, ClaimError, Permit};
+use crate::store::resolution::{Evidence, Finding};
+use crate::workers::count;
+
+/// What came of a claim.
+enum Claimed {
+    /// There may be more to claim.
+    More,
+    /// There is nothing more to claim for now.
+    Enough,
+    /// So many charges were claimed together and one of them was refused: they have to be claimed one by one.
+    Refused(usize),
+}
+
+impl Run {
+    /// Claims until nothing more is due or may be claimed, and starts a request for each permit.
+    pub(super) async fn claim_all(
+        &self,
+        due_by: DateTime<Utc>,
+        landing: UnboundedSender<Landed>,
+    ) -> anyhow::Result<Report> {
+        let mut report = Report::default();
+        let mut open: BTreeSet<ShopName> = self.charger.shops.names().into_iter().collect();
+        let mut failure = None;
+        loop {
+            let permitted_before = report.permitted;
+            for shop in open.clone() {
+                match self.fill(&shop, due_by, &landing, &mut report).await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        open.remove(&shop);
+                    }
+                    Err(error) => {
+                        tracing::error!(%shop, error = format!("{error:#}"), "couldn't claim charges");
+                        open.remove(&shop);
+                        failure = Some(error);
+                    }
+                }
+            }
+            open.retain(|shop| !self.flight.is_closed(shop));
+            if open.is_empty() || self.flight.is_failed() {
+                return failure.map_or(Ok(report), Err);
+            }
+            if report.permitted == permitted_before && self.flight.open() > 0 {
+                self.flight.landing().await;
+            }
+        }
+    }
+
+    /// Claims for `shop` as many charges as there is room for and sends them. Returns whether it is worth asking again.
+    async fn fill(
+        &self,
+        shop: &ShopName,
+        due_by: DateTime<Utc>,
+        landing: &UnboundedSender<Landed>,
+        report: &mut Report,
+    ) -> anyhow::Result<bool> {
+        if self.charger.stop.is_cancelled() || self.flight.is_closed(shop) {
+            return Ok(false);
+        }
+        let wanted = self.room(shop);
+        if wanted == 0 {
+            return Ok(true);
+        }
+        match self.claim(shop, wanted, due_by, landing, report).await? {
+            Claimed::More => Ok(true),
+            Claimed::Enough => Ok(false),
+            Claimed::Refused(charges) => {
+                for _ in 0..charges {
+                    self.claim(shop, 1, due_by, landing, report).await?;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Claims `wanted` charges and sends what was permitted.
+    async fn claim(
+        &self,
+        shop: &ShopName,
+        wanted: u32,
+        due_by: DateTime<Utc>,
+        landing: &UnboundedSender<Landed>,
+        report: &mut Report,
+    ) -> anyhow::Result<Claimed> {
+        let charger = &self.charger;
+        let now = charger.clock.now().max(due_by);
+        let shops = [shop.clone()];
+        let claim = charger
+            .store
+            .claim(&shops, wanted, &charger.limits, charger.fence_id, now)
+            .await;
+        match claim {
+            Ok(Claim::Permits { permits, put_off }) => {
+                let more = permits.len() + put_off >= usize::try_from(wanted).unwrap_or(usize::MAX);
+                report.put_off += put_off;
+                report.permitted += permits.len();
+                count::permitted(&charger.metrics, shop, permits.len());
+                self.send_all(permits, landing);
+                let more = more && !self.is_unreachable(shop);
+                Ok(if more { Claimed::More } else { Claimed::Enough })
+            }
+            Ok(Claim::NothingDue | Claim::Braked | Claim::TooManyInDoubt) => Ok(Claimed::Enough),
+            Ok(Claim::Full) if self.flight.open() == 0 => Ok(Claimed::Enough),
+            Ok(Claim::Full) => Ok(Claimed::More),
+            Err(ClaimError::Refused { charges, source }) => {
+                tracing::warn!(error = %source, charges = charges.len(), "a permit was refused");
+                if let [charge_id] = charges[..] {
+                    charger
+                        .store
+                        .put_off_refused(charge_id, &source, now)
+                        .await?;
+                    return Ok(Claimed::More);
+                }
+                Ok(Claimed::Refused(charges.len()))
+            }
+            Err(ClaimError::Unconfirmed { permits, source }) => {
+                tracing::error!(error = %source, permits = permits.len(), "the outcome of a commit is unknown; nothing is sent");
+                self.bury(&permits).await?;
+                Ok(Claimed::Enough)
+            }
+            Err(ClaimError::Failed(error)) => match error.refusal() {
+                Some(Refusal::Brake) => Ok(Claimed::Enough),
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    /// Starts a request for each permit; it waits for its place on the wire.
+    fn send_all(&self, permits: Vec<Permit>, landing: &UnboundedSender<Landed>) {
+        let permitted_at = Instant::now();
+        for permit in permits {
+            let run = self.clone();
+            let landing = landing.clone();
+            let ticket = self.flight.board();
+            tokio::spawn(async move {
+                let shop = permit.shop.clone();
+                let finding = run.send(permit, permitted_at).await;
+                run.note_reach(&shop, &finding.news);
+                // The other end is open for as long as this one is.
+                let _ = landing.send(Landed { finding, ticket });
+            });
+        }
+    }
+
+    /// Notes whether imoje could be reached for `shop`. When not, the rest of the shop waits for the next run, which begins with a
+    /// single charge.
+    fn note_reach(&self, shop: &ShopName, news: &News) {
+        let is_unreachable = match news {
+            News::NotSent => true,
+            News::Unsendable | News::Answered(_) | News::Read(_) => false,
+        };
+        if let Some(shop) = self.charger.shops.get(shop) {
+            shop.is_unreachable.store(is_unreachable, Ordering::Relaxed);
+        }
+        if is_unreachable {
+            self.flight.close(shop);
+        }
+    }
+
+    fn is_unreachable(&self, shop: &ShopName) -> bool {
+        self.charger
+            .shops
+            .get(shop)
+            .is_some_and(|shop| shop.is_unreachable.load(Ordering::Relaxed))
+    }
+
+    /// How many charges of `shop` may be claimed now. Claims wait until half of the room is free, so that they stay large.
+    fn room(&self, shop: &ShopName) -> u32 {
+        let open = self.flight.open();
+        if self.is_unreachable(shop) {
+            return u32::from(open == 0);
+        }
+        let max = self.charger.limits.unanswered_max;
+        let free = max.saturating_sub(open);
+        if open > 0 && free < max.div_ceil(2) {
+            return 0;
+        }
+        // What waits for its turn under the shop's rate counts, so that no permit grows too old in the queue.
+        let claim_max = self
+            .charger
+            .shops
+            .get(shop)
+            .map_or(0, |shop| shop.claim_max());
+        free.min(claim_max.saturating_sub(open))
+    }
+
+    /// Makes unconfirmed permits unusable. Until that is done nothing else is claimed.
+    async fn bury(&self, permits: &[Permit]) -> anyhow::Result<()> {
+        let charger = &self.charger;
+        let mut delays = Delays::new(Duration::from_millis(100), Duration::from_secs(5));
+        let committed = loop {
+            let buried = charger
+                .store
+                .bury(permits, &charger.limits, charger.fence_id)
+                .await;
+            match buried {
+                Ok(committed) => break committed,
+                Err(error) if charger.stop.is_cancelled() => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(%error, "couldn't bury unconfirmed permits; trying again");
+                }
+            }
+            tokio::time::sleep(delays.next_delay()).await;
+        };
+        let findings: Vec<_> = committed
+            .into_iter()
+            .map(|attempt_id| Finding {
+                attempt_id,
+                news: News::NotSent,
+                evidence: Evidence {
+                    detail: Some("the commit of its permit was not confirmed".to_owned()),
+                    ..Evidence::default()
+                },
+            })
+            .collect();
+        charger.record(&findings, &mut Report::default()).await
+    }
+}

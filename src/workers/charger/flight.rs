@@ -1,0 +1,98 @@
+//! What is on its way: which permits have no recorded answer yet, and how many requests may be on the wire.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+
+use crate::domain::shop::ShopName;
+use crate::store::resolution::Finding;
+
+/// The requests of one run.
+pub(super) struct Flight {
+    turns: Semaphore,
+    open: AtomicU32,
+    landed: Notify,
+    is_failed: AtomicBool,
+    closed: Mutex<HashSet<ShopName>>,
+}
+
+impl Flight {
+    /// Nothing on its way, and room for `requests_max` on the wire.
+    pub fn new(requests_max: u32) -> Arc<Self> {
+        Arc::new(Self {
+            turns: Semaphore::new(usize::try_from(requests_max).unwrap_or(Semaphore::MAX_PERMITS)),
+            open: AtomicU32::new(0),
+            landed: Notify::new(),
+            is_failed: AtomicBool::new(false),
+            closed: Mutex::default(),
+        })
+    }
+
+    /// How many permits have no recorded answer.
+    pub fn open(&self) -> u32 {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Counts a permit until the ticket is dropped.
+    pub fn board(self: &Arc<Self>) -> Ticket {
+        self.open.fetch_add(1, Ordering::AcqRel);
+        Ticket(Arc::clone(self))
+    }
+
+    /// Waits for a place on the wire; first come, first served.
+    pub async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns
+            .acquire()
+            .await
+            .expect("the semaphore is never closed")
+    }
+
+    /// Waits until a permit's answer is recorded, unless one was since the last wait.
+    pub async fn landing(&self) {
+        self.landed.notified().await;
+    }
+
+    /// Nothing more is claimed: an answer could not be recorded.
+    pub fn fail(&self) {
+        self.is_failed.store(true, Ordering::Release);
+    }
+
+    /// Whether an answer could not be recorded.
+    pub fn is_failed(&self) -> bool {
+        self.is_failed.load(Ordering::Acquire)
+    }
+
+    /// Nothing more of `shop` is claimed in this run.
+    pub fn close(&self, shop: &ShopName) {
+        self.closed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(shop.clone());
+    }
+
+    /// Whether nothing more of `shop` is claimed.
+    pub fn is_closed(&self, shop: &ShopName) -> bool {
+        self.closed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(shop)
+    }
+}
+
+/// A permit without a recorded answer. Dropped when the answer is recorded, or when sending it broke.
+pub(super) struct Ticket(Arc<Flight>);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.landed.notify_one();
+    }
+}
+
+/// What came of one request, to be recorded.
+pub(super) struct Landed {
+    pub finding: Finding,
+    pub ticket: Ticket,
+}

@@ -1,0 +1,121 @@
+//! One permitted request, sent once.
+
+use std::time::{Duration, Instant};
+
+use super::Run;
+use crate::domain::answer::{Doubt, Verdict};
+use crate::domain::id::AttemptId;
+use crate::domain::resolution::News;
+use crate::gateway::{DebitAnswer, DebitOrder, NoAnswer, NotSent};
+use crate::metrics::CallOutcome;
+use crate::store::permits::Permit;
+use crate::store::resolution::{Evidence, Finding};
+use crate::workers::count;
+
+/// How long a permit may wait for its turn before the brake is looked at again.
+const BRAKE_AGE_MAX: Duration = Duration::from_millis(500);
+
+impl Run {
+    /// Sends one permitted request, once, and says what came of it.
+    pub(super) async fn send(&self, permit: Permit, permitted_at: Instant) -> Finding {
+        let charger = &self.charger;
+        let attempt_id = permit.attempt_id;
+        let not_sent = |detail: &str| Finding {
+            attempt_id,
+            news: News::NotSent,
+            evidence: Evidence {
+                detail: Some(detail.to_owned()),
+                ..Evidence::default()
+            },
+        };
+        let Some(shop) = charger.shops.get(&permit.shop) else {
+            return not_sent("its shop is not configured");
+        };
+        let turn = async {
+            let turn = self.flight.turn().await;
+            shop.wait_for_rate().await;
+            turn
+        };
+        let Some(_turn) = charger.stop.run_until_cancelled(turn).await else {
+            return not_sent("the daemon is stopping");
+        };
+        if permitted_at.elapsed() > BRAKE_AGE_MAX {
+            match charger.store.is_stopped(&permit.shop).await {
+                Ok(false) => {}
+                Ok(true) => return not_sent("the brake was put on before its turn"),
+                Err(error) => return not_sent(&format!("couldn't read the brake: {error}")),
+            }
+        }
+        let order = match order_of(permit, |attempt| shop.notification_url(attempt)) {
+            Ok(order) => order,
+            Err(detail) => {
+                return Finding {
+                    news: News::Unsendable,
+                    ..not_sent(&detail)
+                };
+            }
+        };
+        let started = Instant::now();
+        let answer = shop.client.debit(&order, permitted_at).await;
+        charger
+            .metrics
+            .gateway_request_seconds
+            .get_or_create(&CallOutcome::of("debit", outcome_word(&answer)))
+            .observe(started.elapsed().as_secs_f64());
+        finding_of(attempt_id, answer)
+    }
+}
+
+/// The request for a permit, or why imoje would refuse it.
+fn order_of(
+    permit: Permit,
+    own_address: impl Fn(AttemptId) -> Option<url::Url>,
+) -> Result<DebitOrder, String> {
+    let notification_url = match &permit.notification_url {
+        Some(address) => Some(
+            address
+                .parse()
+                .map_err(|error| format!("notification_url: {error}"))?,
+        ),
+        None => own_address(permit.attempt_id),
+    };
+    Ok(DebitOrder {
+        order_id: permit.order_id,
+        profile_id: permit.profile_id,
+        amount: permit.amount,
+        title: permit.title,
+        notification_url,
+        invoice: permit.invoice,
+        multipayout: permit.multipayout,
+    })
+}
+
+fn finding_of(attempt_id: AttemptId, answer: Result<DebitAnswer, NoAnswer>) -> Finding {
+    match answer {
+        Ok(answer) => Finding {
+            attempt_id,
+            evidence: Evidence::of_answer(answer.http_status, answer.error_code, answer.shown),
+            news: News::Answered(answer.verdict),
+        },
+        Err(no_answer) => Finding {
+            attempt_id,
+            evidence: Evidence {
+                detail: Some(no_answer.to_string()),
+                ..Evidence::default()
+            },
+            news: match no_answer {
+                NoAnswer::NotSent(NotSent::Invalid(_)) => News::Unsendable,
+                NoAnswer::NotSent(_) => News::NotSent,
+                NoAnswer::Unknown(_) => News::Answered(Verdict::InDoubt(Doubt::NoAnswer)),
+            },
+        },
+    }
+}
+
+fn outcome_word(answer: &Result<DebitAnswer, NoAnswer>) -> &'static str {
+    match answer {
+        Ok(answer) => count::verdict_word(&answer.verdict),
+        Err(NoAnswer::NotSent(_)) => "not_sent",
+        Err(NoAnswer::Unknown(_)) => "no_answer",
+    }
+}
