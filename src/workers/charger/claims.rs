@@ -13,7 +13,7 @@ use crate::domain::resolution::News;
 use crate::domain::shop::ShopName;
 use crate::reconnect::Delays;
 use crate::store::Refusal;
-use crate::store::permits::{Claim, ClaimError, Permit};
+use crate::store::permits::{BATCH_MAX, Claim, ClaimError, Permit};
 use crate::store::resolution::{Evidence, Finding};
 use crate::workers::count;
 
@@ -197,7 +197,7 @@ impl Run {
             .shops
             .get(shop)
             .map_or(0, |shop| shop.claim_max());
-        free.min(claim_max.saturating_sub(open))
+        free.min(claim_max.saturating_sub(open)).min(BATCH_MAX)
     }
 
     /// Makes unconfirmed permits unusable. Until that is done nothing else is claimed.
