@@ -50,7 +50,7 @@ COMMENT ON TABLE subscriptions IS
 
 -- What changes with every charge, apart from the agreement, so that the wide row stays still.
 CREATE TABLE schedules (
-    subscription_id uuid PRIMARY KEY REFERENCES subscriptions,
+    subscription_id uuid PRIMARY KEY,
     next_period_no  integer,
     next_due_on     date,
     next_due_at     timestamptz,

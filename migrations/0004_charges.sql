@@ -1,8 +1,11 @@
 -- The obligations, the permits to send a debit for them, and why each permit ended as it did.
+--
+-- What these tables refer to is checked per statement by the triggers of 0006 instead of per row by foreign keys, which would lock
+-- and log the referenced row for every charge.
 
 CREATE TABLE charges (
     charge_id        uuid PRIMARY KEY,
-    subscription_id  uuid NOT NULL REFERENCES subscriptions,
+    subscription_id  uuid NOT NULL,
     shop             text NOT NULL,
     period_no        integer NOT NULL CHECK (period_no >= 0),
     due_on           date NOT NULL,
@@ -20,27 +23,31 @@ CREATE TABLE charges (
     paid_attempt_id  uuid,
     last_status_code text,
     planned_at       timestamptz NOT NULL,
+    -- What the indexes below name, apart from the state, so that a charge that is paid stays on its page in all of them.
+    send_at          timestamptz GENERATED ALWAYS AS (CASE WHEN state IN ('planned', 'retry_wait') THEN next_action_at END) STORED,
+    is_held          boolean NOT NULL GENERATED ALWAYS AS (state = 'held') STORED,
+    is_failed        boolean NOT NULL GENERATED ALWAYS AS (state = 'failed') STORED,
     CONSTRAINT one_charge_per_period UNIQUE (subscription_id, period_no),
     CONSTRAINT open_charges_are_looked_at
         CHECK ((next_action_at IS NOT NULL) = (state IN ('planned', 'in_flight', 'retry_wait', 'held'))),
     CONSTRAINT paid_charges_name_their_payment
         CHECK ((state = 'paid') = (paid_at IS NOT NULL AND paid_attempt_id IS NOT NULL)),
     CONSTRAINT charges_say_why CHECK (reason IS NOT NULL OR state NOT IN ('failed', 'held', 'skipped', 'void'))
-) WITH (fillfactor = 80);
-CREATE INDEX charges_to_send ON charges (next_action_at) WHERE state IN ('planned', 'retry_wait');
-CREATE INDEX charges_to_look_at ON charges (next_action_at) WHERE state IN ('in_flight', 'held');
-CREATE INDEX charges_failed ON charges (subscription_id) WHERE state = 'failed';
+) WITH (fillfactor = 60);
+CREATE INDEX charges_to_send ON charges (send_at) WHERE send_at IS NOT NULL;
+CREATE INDEX charges_held ON charges (subscription_id) WHERE is_held;
+CREATE INDEX charges_failed ON charges (subscription_id) WHERE is_failed;
 COMMENT ON TABLE charges IS 'One row per subscription and period that fell due. At most one movement of money each.';
 
 CREATE TABLE attempts (
     attempt_id       uuid PRIMARY KEY,
-    charge_id        uuid NOT NULL REFERENCES charges,
+    charge_id        uuid NOT NULL,
     subscription_id  uuid NOT NULL,
     shop             text NOT NULL,
-    card_id          uuid NOT NULL REFERENCES cards,
+    card_id          uuid NOT NULL,
     period_no        integer NOT NULL,
     attempt_no       smallint NOT NULL CHECK (attempt_no > 0),
-    order_id         text NOT NULL CONSTRAINT order_id_is_never_reused UNIQUE,
+    order_id         text NOT NULL,
     amount_minor     bigint NOT NULL,
     currency         currency NOT NULL,
     state            attempt_state NOT NULL,
@@ -59,14 +66,15 @@ CREATE TABLE attempts (
     decided_at       timestamptz,
     confirmed_at     timestamptz,
     last_evidence_id uuid,
-    CONSTRAINT attempt_no_is_never_reused UNIQUE (subscription_id, period_no, attempt_no),
+    -- The order id is made of these three and nothing else, so this holds for it as well.
+    CONSTRAINT order_id_is_never_reused UNIQUE (subscription_id, period_no, attempt_no),
     CONSTRAINT order_id_is_derived CHECK (
         order_id = 'cykl-' || replace(subscription_id::text, '-', '') || '-' || period_no || '-' || attempt_no),
     CONSTRAINT final_attempts_say_when CHECK ((decided_at IS NULL) = (state IN ('in_doubt', 'pending'))),
     CONSTRAINT the_gateway_named_it CHECK (
         transaction_id IS NOT NULL OR state IN ('in_doubt', 'not_sent', 'refused', 'absent')),
     CONSTRAINT declines_have_a_class CHECK ((decline IS NOT NULL) OR state <> 'rejected')
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 60);
 CREATE UNIQUE INDEX one_live_attempt ON attempts (charge_id) WHERE state IN ('in_doubt', 'pending', 'settled');
 CREATE INDEX attempts_to_resolve ON attempts (next_poll_at) WHERE next_poll_at IS NOT NULL;
 CREATE INDEX attempts_in_doubt ON attempts (deadline_at) WHERE state = 'in_doubt';
@@ -76,8 +84,8 @@ COMMENT ON TABLE attempts IS
     'One row is one permit for one request, committed before the request leaves. Born in doubt; only evidence moves it on.';
 
 CREATE TABLE evidence (
-    evidence_id    uuid PRIMARY KEY,
-    attempt_id     uuid NOT NULL REFERENCES attempts,
+    evidence_id    uuid NOT NULL,
+    attempt_id     uuid NOT NULL,
     subscription_id uuid NOT NULL,
     kind           evidence_kind NOT NULL,
     verdict        attempt_state NOT NULL,
@@ -88,7 +96,7 @@ CREATE TABLE evidence (
     transaction_id uuid,
     detail         text,
     actor          text NOT NULL,
-    recorded_at    timestamptz NOT NULL
+    recorded_at    timestamptz NOT NULL,
+    PRIMARY KEY (attempt_id, evidence_id)
 );
-CREATE INDEX evidence_of_attempt ON evidence (attempt_id);
 COMMENT ON TABLE evidence IS 'Why an attempt changed state, or what was said about it that contradicts what was known. Append-only.';

@@ -1,6 +1,9 @@
 -- What the database refuses, whoever asks. Constraints bind what we intend; what is observed can always be recorded.
 --
--- All checks are per statement over transition tables, so that a batch of hundreds of rows pays for them once.
+-- What needs other rows is checked per statement over transition tables, so that a batch of hundreds of rows pays for it once;
+-- what needs only the row itself, in the condition of a row trigger, which costs next to nothing as long as it is false.
+-- The functions look rows up by index whatever the statistics say: a plan made while a table was small would read all of it for as
+-- long as the connection lives.
 -- SQLSTATEs: CY001 brake, CY002 fence, CY003 terms, CY004 spacing, CY005 earlier attempt unresolved, CY006 illegal transition,
 -- CY007 immutable, CY008 no evidence, CY009 append-only, CY010 paid without a settlement.
 
@@ -20,6 +23,19 @@ CREATE TRIGGER charges_are_kept BEFORE DELETE OR TRUNCATE ON charges
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER subscriptions_are_kept BEFORE DELETE OR TRUNCATE ON subscriptions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER cards_are_kept BEFORE DELETE OR TRUNCATE ON cards
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- The two ways in which an update of a row can be refused by what it was before.
+CREATE FUNCTION refuse_step() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% % may not go from % to %', TG_ARGV[0], to_jsonb(OLD) ->> (TG_ARGV[0] || '_id'), OLD.state, NEW.state
+        USING ERRCODE = 'CY006';
+END $$;
+CREATE FUNCTION refuse_new_facts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% %: its facts never change', TG_ARGV[0], to_jsonb(OLD) ->> (TG_ARGV[0] || '_id') USING ERRCODE = 'CY007';
+END $$;
 
 -- Legal transitions, the same as in src/domain; a test compares them pair by pair.
 CREATE FUNCTION attempt_may_become(was attempt_state, becomes attempt_state) RETURNS boolean
@@ -87,7 +103,8 @@ CREATE TRIGGER subscription_update AFTER UPDATE ON subscriptions
 
 -- A charge is born with the terms of its subscription, on a date that PostgreSQL's own calendar finds as well. Anchor and period
 -- never change, so unique period numbers mean that periods cannot overlap.
-CREATE FUNCTION guard_charge_insert() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION guard_charge_insert() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     refused record;
 BEGIN
@@ -109,32 +126,28 @@ CREATE TRIGGER charge_insert AFTER INSERT ON charges
     REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION guard_charge_insert();
 
-CREATE FUNCTION guard_charge_update() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE TRIGGER charge_step AFTER UPDATE ON charges FOR EACH ROW
+    WHEN (NOT charge_may_become(OLD.state, NEW.state))
+    EXECUTE FUNCTION refuse_step('charge');
+CREATE TRIGGER charge_facts AFTER UPDATE ON charges FOR EACH ROW
+    WHEN ((OLD.charge_id, OLD.subscription_id, OLD.shop, OLD.period_no, OLD.due_on, OLD.due_at, OLD.amount_minor, OLD.currency,
+           OLD.planned_at)
+        IS DISTINCT FROM
+          (NEW.charge_id, NEW.subscription_id, NEW.shop, NEW.period_no, NEW.due_on, NEW.due_at, NEW.amount_minor, NEW.currency,
+           NEW.planned_at)
+       OR (OLD.first_attempt_at IS NOT NULL AND OLD.first_attempt_at IS DISTINCT FROM NEW.first_attempt_at)
+       OR (OLD.state = 'paid' AND (OLD.paid_at, OLD.paid_attempt_id) IS DISTINCT FROM (NEW.paid_at, NEW.paid_attempt_id))
+       OR NEW.attempts < OLD.attempts OR NEW.declines < OLD.declines)
+    EXECUTE FUNCTION refuse_new_facts('charge');
+
+CREATE FUNCTION guard_charge_payment() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     refused record;
 BEGIN
-    SELECT n.charge_id, o.state AS was, n.state AS becomes INTO refused
-    FROM old_rows o FULL JOIN new_rows n USING (charge_id)
-    WHERE NOT coalesce(charge_may_become(o.state, n.state), false) LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'charge % may not go from % to %', refused.charge_id, refused.was, refused.becomes
-            USING ERRCODE = 'CY006';
-    END IF;
     SELECT n.charge_id INTO refused
-    FROM old_rows o JOIN new_rows n USING (charge_id)
-    WHERE (o.subscription_id, o.shop, o.period_no, o.due_on, o.due_at, o.amount_minor, o.currency, o.planned_at)
-        IS DISTINCT FROM
-          (n.subscription_id, n.shop, n.period_no, n.due_on, n.due_at, n.amount_minor, n.currency, n.planned_at)
-       OR (o.first_attempt_at IS NOT NULL AND o.first_attempt_at IS DISTINCT FROM n.first_attempt_at)
-       OR (o.state = 'paid' AND (o.paid_at, o.paid_attempt_id) IS DISTINCT FROM (n.paid_at, n.paid_attempt_id))
-       OR n.attempts < o.attempts OR n.declines < o.declines
-    LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'charge %: its facts never change', refused.charge_id USING ERRCODE = 'CY007';
-    END IF;
-    SELECT n.charge_id INTO refused
-    FROM new_rows n JOIN old_rows o USING (charge_id)
-    WHERE n.state = 'paid' AND o.state <> 'paid' AND NOT EXISTS (
+    FROM new_rows n
+    WHERE n.state = 'paid' AND NOT EXISTS (
         SELECT FROM attempts a
         WHERE a.attempt_id = n.paid_attempt_id AND a.charge_id = n.charge_id AND a.state IN ('settled', 'surplus'))
     LIMIT 1;
@@ -143,12 +156,13 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER charge_update AFTER UPDATE ON charges
-    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION guard_charge_update();
+CREATE TRIGGER charge_payment AFTER UPDATE ON charges
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_charge_payment();
 
 -- The permit gate. An attempt is born in doubt, or, as the tombstone of a permit whose commit was never confirmed, as not sent.
-CREATE FUNCTION guard_permit() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION guard_permit() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     refused record;
 BEGIN
@@ -188,7 +202,7 @@ BEGIN
         LEFT JOIN charges c USING (charge_id)
         LEFT JOIN subscriptions s ON s.subscription_id = c.subscription_id
         LEFT JOIN cards k ON k.card_id = n.card_id
-    WHERE n.state = 'in_doubt' AND (
+    WHERE c.charge_id IS NULL OR k.card_id IS NULL OR n.state = 'in_doubt' AND (
         (n.subscription_id, n.shop, n.period_no, n.amount_minor, n.currency, n.card_id)
             IS DISTINCT FROM (c.subscription_id, c.shop, c.period_no, c.amount_minor, c.currency, s.card_id)
         OR c.state NOT IN ('planned', 'retry_wait')
@@ -199,22 +213,17 @@ BEGIN
         RAISE EXCEPTION 'attempt % does not fit its charge, subscription and card', refused.attempt_id USING ERRCODE = 'CY003';
     END IF;
 
-    SELECT n.attempt_id INTO refused
+    SELECT n.attempt_id, a.state <> 'not_sent' AND a.quiet_until > n.permitted_at AS is_too_close INTO refused
     FROM new_rows n JOIN attempts a USING (subscription_id)
-    WHERE n.state = 'in_doubt' AND a.attempt_id <> n.attempt_id AND a.state <> 'not_sent'
-      AND a.quiet_until > n.permitted_at
+    WHERE n.state = 'in_doubt' AND a.attempt_id <> n.attempt_id
+      AND (a.state <> 'not_sent' AND a.quiet_until > n.permitted_at
+        OR a.period_no = n.period_no AND (a.next_poll_at IS NOT NULL OR a.state = 'surplus'))
+    ORDER BY is_too_close DESC
     LIMIT 1;
-    IF FOUND THEN
+    IF refused.is_too_close THEN
         RAISE EXCEPTION 'attempt % follows too closely on another of its subscription', refused.attempt_id
             USING ERRCODE = 'CY004';
-    END IF;
-
-    SELECT n.attempt_id INTO refused
-    FROM new_rows n JOIN attempts a USING (subscription_id, period_no)
-    WHERE n.state = 'in_doubt' AND a.attempt_id <> n.attempt_id
-      AND (a.next_poll_at IS NOT NULL OR a.state = 'surplus')
-    LIMIT 1;
-    IF FOUND THEN
+    ELSIF FOUND THEN
         RAISE EXCEPTION 'an earlier attempt of the charge of attempt % must be read again first', refused.attempt_id
             USING ERRCODE = 'CY005';
     END IF;
@@ -224,41 +233,64 @@ CREATE TRIGGER attempt_insert AFTER INSERT ON attempts
     REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION guard_permit();
 
-CREATE FUNCTION guard_attempt_update() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE TRIGGER attempt_step AFTER UPDATE ON attempts FOR EACH ROW
+    WHEN (NOT attempt_may_become(OLD.state, NEW.state))
+    EXECUTE FUNCTION refuse_step('attempt');
+CREATE TRIGGER attempt_facts AFTER UPDATE ON attempts FOR EACH ROW
+    WHEN ((OLD.attempt_id, OLD.charge_id, OLD.subscription_id, OLD.shop, OLD.card_id, OLD.period_no, OLD.attempt_no, OLD.order_id,
+           OLD.amount_minor, OLD.currency, OLD.is_retry, OLD.fence_id, OLD.permitted_at, OLD.quiet_until)
+        IS DISTINCT FROM
+          (NEW.attempt_id, NEW.charge_id, NEW.subscription_id, NEW.shop, NEW.card_id, NEW.period_no, NEW.attempt_no, NEW.order_id,
+           NEW.amount_minor, NEW.currency, NEW.is_retry, NEW.fence_id, NEW.permitted_at, NEW.quiet_until)
+       OR (OLD.transaction_id IS NOT NULL AND OLD.transaction_id IS DISTINCT FROM NEW.transaction_id))
+    EXECUTE FUNCTION refuse_new_facts('attempt');
+
+-- An attempt is where its last piece of evidence says, and moves only with a new one.
+CREATE FUNCTION refuse_without_evidence() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'attempt % cannot change its state without evidence', NEW.attempt_id USING ERRCODE = 'CY008';
+END $$;
+CREATE TRIGGER attempt_needs_evidence AFTER UPDATE ON attempts FOR EACH ROW
+    WHEN (OLD.state <> NEW.state AND (NEW.last_evidence_id IS NULL OR NEW.last_evidence_id = OLD.last_evidence_id))
+    EXECUTE FUNCTION refuse_without_evidence();
+
+CREATE FUNCTION guard_attempt_evidence() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     refused record;
 BEGIN
-    SELECT n.attempt_id, o.state AS was, n.state AS becomes INTO refused
-    FROM old_rows o FULL JOIN new_rows n USING (attempt_id)
-    WHERE NOT coalesce(attempt_may_become(o.state, n.state), false) LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'attempt % may not go from % to %', refused.attempt_id, refused.was, refused.becomes
-            USING ERRCODE = 'CY006';
-    END IF;
     SELECT n.attempt_id INTO refused
-    FROM old_rows o JOIN new_rows n USING (attempt_id)
-    WHERE (o.charge_id, o.subscription_id, o.shop, o.card_id, o.period_no, o.attempt_no, o.order_id, o.amount_minor, o.currency,
-           o.is_retry, o.fence_id, o.permitted_at, o.quiet_until)
-        IS DISTINCT FROM
-          (n.charge_id, n.subscription_id, n.shop, n.card_id, n.period_no, n.attempt_no, n.order_id, n.amount_minor, n.currency,
-           n.is_retry, n.fence_id, n.permitted_at, n.quiet_until)
-       OR (o.transaction_id IS NOT NULL AND o.transaction_id IS DISTINCT FROM n.transaction_id)
-    LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'attempt %: its facts never change', refused.attempt_id USING ERRCODE = 'CY007';
-    END IF;
-    SELECT n.attempt_id INTO refused
-    FROM old_rows o JOIN new_rows n USING (attempt_id)
-    WHERE o.state <> n.state AND NOT EXISTS (
+    FROM new_rows n
+    WHERE n.last_evidence_id IS NOT NULL AND NOT EXISTS (
         SELECT FROM evidence e
-        WHERE e.evidence_id = n.last_evidence_id AND e.attempt_id = n.attempt_id AND e.verdict = n.state
-          AND n.last_evidence_id IS DISTINCT FROM o.last_evidence_id)
+        WHERE e.attempt_id = n.attempt_id AND e.evidence_id = n.last_evidence_id AND e.verdict = n.state)
     LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'attempt % cannot change its state without evidence', refused.attempt_id USING ERRCODE = 'CY008';
+        RAISE EXCEPTION 'attempt % is not where its evidence says', refused.attempt_id USING ERRCODE = 'CY008';
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER attempt_update AFTER UPDATE ON attempts
-    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION guard_attempt_update();
+CREATE TRIGGER attempt_evidence AFTER UPDATE ON attempts
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_attempt_evidence();
+
+-- Evidence is about an attempt.
+CREATE FUNCTION guard_evidence_insert() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    refused record;
+BEGIN
+    SELECT n.attempt_id INTO refused
+    FROM new_rows n
+    WHERE NOT EXISTS (
+        SELECT FROM attempts a WHERE a.attempt_id = n.attempt_id AND a.subscription_id = n.subscription_id)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'there is no attempt % of that subscription to give evidence about', refused.attempt_id
+            USING ERRCODE = '23503';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER evidence_insert AFTER INSERT ON evidence
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_evidence_insert();

@@ -32,20 +32,20 @@ WHERE d.next_due_at < now() + interval '2 days' AND d.next_due_on <= (now() AT T
 UNION ALL
 SELECT c.subscription_id, s.external_id, c.shop, c.period_no, c.due_on, c.due_at, c.amount_minor, c.currency, c.state::text
 FROM charges c JOIN subscriptions s USING (subscription_id)
-WHERE c.state IN ('planned', 'retry_wait') AND c.next_action_at < now() + interval '2 days'
-    AND (c.next_action_at AT TIME ZONE s.timezone)::date <= (now() AT TIME ZONE s.timezone)::date;
+WHERE c.send_at < now() + interval '2 days'
+    AND (c.send_at AT TIME ZONE s.timezone)::date <= (now() AT TIME ZONE s.timezone)::date;
 
 CREATE VIEW billing.failed_now AS
 SELECT c.charge_id, c.subscription_id, s.external_id, c.shop, s.status, c.period_no, c.due_on, c.amount_minor, c.currency,
        c.reason, c.last_status_code, c.attempts
 FROM charges c JOIN subscriptions s USING (subscription_id)
-WHERE c.state = 'failed' AND s.status NOT IN ('cancelled', 'completed');
+WHERE c.is_failed AND s.status NOT IN ('cancelled', 'completed');
 
 CREATE VIEW billing.held AS
 SELECT c.charge_id, c.subscription_id, s.external_id, c.shop, c.period_no, c.due_on, c.amount_minor, c.currency,
        c.reason, c.next_action_at, c.attempts
 FROM charges c JOIN subscriptions s USING (subscription_id)
-WHERE c.state = 'held';
+WHERE c.is_held;
 
 CREATE VIEW billing.in_doubt AS
 SELECT a.attempt_id, a.charge_id, a.subscription_id, s.external_id, a.shop, a.order_id, a.amount_minor, a.currency,

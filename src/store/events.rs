@@ -27,7 +27,8 @@ pub(super) struct NewEvent {
     pub payload: Value,
 }
 
-/// Appends `events` in their order and puts them into the outbox. Counts `charge.paid` into `schedules.charges_paid` on the way,
+/// Appends `events` in their order and puts them into the outbox: for the log what operators are alerted to, for the webhook all.
+/// Counts `charge.paid` into `schedules.charges_paid` on the way,
 /// because the same narrow row holds the numbering.
 pub(super) async fn append(
     transaction: &mut PgTransaction<'_>,
@@ -43,7 +44,10 @@ pub(super) async fn append(
         outbox.push("webhook".to_owned());
     }
     write(transaction, events, &outbox, now).await?;
-    wake(transaction, Wake::Notifier).await
+    if channels.webhook || events.iter().any(|event| event.kind.is_alert()) {
+        wake(transaction, Wake::Notifier).await?;
+    }
+    Ok(())
 }
 
 /// Appends `events` as [`append`] does, and tells nobody: for facts by the thousand that whoever caused them knows.

@@ -37,11 +37,11 @@ impl Store {
             r#"-- gauges
             SELECT (SELECT count(*) FROM attempts
                     WHERE state = 'in_doubt' AND deadline_at <= $1 AND next_poll_at IS NOT NULL) AS "in_doubt!",
-                   (SELECT count(*) FROM charges WHERE state = 'held') AS "held!",
+                   (SELECT count(*) FROM charges WHERE is_held) AS "held!",
                    (SELECT count(*) FROM outbox) AS "outbox_pending!",
                    coalesce(greatest(0, extract(epoch FROM $1 - least(
                        (SELECT min(next_due_at) FROM schedules WHERE next_due_at IS NOT NULL),
-                       (SELECT min(next_action_at) FROM charges WHERE state IN ('planned', 'retry_wait')))))::bigint, 0)
+                       (SELECT min(send_at) FROM charges WHERE send_at IS NOT NULL))))::bigint, 0)
                        AS "oldest_due_seconds!""#,
             now,
         )

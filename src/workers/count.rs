@@ -1,4 +1,4 @@
-//! Counting what the workers did, under the names of the contract.
+//! Counting and logging what the workers did, under the names of the contract.
 
 use crate::domain::answer::Verdict;
 use crate::domain::attempt::AttemptState;
@@ -20,9 +20,16 @@ pub(super) fn permitted(metrics: &Metrics, shop: &ShopName, count: usize) {
         .inc_by(count);
 }
 
-/// News that was recorded.
+/// News that was recorded; a line in the log for each.
 pub(super) fn recorded(metrics: &Metrics, recorded: &[Recorded]) {
     for one in recorded {
+        tracing::info!(
+            shop = %one.shop,
+            attempt.id = %one.attempt_id,
+            attempt.state = one.attempt.as_str(),
+            charge.state = one.charge_became.map(ChargeState::as_str),
+            "recorded"
+        );
         if let Some(state) = one.attempt_became {
             metrics
                 .attempts

@@ -1,4 +1,4 @@
-//! The notifier: events leave the outbox, to the log and to the shop's webhook.
+//! The notifier: what is told leaves the outbox, alerts to the log and every event to the shop's webhook.
 //!
 //! At least once, oldest first. A receiver that is away is tried again, longer and longer apart; nothing is dropped.
 
@@ -20,7 +20,7 @@ pub struct Notifier {
 /// What one run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Events written to the log.
+    /// Alerts written to the log.
     pub logged: usize,
     /// Events that the webhook took.
     pub posted: usize,
@@ -93,35 +93,17 @@ impl Notifier {
 /// How many refusals end a run.
 const REFUSALS_MAX: usize = 3;
 
-/// One line per event; alerts as warnings. The payload holds ids, states and codes, never names or bodies.
+/// One line per alert. The payload holds ids, states and codes, never names or bodies.
 fn log(event: &Event) {
-    let shop = event.shop.as_ref().map(ToString::to_string);
-    let subscription = event.subscription_id.map(|id| id.to_string());
-    let charge = event.charge_id.map(|id| id.to_string());
-    let attempt = event.attempt_id.map(|id| id.to_string());
-    if event.is_alert {
-        tracing::warn!(
-            event.kind = event.kind,
-            event.id = %event.event_id,
-            shop,
-            subscription.id = subscription,
-            subscription.external_id = event.external_id,
-            charge.id = charge,
-            attempt.id = attempt,
-            payload = %event.payload,
-            "alert"
-        );
-    } else {
-        tracing::info!(
-            event.kind = event.kind,
-            event.id = %event.event_id,
-            shop,
-            subscription.id = subscription,
-            subscription.external_id = event.external_id,
-            charge.id = charge,
-            attempt.id = attempt,
-            payload = %event.payload,
-            "event"
-        );
-    }
+    tracing::warn!(
+        event.kind = event.kind,
+        event.id = %event.event_id,
+        shop = event.shop.as_ref().map(ToString::to_string),
+        subscription.id = event.subscription_id.map(|id| id.to_string()),
+        subscription.external_id = event.external_id,
+        charge.id = event.charge_id.map(|id| id.to_string()),
+        attempt.id = event.attempt_id.map(|id| id.to_string()),
+        payload = %event.payload,
+        "alert"
+    );
 }

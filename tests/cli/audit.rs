@@ -27,8 +27,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "moved_money_is_booked",
-        "ALTER TABLE attempts DROP CONSTRAINT attempts_charge_id_fkey;
-         UPDATE attempts SET charge_id = gen_random_uuid() WHERE attempt_id = '00000000-0000-7000-8000-000000a10001'",
+        "UPDATE attempts SET charge_id = gen_random_uuid() WHERE attempt_id = '00000000-0000-7000-8000-000000a10001'",
     ),
     (
         "paid_charges_have_a_payment",
@@ -166,7 +165,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("guards_stand", "DROP TRIGGER attempt_insert ON attempts"),
     (
         "guards_stand",
-        "ALTER TABLE attempts DISABLE TRIGGER attempt_update",
+        "ALTER TABLE attempts DISABLE TRIGGER attempt_facts",
     ),
     ("guards_stand", "DROP INDEX schedules_due"),
     (

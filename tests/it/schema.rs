@@ -179,9 +179,14 @@ async fn is_refused(world: &World, sqlstate: &str, guard: &str, statements: &[&s
 }
 
 const PERMIT_GATE: &str = "ALTER TABLE attempts DISABLE TRIGGER attempt_insert";
-const ATTEMPT_GUARD: &str = "ALTER TABLE attempts DISABLE TRIGGER attempt_update";
+const ATTEMPT_STEP: &str = "ALTER TABLE attempts DISABLE TRIGGER attempt_step";
+const ATTEMPT_FACTS: &str = "ALTER TABLE attempts DISABLE TRIGGER attempt_facts";
+const NEW_EVIDENCE: &str = "ALTER TABLE attempts DISABLE TRIGGER attempt_needs_evidence";
+const FITTING_EVIDENCE: &str = "ALTER TABLE attempts DISABLE TRIGGER attempt_evidence";
 const CHARGE_BIRTH: &str = "ALTER TABLE charges DISABLE TRIGGER charge_insert";
-const CHARGE_GUARD: &str = "ALTER TABLE charges DISABLE TRIGGER charge_update";
+const CHARGE_STEP: &str = "ALTER TABLE charges DISABLE TRIGGER charge_step";
+const CHARGE_FACTS: &str = "ALTER TABLE charges DISABLE TRIGGER charge_facts";
+const CHARGE_PAYMENT: &str = "ALTER TABLE charges DISABLE TRIGGER charge_payment";
 const SUBSCRIPTION_GUARD: &str = "ALTER TABLE subscriptions DISABLE TRIGGER subscription_update";
 
 #[tokio::test]
@@ -227,7 +232,7 @@ async fn an_attempt_is_unique_in_every_way_that_money_could_move_twice() {
     is_refused(
         &world,
         "23505",
-        "ALTER TABLE attempts DROP CONSTRAINT order_id_is_never_reused, DROP CONSTRAINT attempt_no_is_never_reused",
+        "ALTER TABLE attempts DROP CONSTRAINT order_id_is_never_reused",
         &[&first, &unsent, &again],
     )
     .await;
@@ -487,7 +492,7 @@ async fn the_facts_of_an_attempt_never_change() {
         "attempt_no = 2, order_id = left(order_id, -1) || '2'",
     ] {
         let change = format!("UPDATE attempts SET {change}");
-        is_refused(&world, "CY007", ATTEMPT_GUARD, &[&first, &change]).await;
+        is_refused(&world, "CY007", ATTEMPT_FACTS, &[&first, &change]).await;
     }
     for change in [
         "transaction_id = gen_random_uuid()",
@@ -495,10 +500,10 @@ async fn the_facts_of_an_attempt_never_change() {
     ] {
         let change = format!("UPDATE attempts SET {change}");
         let named = "UPDATE attempts SET transaction_id = gen_random_uuid()";
-        is_refused(&world, "CY007", ATTEMPT_GUARD, &[&first, named, &change]).await;
+        is_refused(&world, "CY007", ATTEMPT_FACTS, &[&first, named, &change]).await;
     }
     let renamed = "UPDATE attempts SET attempt_id = gen_random_uuid()";
-    is_refused(&world, "CY006", ATTEMPT_GUARD, &[&first, renamed]).await;
+    is_refused(&world, "CY007", ATTEMPT_FACTS, &[&first, renamed]).await;
 }
 
 #[tokio::test]
@@ -506,16 +511,16 @@ async fn no_attempt_changes_its_state_without_evidence() {
     let world = one_planned_charge().await;
     let first = permit(&[]);
     let bare = format!("UPDATE attempts SET state = 'refused', decided_at = '{START}'");
-    is_refused(&world, "CY008", ATTEMPT_GUARD, &[&first, &bare]).await;
+    is_refused(&world, "CY008", NEW_EVIDENCE, &[&first, &bare]).await;
     let other_verdict = become_attempt("absent").replace("state = 'absent'", "state = 'refused'");
-    is_refused(&world, "CY008", ATTEMPT_GUARD, &[&first, &other_verdict]).await;
+    is_refused(&world, "CY008", FITTING_EVIDENCE, &[&first, &other_verdict]).await;
     // The evidence that brought it into its state does not take it out again.
     let settled_by_the_same =
         "UPDATE attempts SET state = 'settled', transaction_id = gen_random_uuid()";
     is_refused(
         &world,
         "CY008",
-        ATTEMPT_GUARD,
+        &format!("{NEW_EVIDENCE}; {FITTING_EVIDENCE}"),
         &[&first, &become_attempt("refused"), settled_by_the_same],
     )
     .await;
@@ -539,7 +544,7 @@ async fn no_attempt_changes_its_state_without_evidence() {
     is_refused(
         &world,
         "CY008",
-        ATTEMPT_GUARD,
+        FITTING_EVIDENCE,
         &[&first, &second, &of_another, &only_first],
     )
     .await;
@@ -554,6 +559,7 @@ async fn the_record_is_only_ever_added_to() {
         "DELETE FROM attempts",
         "DELETE FROM charges",
         "DELETE FROM subscriptions",
+        "DELETE FROM cards",
         "DELETE FROM evidence",
         "DELETE FROM events",
         "TRUNCATE attempts CASCADE",
@@ -582,6 +588,7 @@ async fn a_charge_is_born_with_the_terms_of_its_subscription_on_a_date_of_the_ca
         ("amount_minor", "s.amount_minor + 1"),
         ("currency", "'EUR'"),
         ("shop", "'other'"),
+        ("subscription_id", "gen_random_uuid()"),
         // Twelve months of 31 days are not what the anchor says.
         ("due_on", "date '2027-03-03'"),
         ("due_on", "date '2027-02-27'"),
@@ -652,7 +659,7 @@ async fn the_facts_of_a_charge_never_change() {
         "planned_at = planned_at - interval '1 hour'",
     ] {
         let change = format!("UPDATE charges SET {change}");
-        is_refused(&world, "CY007", CHARGE_GUARD, &[&change]).await;
+        is_refused(&world, "CY007", CHARGE_FACTS, &[&change]).await;
     }
     let sent = "UPDATE charges SET attempts = 2, declines = 2, first_attempt_at = planned_at";
     for change in [
@@ -662,7 +669,7 @@ async fn the_facts_of_a_charge_never_change() {
         "first_attempt_at = planned_at + interval '1 day'",
     ] {
         let change = format!("UPDATE charges SET {change}");
-        is_refused(&world, "CY007", CHARGE_GUARD, &[sent, &change]).await;
+        is_refused(&world, "CY007", CHARGE_FACTS, &[sent, &change]).await;
     }
     let paid = [
         permit(&[]),
@@ -678,7 +685,7 @@ async fn the_facts_of_a_charge_never_change() {
         is_refused(
             &world,
             "CY007",
-            CHARGE_GUARD,
+            CHARGE_FACTS,
             &[permitted, settled, paid, &change],
         )
         .await;
@@ -690,6 +697,43 @@ async fn the_facts_of_a_charge_never_change() {
         &["UPDATE charges SET paid_at = due_at, paid_attempt_id = gen_random_uuid()"],
     )
     .await;
+}
+
+#[tokio::test]
+async fn steps_that_no_rule_knows_are_refused() {
+    let world = one_planned_charge().await;
+    let (first, settled) = (permit(&[]), become_attempt("settled"));
+    let rejected = become_attempt("rejected");
+    is_refused(
+        &world,
+        "CY006",
+        ATTEMPT_STEP,
+        &[&first, &settled, &rejected],
+    )
+    .await;
+    is_refused(&world, "CY006", CHARGE_STEP, &[&become_charge("failed")]).await;
+}
+
+#[tokio::test]
+async fn evidence_is_about_an_attempt_of_its_subscription() {
+    let world = one_planned_charge().await;
+    let first = permit(&[]);
+    for (attempt, subscription) in [
+        ("gen_random_uuid()", "subscription_id"),
+        ("attempt_id", "gen_random_uuid()"),
+    ] {
+        let evidence = format!(
+            "INSERT INTO evidence (evidence_id, attempt_id, subscription_id, kind, verdict, actor, recorded_at)
+             SELECT gen_random_uuid(), {attempt}, {subscription}, 'read', 'settled', 'test', '{START}' FROM attempts"
+        );
+        is_refused(
+            &world,
+            "23503",
+            "ALTER TABLE evidence DISABLE TRIGGER evidence_insert",
+            &[&first, &evidence],
+        )
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -707,7 +751,7 @@ async fn a_charge_is_paid_only_by_a_settled_attempt_of_its_own() {
         is_refused(
             &world,
             "CY010",
-            CHARGE_GUARD,
+            CHARGE_PAYMENT,
             &[&first, &stands, &flying, &paid],
         )
         .await;
@@ -726,7 +770,7 @@ async fn a_charge_is_paid_only_by_a_settled_attempt_of_its_own() {
     is_refused(
         &world,
         "CY010",
-        CHARGE_GUARD,
+        CHARGE_PAYMENT,
         &[
             &first,
             &become_attempt("settled"),

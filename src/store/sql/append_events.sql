@@ -21,7 +21,8 @@ WITH new_events AS (
            n.before + row_number() OVER (PARTITION BY e.subscription_id ORDER BY e.place),
            e.kind, e.is_alert, e.shop, e.charge_id, e.attempt_id, e.payload, $9
     FROM new_events e LEFT JOIN numbered n USING (subscription_id)
-    RETURNING event_id
+    RETURNING event_id, is_alert
 )
 INSERT INTO outbox (event_id, channel, next_attempt_at)
 SELECT k.event_id, c.channel, $9 FROM kept k CROSS JOIN unnest($10::text[]) AS c (channel)
+WHERE k.is_alert OR c.channel = 'webhook'

@@ -4,12 +4,12 @@ WITH due AS MATERIALIZED (
     -- due, and a plan made for that joins all that is due, and only then sorts it and takes the first.
     SELECT charge_id, subscription_id, shop, period_no, amount_minor, currency, attempts, declines, first_attempt_at, next_action_at
     FROM charges c
-    WHERE state IN ('planned', 'retry_wait') AND next_action_at <= $1 AND shop = ANY($2)
+    WHERE send_at <= $1 AND shop = ANY($2)
       -- A decline is read again before the retry; until that is done the charge is left alone.
       AND (attempts = 0 OR NOT EXISTS (
           SELECT FROM attempts a
           WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no AND a.next_poll_at IS NOT NULL))
-    ORDER BY next_action_at
+    ORDER BY send_at
     LIMIT $3
     FOR UPDATE SKIP LOCKED
 )

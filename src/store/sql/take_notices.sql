@@ -25,6 +25,10 @@ SELECT t.notice_id AS "notice_id!: NoticeId",
 FROM taken t
     -- The address names the attempt; without it the order does.
     LEFT JOIN attempts a
-        ON a.attempt_id = coalesce(t.attempt_id, (SELECT o.attempt_id FROM attempts o WHERE o.order_id = t.order_id))
+        ON a.attempt_id = coalesce(t.attempt_id, (
+            SELECT o.attempt_id FROM attempts o
+            WHERE o.order_id = t.order_id
+              -- Found by the subscription that an order id of ours names.
+              AND o.subscription_id = CASE WHEN t.order_id ~ '^cykl-[0-9a-f]{32}-' THEN split_part(t.order_id, '-', 2)::uuid END))
        AND a.shop = t.shop
 ORDER BY t.received_at
