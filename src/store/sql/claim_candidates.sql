@@ -30,13 +30,15 @@ SELECT c.charge_id AS "charge_id: ChargeId",
        (SELECT max(a.quiet_until) FROM attempts a
         WHERE a.subscription_id = c.subscription_id AND a.state <> 'not_sent') AS quiet_until,
        -- How old the gateway's word is that the earlier attempts were declined.
-       EXISTS (SELECT FROM attempts a
-               WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
-                 AND a.state = 'rejected' AND coalesce(a.confirmed_at, '-infinity') < $4) AS "is_stale!",
+       c.attempts > 0 AND EXISTS (
+           SELECT FROM attempts a
+           WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
+             AND a.state = 'rejected' AND coalesce(a.confirmed_at, '-infinity') < $4) AS "is_stale!",
        -- An attempt that was written off stays in doubt, and the schema allows no other beside it.
-       EXISTS (SELECT FROM attempts a
-               WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
-                 AND a.state IN ('in_doubt', 'pending', 'settled', 'surplus')) AS "is_blocked!",
+       c.attempts > 0 AND EXISTS (
+           SELECT FROM attempts a
+           WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
+             AND a.state IN ('in_doubt', 'pending', 'settled', 'surplus')) AS "is_blocked!",
        -- The card-scheme budget of declines, over all subscriptions of the card, newest first.
        ARRAY(SELECT a.decided_at FROM attempts a
              WHERE a.card_id = k.card_id AND a.state = 'rejected' AND a.decided_at > $1::timestamptz - interval '30 days'

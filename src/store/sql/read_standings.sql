@@ -15,13 +15,16 @@ SELECT a.attempt_id AS "attempt_id: AttemptId",
        CASE WHEN c.state = 'retry_wait' THEN c.next_action_at END AS retry_at,
        s.status AS "status: SubscriptionStatus",
        s.timezone,
-       EXISTS (SELECT FROM attempts o
-               WHERE o.charge_id = a.charge_id AND o.attempt_id <> a.attempt_id
-                 AND o.state IN ('in_doubt', 'pending', 'settled')) AS "another_blocks!",
-       (SELECT o.attempt_id FROM attempts o
-        WHERE o.subscription_id = a.subscription_id AND o.period_no = a.period_no AND o.attempt_id <> a.attempt_id
-          AND o.state IN ('settled', 'surplus')
-        ORDER BY o.decided_at LIMIT 1) AS "moved_by: AttemptId",
+       -- An only attempt has no others to look for.
+       c.attempts > 1 AND EXISTS (
+           SELECT FROM attempts o
+           WHERE o.charge_id = a.charge_id AND o.attempt_id <> a.attempt_id
+             AND o.state IN ('in_doubt', 'pending', 'settled')) AS "another_blocks!",
+       CASE WHEN c.attempts > 1 THEN (
+           SELECT o.attempt_id FROM attempts o
+           WHERE o.subscription_id = a.subscription_id AND o.period_no = a.period_no AND o.attempt_id <> a.attempt_id
+             AND o.state IN ('settled', 'surplus')
+           ORDER BY o.decided_at LIMIT 1) END AS "moved_by: AttemptId",
        EXISTS (SELECT FROM attempts o
                WHERE o.transaction_id = f.transaction_id AND o.attempt_id <> a.attempt_id) AS "transaction_taken!"
 FROM unnest($1::uuid[], $2::uuid[]) AS f (attempt_id, transaction_id)
