@@ -35,6 +35,9 @@ CREATE TABLE subscriptions (
     max_charges      integer CHECK (max_charges > 0),
     paid_until       date,
     first_period_no  integer NOT NULL CHECK (first_period_no >= 0),
+    -- When the period fell due from which it was billed when it was stored, or went on after a stop; see next_period.
+    from_due_at      timestamptz,
+    is_finishing     boolean NOT NULL DEFAULT false,
     notification_url text,
     invoice          jsonb,
     multipayout      jsonb,
@@ -47,19 +50,16 @@ CREATE TABLE subscriptions (
 CREATE INDEX subscriptions_by_card ON subscriptions (card_id);
 COMMENT ON TABLE subscriptions IS
     'The agreements. Amount, currency, period, anchor and zone never change: the card schemes demand that a recurring payment repeats "in terms of amount and time period".';
+CREATE INDEX subscriptions_finishing ON subscriptions (subscription_id) WHERE is_finishing;
 
--- What changes with every charge, apart from the agreement, so that the wide row stays still.
-CREATE TABLE schedules (
-    subscription_id uuid PRIMARY KEY,
-    next_period_no  integer,
-    next_due_on     date,
-    next_due_at     timestamptz,
-    is_finishing    boolean NOT NULL DEFAULT false,
-    charges_paid    integer NOT NULL DEFAULT 0,
-    last_event_no   bigint NOT NULL DEFAULT 0,
-    CONSTRAINT schedules_name_the_next_period_whole CHECK (num_nonnulls(next_period_no, next_due_on, next_due_at) IN (0, 3))
-) WITH (fillfactor = 70);
-CREATE INDEX schedules_due ON schedules (next_due_at) WHERE next_due_at IS NOT NULL;
-CREATE INDEX schedules_finishing ON schedules (subscription_id) WHERE is_finishing;
-COMMENT ON TABLE schedules IS
-    'The next period of each subscription that is billed. No next period: it is stopped, or its last period is planned (is_finishing).';
+-- The queue of the scheduler. It changes with every charge, so it is narrow and has no index but its order, in which it also lies on
+-- the disk: a run takes its rows from few pages and puts them behind all others.
+CREATE TABLE due_periods (
+    due_at          timestamptz NOT NULL,
+    subscription_id uuid NOT NULL,
+    period_no       integer NOT NULL CHECK (period_no >= 0),
+    due_on          date NOT NULL,
+    PRIMARY KEY (due_at, subscription_id)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+COMMENT ON TABLE due_periods IS
+    'The next period of each subscription that is billed. No row: it is stopped, or its last period is planned (subscriptions.is_finishing).';

@@ -23,6 +23,7 @@ CREATE TABLE charges (
     paid_attempt_id  uuid,
     last_status_code text,
     planned_at       timestamptz NOT NULL,
+    next_due_at      timestamptz,
     -- What the indexes below name, apart from the state, so that a charge that is paid stays on its page in all of them.
     send_at          timestamptz GENERATED ALWAYS AS (CASE WHEN state IN ('planned', 'retry_wait') THEN next_action_at END) STORED,
     is_held          boolean NOT NULL GENERATED ALWAYS AS (state = 'held') STORED,
@@ -35,9 +36,45 @@ CREATE TABLE charges (
     CONSTRAINT charges_say_why CHECK (reason IS NOT NULL OR state NOT IN ('failed', 'held', 'skipped', 'void'))
 ) WITH (fillfactor = 60);
 CREATE INDEX charges_to_send ON charges (send_at) WHERE send_at IS NOT NULL;
+CREATE INDEX charges_waiting ON charges (subscription_id) WHERE send_at IS NOT NULL;
 CREATE INDEX charges_held ON charges (subscription_id) WHERE is_held;
 CREATE INDEX charges_failed ON charges (subscription_id) WHERE is_failed;
 COMMENT ON TABLE charges IS 'One row per subscription and period that fell due. At most one movement of money each.';
+COMMENT ON COLUMN charges.next_due_at IS 'When the period after it falls due, as it was planned; where due_periods has that period.';
+
+-- The period that falls due next. Its row is found without an index by subscription, which would be written to all over with every
+-- charge: the newest charge says where it was put, or, before there is one and after a stop, the subscription.
+CREATE FUNCTION next_period(of uuid) RETURNS TABLE (period_no integer, due_on date, due_at timestamptz)
+LANGUAGE sql STABLE AS $$
+    SELECT d.period_no, d.due_on, d.due_at
+    FROM due_periods d
+    WHERE d.subscription_id = of AND d.due_at IN (
+        (SELECT s.from_due_at FROM subscriptions s WHERE s.subscription_id = of),
+        (SELECT c.next_due_at FROM charges c WHERE c.subscription_id = of ORDER BY c.period_no DESC LIMIT 1))
+    LIMIT 1
+$$;
+
+-- Locks that row, so that the scheduler leaves the subscription alone, and says where it is. A row that was moved on while it was
+-- waited for is looked for again where the new charge says.
+CREATE FUNCTION lock_next_period(of uuid) RETURNS timestamptz LANGUAGE plpgsql AS $$
+DECLARE
+    found_at timestamptz;
+    put_at timestamptz;
+    put_now_at timestamptz;
+BEGIN
+    LOOP
+        SELECT c.next_due_at INTO put_at FROM charges c WHERE c.subscription_id = of ORDER BY c.period_no DESC LIMIT 1;
+        SELECT d.due_at INTO found_at
+        FROM due_periods d
+        WHERE d.subscription_id = of
+          AND d.due_at IN ((SELECT s.from_due_at FROM subscriptions s WHERE s.subscription_id = of), put_at)
+        FOR UPDATE;
+        EXIT WHEN FOUND;
+        SELECT c.next_due_at INTO put_now_at FROM charges c WHERE c.subscription_id = of ORDER BY c.period_no DESC LIMIT 1;
+        EXIT WHEN put_now_at IS NOT DISTINCT FROM put_at;
+    END LOOP;
+    RETURN found_at;
+END $$;
 
 CREATE TABLE attempts (
     attempt_id       uuid PRIMARY KEY,

@@ -136,7 +136,7 @@ CREATE TRIGGER charge_facts AFTER UPDATE ON charges FOR EACH ROW
           (NEW.charge_id, NEW.subscription_id, NEW.shop, NEW.period_no, NEW.due_on, NEW.due_at, NEW.amount_minor, NEW.currency,
            NEW.planned_at)
        OR (OLD.first_attempt_at IS NOT NULL AND OLD.first_attempt_at IS DISTINCT FROM NEW.first_attempt_at)
-       OR (OLD.state = 'paid' AND (OLD.paid_at, OLD.paid_attempt_id) IS DISTINCT FROM (NEW.paid_at, NEW.paid_attempt_id))
+       OR (OLD.state = 'paid' AND NEW.state = 'paid' AND (OLD.paid_at, OLD.paid_attempt_id) IS DISTINCT FROM (NEW.paid_at, NEW.paid_attempt_id))
        OR NEW.attempts < OLD.attempts OR NEW.declines < OLD.declines)
     EXECUTE FUNCTION refuse_new_facts('charge');
 
@@ -193,9 +193,10 @@ BEGIN
             USING ERRCODE = 'CY002', HINT = 'Compare its books with imoje, then run "cykl adopt --reason ...".';
     END IF;
 
-    -- Two permits for one subscription wait for each other here, so that each sees the other's attempt below.
-    PERFORM FROM schedules s WHERE s.subscription_id IN (SELECT n.subscription_id FROM new_rows n)
-        ORDER BY s.subscription_id FOR NO KEY UPDATE;
+    -- Two permits for one subscription wait for each other here, so that each sees the other's attempt below: the charge of the one
+    -- still waits as far as the other can see.
+    PERFORM FROM charges c WHERE c.subscription_id IN (SELECT n.subscription_id FROM new_rows n) AND c.send_at IS NOT NULL
+        ORDER BY c.charge_id FOR NO KEY UPDATE;
 
     SELECT n.attempt_id INTO refused
     FROM new_rows n

@@ -6,10 +6,19 @@ COMMENT ON SCHEMA billing IS 'Stable, read-only views of Cykl''s books. Start wi
 CREATE VIEW billing.subscriptions AS
 SELECT s.subscription_id, s.external_id, s.shop, s.status, s.status_reason, k.cid, k.payment_profile_id,
        s.amount_minor, s.currency, s.period, s.anchor_date, s.timezone,
-       d.next_due_on AS next_charge_on, d.next_due_at, d.charges_paid, s.created_at
+       d.due_on AS next_charge_on, d.due_at AS next_due_at,
+       (SELECT count(*)::integer FROM charges c WHERE c.subscription_id = s.subscription_id AND c.state = 'paid') AS charges_paid,
+       s.created_at
 FROM subscriptions s
-    JOIN schedules d USING (subscription_id)
-    LEFT JOIN cards k USING (card_id);
+    LEFT JOIN cards k USING (card_id)
+    -- As next_period finds it.
+    LEFT JOIN LATERAL (
+        SELECT p.due_on, p.due_at FROM due_periods p
+        WHERE p.subscription_id = s.subscription_id AND p.due_at IN (
+            s.from_due_at,
+            (SELECT c.next_due_at FROM charges c WHERE c.subscription_id = s.subscription_id ORDER BY c.period_no DESC LIMIT 1))
+        LIMIT 1
+    ) d ON true;
 
 CREATE VIEW billing.charges AS
 SELECT c.charge_id, c.subscription_id, s.external_id, c.shop, c.period_no, c.due_on, c.due_at,
@@ -25,10 +34,10 @@ SELECT a.attempt_id, a.charge_id, a.subscription_id, a.attempt_no, a.order_id, a
 FROM attempts a;
 
 CREATE VIEW billing.due_today AS
-SELECT s.subscription_id, s.external_id, s.shop, d.next_period_no AS period_no, d.next_due_on AS due_on, d.next_due_at AS due_at,
+SELECT s.subscription_id, s.external_id, s.shop, d.period_no, d.due_on, d.due_at,
        s.amount_minor, s.currency, 'scheduled'::text AS state
-FROM schedules d JOIN subscriptions s USING (subscription_id)
-WHERE d.next_due_at < now() + interval '2 days' AND d.next_due_on <= (now() AT TIME ZONE s.timezone)::date
+FROM due_periods d JOIN subscriptions s USING (subscription_id)
+WHERE d.due_at < now() + interval '2 days' AND d.due_on <= (now() AT TIME ZONE s.timezone)::date
 UNION ALL
 SELECT c.subscription_id, s.external_id, c.shop, c.period_no, c.due_on, c.due_at, c.amount_minor, c.currency, c.state::text
 FROM charges c JOIN subscriptions s USING (subscription_id)

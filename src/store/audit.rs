@@ -132,12 +132,6 @@ async fn money(transaction: &mut PgTransaction<'_>) -> Result<Vec<Check>, StoreE
         ),
         check!(
             transaction,
-            "payments_are_counted",
-            "src/store/sql/audit/payments_are_counted.sql",
-            "each subscription counts its paid charges"
-        ),
-        check!(
-            transaction,
             "terms_agree",
             "src/store/sql/audit/terms_agree.sql",
             "each attempt has the amount, currency, shop and period of its charge and subscription"

@@ -133,6 +133,10 @@ impl From<sqlx::Error> for StoreError {
                 StoreError::Unexpected(error)
             };
         };
+        // Another transaction told something else about the subscription at the same time.
+        if database_error.constraint() == Some("events_are_numbered_per_subscription") {
+            return StoreError::Busy(error);
+        }
         let code = database_error.code().unwrap_or(Cow::Borrowed(""));
         if let Some(refusal) = Refusal::from_sqlstate(&code) {
             let message = database_error.message().to_owned();

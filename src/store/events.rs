@@ -28,8 +28,6 @@ pub(super) struct NewEvent {
 }
 
 /// Appends `events` in their order and puts them into the outbox: for the log what operators are alerted to, for the webhook all.
-/// Counts `charge.paid` into `schedules.charges_paid` on the way,
-/// because the same narrow row holds the numbering.
 pub(super) async fn append(
     transaction: &mut PgTransaction<'_>,
     events: &[NewEvent],
@@ -94,7 +92,6 @@ async fn write(
         &payloads,
         now,
         outbox,
-        EventKind::ChargePaid.as_str(),
     )
     .execute(&mut **transaction)
     .await?;

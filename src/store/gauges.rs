@@ -40,7 +40,7 @@ impl Store {
                    (SELECT count(*) FROM charges WHERE is_held) AS "held!",
                    (SELECT count(*) FROM outbox) AS "outbox_pending!",
                    coalesce(greatest(0, extract(epoch FROM $1 - least(
-                       (SELECT min(next_due_at) FROM schedules WHERE next_due_at IS NOT NULL),
+                       (SELECT min(due_at) FROM due_periods),
                        (SELECT min(send_at) FROM charges WHERE send_at IS NOT NULL))))::bigint, 0)
                        AS "oldest_due_seconds!""#,
             now,

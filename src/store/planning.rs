@@ -85,9 +85,9 @@ impl Store {
         let due = sqlx::query_scalar!(
             r#"-- due_subscription_ids
             SELECT d.subscription_id AS "subscription_id: SubscriptionId"
-            FROM schedules d JOIN subscriptions s USING (subscription_id)
-            WHERE d.next_due_at <= $1 AND s.shop = ANY($2) AND s.status IN ('active', 'past_due')
-            ORDER BY d.next_due_at LIMIT 500"#,
+            FROM due_periods d JOIN subscriptions s USING (subscription_id)
+            WHERE d.due_at <= $1 AND s.shop = ANY($2) AND s.status IN ('active', 'past_due')
+            ORDER BY d.due_at, d.subscription_id LIMIT 500"#,
             now,
             shops as &[ShopName],
         )
@@ -144,15 +144,13 @@ impl Store {
         let completed = sqlx::query!(
             r#"-- complete_finished
             WITH finished AS (
-                SELECT d.subscription_id FROM schedules d JOIN subscriptions s USING (subscription_id)
-                WHERE d.is_finishing AND s.status IN ('active', 'past_due') AND NOT EXISTS (
-                    SELECT FROM charges c WHERE c.subscription_id = d.subscription_id
+                SELECT s.subscription_id FROM subscriptions s
+                WHERE s.is_finishing AND s.status IN ('active', 'past_due') AND NOT EXISTS (
+                    SELECT FROM charges c WHERE c.subscription_id = s.subscription_id
                         AND c.state IN ('planned', 'in_flight', 'retry_wait', 'held'))
-                ORDER BY d.subscription_id LIMIT 500 FOR UPDATE OF d SKIP LOCKED
-            ), over AS (
-                UPDATE schedules d SET is_finishing = false FROM finished f WHERE d.subscription_id = f.subscription_id
+                ORDER BY s.subscription_id LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED
             )
-            UPDATE subscriptions s SET status = 'completed', status_reason = NULL, updated_at = $1
+            UPDATE subscriptions s SET status = 'completed', status_reason = NULL, is_finishing = false, updated_at = $1
             FROM finished f WHERE s.subscription_id = f.subscription_id
             RETURNING s.subscription_id AS "subscription_id: SubscriptionId", s.shop AS "shop: ShopName""#,
             now,
@@ -194,11 +192,11 @@ async fn due_subscriptions(
         r#"-- due_subscriptions
         SELECT s.subscription_id AS "subscription_id: SubscriptionId", s.shop AS "shop: ShopName", s.amount_minor,
                s.currency AS "currency: Currency", s.period, s.anchor_date, s.timezone, s.starts_on, s.ends_on, s.max_charges,
-               d.next_period_no AS "period_no!", d.next_due_on AS "due_on!", d.next_due_at AS "due_at!"
-        FROM schedules d JOIN subscriptions s USING (subscription_id)
-        WHERE d.next_due_at <= $1 AND s.shop = ANY($2) AND s.status IN ('active', 'past_due')
+               d.period_no, d.due_on, d.due_at
+        FROM due_periods d JOIN subscriptions s USING (subscription_id)
+        WHERE d.due_at <= $1 AND s.shop = ANY($2) AND s.status IN ('active', 'past_due')
             AND ($3::uuid IS NULL OR d.subscription_id = $3)
-        ORDER BY d.next_due_at LIMIT 500 FOR UPDATE OF d SKIP LOCKED"#,
+        ORDER BY d.due_at, d.subscription_id LIMIT 500 FOR UPDATE OF d SKIP LOCKED"#,
         now,
         shops as &[ShopName],
         only as Option<SubscriptionId>,
@@ -254,16 +252,20 @@ async fn insert_charges(
         .iter()
         .map(|(_, told)| told.map(|(reason, _)| reason.to_owned()))
         .collect();
+    let next: Vec<_> = plans
+        .iter()
+        .map(|plan| plan.next.map(|next| next.due_at))
+        .collect();
     // Idempotent: a period that has its charge already keeps it.
     sqlx::query!(
         "-- insert_charges
         INSERT INTO charges (charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, reason,
-                             next_action_at, planned_at)
+                             next_action_at, next_due_at, planned_at)
         SELECT n.charge_id, n.subscription_id, n.shop, n.period_no, n.due_on, n.due_at, n.amount_minor, n.currency, n.state,
-               n.reason, CASE WHEN n.state = 'skipped' THEN NULL ELSE n.due_at END, $11
+               n.reason, CASE WHEN n.state = 'skipped' THEN NULL ELSE n.due_at END, n.next_due_at, $12
         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::date[], $6::timestamptz[], $7::bigint[],
-                    $8::currency[], $9::charge_state[], $10::text[])
-            AS n (charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, reason)
+                    $8::currency[], $9::charge_state[], $10::text[], $11::timestamptz[])
+            AS n (charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, reason, next_due_at)
         ON CONFLICT ON CONSTRAINT one_charge_per_period DO NOTHING",
         &ids as &[ChargeId],
         &subscriptions as &[SubscriptionId],
@@ -275,6 +277,7 @@ async fn insert_charges(
         &currencies as &[Currency],
         &states as &[ChargeState],
         &reasons as &[Option<String>],
+        &next as &[Option<DateTime<Utc>>],
         now,
     )
     .execute(&mut **transaction)
@@ -308,34 +311,58 @@ async fn move_on(
     due: &[DueSubscription],
     plans: &[Plan],
 ) -> Result<(), StoreError> {
-    let subscriptions: Vec<_> = due.iter().map(|due| due.subscription_id).collect();
-    let periods: Vec<_> = plans
+    let steps = || due.iter().zip(plans.iter().map(|plan| plan.next));
+    let (going_on, next): (Vec<&DueSubscription>, Vec<NextPeriod>) =
+        steps().filter_map(|(due, next)| Some((due, next?))).unzip();
+    let subscriptions: Vec<_> = going_on.iter().map(|due| due.subscription_id).collect();
+    let were_due_at: Vec<_> = going_on.iter().map(|due| due.due_at).collect();
+    let periods: Vec<_> = next
         .iter()
-        .map(|plan| {
-            plan.next
-                .map(|next| readings::stored_count(next.period_no))
-                .transpose()
-        })
+        .map(|next| readings::stored_count(next.period_no))
         .collect::<Result<_, _>>()?;
-    let due_on: Vec<_> = plans
-        .iter()
-        .map(|plan| plan.next.map(|next| next.due_on))
-        .collect();
-    let due_at: Vec<_> = plans
-        .iter()
-        .map(|plan| plan.next.map(|next| next.due_at))
-        .collect();
+    let due_on: Vec<_> = next.iter().map(|next| next.due_on).collect();
+    let due_at: Vec<_> = next.iter().map(|next| next.due_at).collect();
     sqlx::query!(
         "-- move_on
-        UPDATE schedules d
-        SET next_period_no = n.period_no, next_due_on = n.due_on, next_due_at = n.due_at, is_finishing = n.period_no IS NULL
-        FROM unnest($1::uuid[], $2::integer[], $3::date[], $4::timestamptz[])
-            AS n (subscription_id, period_no, due_on, due_at)
-        WHERE d.subscription_id = n.subscription_id",
+        UPDATE due_periods d
+        SET due_at = n.due_at, period_no = n.period_no, due_on = n.due_on
+        FROM unnest($1::uuid[], $2::timestamptz[], $3::integer[], $4::date[], $5::timestamptz[])
+            AS n (subscription_id, was_due_at, period_no, due_on, due_at)
+        WHERE d.due_at = n.was_due_at AND d.subscription_id = n.subscription_id",
         &subscriptions as &[SubscriptionId],
-        &periods as &[Option<i32>],
-        &due_on as &[Option<NaiveDate>],
-        &due_at as &[Option<DateTime<Utc>>],
+        &were_due_at,
+        &periods,
+        &due_on,
+        &due_at,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    let finishing: Vec<_> = steps()
+        .filter(|(_, next)| next.is_none())
+        .map(|(due, _)| (due.subscription_id, due.due_at))
+        .collect();
+    finish(transaction, &finishing).await
+}
+
+/// Takes subscriptions whose last period was planned out of the queue.
+async fn finish(
+    transaction: &mut PgTransaction<'_>,
+    finishing: &[(SubscriptionId, DateTime<Utc>)],
+) -> Result<(), StoreError> {
+    if finishing.is_empty() {
+        return Ok(());
+    }
+    let (subscriptions, due_at): (Vec<_>, Vec<_>) = finishing.iter().copied().unzip();
+    sqlx::query!(
+        "-- finish
+        WITH finishing AS (
+            DELETE FROM due_periods d USING unnest($1::uuid[], $2::timestamptz[]) AS n (subscription_id, due_at)
+            WHERE d.due_at = n.due_at AND d.subscription_id = n.subscription_id
+            RETURNING d.subscription_id
+        )
+        UPDATE subscriptions s SET is_finishing = true FROM finishing f WHERE s.subscription_id = f.subscription_id",
+        &subscriptions as &[SubscriptionId],
+        &due_at,
     )
     .execute(&mut **transaction)
     .await?;

@@ -188,8 +188,8 @@ impl Store {
     ) -> Result<i64, StoreError> {
         Ok(sqlx::query_scalar!(
             r#"-- unplanned
-            SELECT count(*) AS "count!" FROM schedules d JOIN subscriptions s USING (subscription_id)
-            WHERE d.next_due_at <= $1 AND s.status IN ('active', 'past_due') AND s.shop = ANY($2)"#,
+            SELECT count(*) AS "count!" FROM due_periods d JOIN subscriptions s USING (subscription_id)
+            WHERE d.due_at <= $1 AND s.status IN ('active', 'past_due') AND s.shop = ANY($2)"#,
             now,
             shops as &[ShopName],
         )

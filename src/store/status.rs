@@ -177,7 +177,7 @@ impl Store {
     }
 }
 
-/// Locks everything that a step may change, in the order in which every transaction locks: charges, schedule, subscription.
+/// Locks everything that a step may change, in the order in which every transaction locks: charges, next period, subscription.
 async fn lock(
     transaction: &mut PgTransaction<'_>,
     subscription_id: SubscriptionId,
@@ -191,11 +191,10 @@ async fn lock(
     .fetch_all(&mut **transaction)
     .await?;
     sqlx::query!(
-        "-- lock_schedule
-        SELECT subscription_id FROM schedules WHERE subscription_id = $1 FOR NO KEY UPDATE",
+        "SELECT lock_next_period($1) AS due_at",
         subscription_id as SubscriptionId,
     )
-    .fetch_optional(&mut **transaction)
+    .fetch_one(&mut **transaction)
     .await?;
     let row = sqlx::query!(
         r#"-- lock_subscription_for_step
@@ -266,19 +265,26 @@ async fn restart(
     subscription_id: SubscriptionId,
     next: Option<NextPeriod>,
 ) -> Result<(), StoreError> {
-    let period_no = next.map(|next| readings::stored_count(next.period_no));
     sqlx::query!(
-        "-- restart_schedule
-        UPDATE schedules
-        SET next_period_no = $2, next_due_on = $3, next_due_at = $4, is_finishing = $2::integer IS NULL
-        WHERE subscription_id = $1",
+        "-- go_on_from
+        UPDATE subscriptions SET from_due_at = $2, is_finishing = $2::timestamptz IS NULL WHERE subscription_id = $1",
         subscription_id as SubscriptionId,
-        period_no.transpose()?,
-        next.map(|next| next.due_on),
         next.map(|next| next.due_at),
     )
     .execute(&mut **transaction)
     .await?;
+    if let Some(next) = next {
+        sqlx::query!(
+            "-- queue_next_period
+            INSERT INTO due_periods (due_at, subscription_id, period_no, due_on) VALUES ($1, $2, $3, $4)",
+            next.due_at,
+            subscription_id as SubscriptionId,
+            readings::stored_count(next.period_no)?,
+            next.due_on,
+        )
+        .execute(&mut **transaction)
+        .await?;
+    }
     wake(transaction, Wake::Scheduler).await
 }
 
@@ -312,11 +318,14 @@ pub(super) async fn set_status(
     };
     sqlx::query!(
         "-- set_status
-        UPDATE subscriptions SET status = $2, status_reason = $3, updated_at = $4 WHERE subscription_id = $1",
+        UPDATE subscriptions
+        SET status = $2, status_reason = $3, updated_at = $4, is_finishing = is_finishing AND $5
+        WHERE subscription_id = $1",
         subscription_id as SubscriptionId,
         status as SubscriptionStatus,
         reason,
         now,
+        status.is_billable(),
     )
     .execute(&mut **transaction)
     .await?;
@@ -328,7 +337,7 @@ async fn void_unsent(
     subscription_id: SubscriptionId,
     status: SubscriptionStatus,
 ) -> Result<u64, StoreError> {
-    // Charges before the schedule: the order in which a permit locks. The schedule before anything becomes void: the scheduler
+    // Charges before the next period: the order of every transaction. The next period before anything becomes void: the scheduler
     // may be planning a charge under its lock, and that charge has to be seen below.
     sqlx::query!(
         "-- lock_unsent
@@ -338,11 +347,17 @@ async fn void_unsent(
     )
     .fetch_all(&mut **transaction)
     .await?;
+    let due_at = sqlx::query_scalar!(
+        "SELECT lock_next_period($1)",
+        subscription_id as SubscriptionId
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
     sqlx::query!(
-        "-- stop_schedule
-        UPDATE schedules SET next_period_no = NULL, next_due_on = NULL, next_due_at = NULL, is_finishing = false
-        WHERE subscription_id = $1",
+        "-- unqueue_next_period
+        DELETE FROM due_periods WHERE due_at = $2 AND subscription_id = $1",
         subscription_id as SubscriptionId,
+        due_at,
     )
     .execute(&mut **transaction)
     .await?;

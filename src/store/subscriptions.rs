@@ -123,10 +123,10 @@ impl Store {
         from: NaiveDate,
     ) -> Result<Timetable, StoreError> {
         let row = sqlx::query!(
-            "-- timetable
+            r#"-- timetable
             SELECT s.period, s.anchor_date, s.timezone, s.starts_on, s.ends_on, s.max_charges, s.first_period_no,
-                   d.next_period_no, d.next_due_on, d.next_due_at
-            FROM subscriptions s JOIN schedules d USING (subscription_id) WHERE subscription_id = $1",
+                   d.period_no AS "next_period_no?", d.due_on AS "next_due_on?", d.due_at AS "next_due_at?"
+            FROM subscriptions s LEFT JOIN next_period($1) d ON true WHERE s.subscription_id = $1"#,
             subscription_id as SubscriptionId,
         )
         .fetch_one(&self.pool)

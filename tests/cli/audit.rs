@@ -43,10 +43,6 @@ const FAULTS: &[(&str, &str)] = &[
         "UPDATE events SET kind = 'charge.failed' WHERE charge_id = '00000000-0000-7000-8000-0000000d1000'",
     ),
     (
-        "payments_are_counted",
-        "UPDATE schedules SET charges_paid = 9 WHERE subscription_id = '00000000-0000-7000-8000-000000005001'",
-    ),
-    (
         "terms_agree",
         "UPDATE attempts SET amount_minor = 4901 WHERE attempt_id = '00000000-0000-7000-8000-000000a10001'",
     ),
@@ -119,16 +115,19 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "billed_subscriptions_go_on",
-        "UPDATE schedules SET next_period_no = NULL, next_due_on = NULL, next_due_at = NULL
-         WHERE subscription_id = '00000000-0000-7000-8000-000000005001'",
+        "DELETE FROM due_periods WHERE subscription_id = '00000000-0000-7000-8000-000000005001'",
     ),
     (
         "billed_subscriptions_go_on",
-        "UPDATE schedules SET next_due_on = '2025-04-29' WHERE subscription_id = '00000000-0000-7000-8000-000000005001'",
+        "UPDATE due_periods SET due_on = '2025-04-29' WHERE subscription_id = '00000000-0000-7000-8000-000000005001'",
     ),
     (
         "billed_subscriptions_go_on",
-        "DELETE FROM schedules WHERE subscription_id = '00000000-0000-7000-8000-000000005001'",
+        "UPDATE due_periods SET due_at = due_at + interval '1 day' WHERE subscription_id = '00000000-0000-7000-8000-000000005001'",
+    ),
+    (
+        "billed_subscriptions_go_on",
+        "INSERT INTO due_periods SELECT due_at + interval '1 day', subscription_id, period_no, due_on FROM due_periods",
     ),
     (
         "billed_subscriptions_go_on",
@@ -137,7 +136,7 @@ const FAULTS: &[(&str, &str)] = &[
     // The next period was moved on without a charge.
     (
         "no_period_is_forgotten",
-        "UPDATE schedules SET next_period_no = 4, next_due_on = '2025-05-31'
+        "UPDATE due_periods SET period_no = 4, due_on = '2025-05-31'
          WHERE subscription_id = '00000000-0000-7000-8000-000000005001'",
     ),
     // The pause was over before the last of the periods that were left out.
@@ -158,16 +157,12 @@ const FAULTS: &[(&str, &str)] = &[
         "events_are_numbered",
         "DELETE FROM events WHERE subscription_id = '00000000-0000-7000-8000-000000005001' AND sequence_no = 3",
     ),
-    (
-        "events_are_numbered",
-        "UPDATE schedules SET last_event_no = 8 WHERE subscription_id = '00000000-0000-7000-8000-000000005001'",
-    ),
     ("guards_stand", "DROP TRIGGER attempt_insert ON attempts"),
     (
         "guards_stand",
         "ALTER TABLE attempts DISABLE TRIGGER attempt_facts",
     ),
-    ("guards_stand", "DROP INDEX schedules_due"),
+    ("guards_stand", "DROP INDEX charges_to_send"),
     (
         "guards_stand",
         "ALTER TABLE charges DROP CONSTRAINT charges_say_why;
@@ -273,7 +268,7 @@ async fn every_guard_of_the_schema_is_attested() {
 async fn findings_are_told_with_what_they_are_about() {
     let place = Place::healthy().await;
     place
-        .sql("SET search_path = cykl; SET session_replication_role = replica; UPDATE schedules SET charges_paid = 9")
+        .sql("SET search_path = cykl; SET session_replication_role = replica; UPDATE events SET sequence_no = sequence_no + 100")
         .await;
     let table = place.run(&["audit"]).ended(1);
     assert!(table.stdout.contains("4 found"), "{table:?}");
@@ -285,5 +280,5 @@ async fn findings_are_told_with_what_they_are_about() {
     );
     let csv = place.run(&["audit", "--output", "csv"]).ended(1).stdout;
     assert_eq!(csv.lines().count(), 5);
-    assert!(csv.contains("payments_are_counted,00000000-0000-7000-8000-000000005001,,,\"2 charges are paid, 9 are counted\""), "{csv}");
+    assert!(csv.contains("events_are_numbered,00000000-0000-7000-8000-000000005001,,,\"7 events, numbered 101 to 107\""), "{csv}");
 }

@@ -20,19 +20,19 @@ FROM (VALUES (1, '=1+1', 'active', NULL, '2025-01-31', NULL::integer),
              (4, 'D-4', 'deactivated', 'card_blocked', '2025-01-05', NULL))
     AS s (n, external_id, status, reason, anchor_date, max_charges);
 
-INSERT INTO schedules (subscription_id, next_period_no, next_due_on, next_due_at, charges_paid, last_event_no)
-VALUES ('00000000-0000-7000-8000-000000005001', 3, '2025-04-30', '2025-04-30T04:00Z', 2, 7),
-       ('00000000-0000-7000-8000-000000005002', 3, '2025-04-05', '2025-04-05T04:00Z', 1, 4),
-       ('00000000-0000-7000-8000-000000005003', NULL, NULL, NULL, 1, 3),
-       ('00000000-0000-7000-8000-000000005004', NULL, NULL, NULL, 0, 3);
+INSERT INTO due_periods (due_at, subscription_id, period_no, due_on)
+VALUES ('2025-04-30T04:00Z', '00000000-0000-7000-8000-000000005001', 3, '2025-04-30'),
+       ('2025-04-05T04:00Z', '00000000-0000-7000-8000-000000005002', 3, '2025-04-05');
+-- The first went on after its last charge was planned, the second after its pause.
+UPDATE subscriptions SET from_due_at = '2025-04-05T04:00Z' WHERE external_id = 'B-2';
 
 INSERT INTO charges (charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, reason,
-                     next_action_at, attempts, declines, first_attempt_at, paid_at, paid_attempt_id, planned_at)
+                     next_action_at, attempts, declines, first_attempt_at, paid_at, paid_attempt_id, next_due_at, planned_at)
 SELECT format('00000000-0000-7000-8000-0000000d%s00%s', n, p)::uuid, format('00000000-0000-7000-8000-00000000500%s', n)::uuid,
        'main', p, due_on::date, due_at::timestamptz, 4900, 'PLN', state::charge_state, reason, next_action_at::timestamptz,
        attempts, declines, due_at::timestamptz, paid_at::timestamptz,
        CASE WHEN paid_at IS NOT NULL THEN format('00000000-0000-7000-8000-000000a%s0%s0%s', n, p, attempts)::uuid END,
-       due_at::timestamptz
+       CASE WHEN n = 1 AND p = 2 THEN timestamptz '2025-04-30T04:00Z' END, due_at::timestamptz
 FROM (VALUES
     (1, 0, '2025-01-31', '2025-01-31T05:00Z', 'paid', NULL, NULL, 1, 0, '2025-01-31T05:01Z'),
     (1, 1, '2025-02-28', '2025-02-28T05:00Z', 'paid', NULL, NULL, 2, 1, '2025-03-01T05:01Z'),

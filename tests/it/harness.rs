@@ -340,8 +340,8 @@ impl World {
     async fn next_due(&self) -> Option<DateTime<Utc>> {
         let ours: Option<DateTime<Utc>> = sqlx::query_scalar(
             "SELECT min(due) FROM (
-                 SELECT next_due_at FROM schedules
-                 UNION ALL SELECT next_action_at FROM charges WHERE state IN ('planned', 'retry_wait')
+                 SELECT due_at FROM due_periods
+                 UNION ALL SELECT send_at FROM charges
                  UNION ALL SELECT next_poll_at FROM attempts
                  UNION ALL SELECT next_action_at FROM notices WHERE state = 'new'
                  UNION ALL SELECT next_attempt_at FROM outbox) d (due)
@@ -613,10 +613,10 @@ impl Agreement {
                 ON CONFLICT (shop, cid) DO UPDATE SET cid = excluded.cid RETURNING card_id
             ), subscription AS (
                 INSERT INTO subscriptions (subscription_id, shop, external_id, status, card_id, amount_minor, currency, period,
-                                           anchor_date, timezone, max_charges, first_period_no, created_at, updated_at)
-                SELECT $5, 'main', $6, 'active', card_id, $7, 'PLN', $8, $9, 'Europe/Warsaw', $10, 0, $4, $4 FROM card
+                                           anchor_date, timezone, max_charges, first_period_no, from_due_at, created_at, updated_at)
+                SELECT $5, 'main', $6, 'active', card_id, $7, 'PLN', $8, $9, 'Europe/Warsaw', $10, 0, $11, $4, $4 FROM card
             )
-            INSERT INTO schedules (subscription_id, next_period_no, next_due_on, next_due_at) VALUES ($5, 0, $9, $11)",
+            INSERT INTO due_periods (due_at, subscription_id, period_no, due_on) VALUES ($11, $5, 0, $9)",
         )
         .bind(Uuid::now_v7())
         .bind(self.cid)

@@ -236,7 +236,7 @@ async fn a_period_that_cannot_be_planned_keeps_no_other_waiting() {
         world.subscribe(Agreement::monthly("2027-01-01")).await;
     }
     // A date that is not on its subscription's calendar, as after a change by hand.
-    sqlx::query("UPDATE schedules SET next_due_on = '2026-12-30' WHERE subscription_id = $1")
+    sqlx::query("UPDATE due_periods SET due_on = '2026-12-30' WHERE subscription_id = $1")
         .bind(first)
         .execute(&world.books)
         .await

@@ -685,7 +685,7 @@ async fn the_facts_of_a_charge_never_change() {
         is_refused(
             &world,
             "CY007",
-            CHARGE_FACTS,
+            &format!("{CHARGE_FACTS}; {CHARGE_PAYMENT}"),
             &[permitted, settled, paid, &change],
         )
         .await;

@@ -181,7 +181,7 @@ impl Desk {
 
     /// Asserts that no trace of a subscription is in the books.
     pub async fn assert_empty(&self) {
-        for table in ["subscriptions", "schedules", "cards", "events", "outbox"] {
+        for table in ["subscriptions", "due_periods", "cards", "events", "outbox"] {
             assert_eq!(self.count(&format!("cykl.{table}")).await, 0, "{table}");
         }
     }

@@ -167,11 +167,11 @@ async fn a_charge_that_is_being_planned_while_its_subscription_is_paused_becomes
     // The scheduler, stopped between planning a charge and its commit.
     let mut planning = desk.books.begin().await.unwrap();
     sqlx::raw_sql(
-        "SELECT FROM schedules FOR UPDATE;
+        "UPDATE due_periods SET due_at = '2026-11-22 05:00Z', period_no = 1, due_on = '2026-11-22';
          INSERT INTO charges (charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state,
-                              next_action_at, planned_at)
+                              next_action_at, next_due_at, planned_at)
          SELECT gen_random_uuid(), subscription_id, shop, 0, anchor_date, '2026-11-21 05:00Z', amount_minor, currency, 'planned',
-                '2026-11-21 05:00Z', '2026-11-21 05:00Z'
+                '2026-11-21 05:00Z', '2026-11-22 05:00Z', '2026-11-21 05:00Z'
          FROM subscriptions",
     )
     .execute(&mut *planning)

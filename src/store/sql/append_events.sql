@@ -5,16 +5,12 @@ WITH new_events AS (
         WITH ORDINALITY
         AS e (event_id, subscription_id, kind, is_alert, shop, charge_id, attempt_id, payload, place)
 ), numbered AS (
-    -- The row lock makes the numbers of a subscription gapless and unique.
-    UPDATE schedules s
-    SET last_event_no = s.last_event_no + n.count,
-        charges_paid = s.charges_paid + n.paid
-    FROM (
-        SELECT subscription_id, count(*) AS count, (count(*) FILTER (WHERE kind = $11))::integer AS paid
-        FROM new_events WHERE subscription_id IS NOT NULL GROUP BY subscription_id
-    ) n
-    WHERE s.subscription_id = n.subscription_id
-    RETURNING s.subscription_id, s.last_event_no - n.count AS before
+    -- Whoever tells of a subscription has locked what it tells about. Two that tell of different things at once would take the same
+    -- number: then one of them is refused by its uniqueness and tried again.
+    SELECT n.subscription_id,
+           coalesce((SELECT e.sequence_no FROM events e WHERE e.subscription_id = n.subscription_id
+                     ORDER BY e.sequence_no DESC LIMIT 1), 0) AS before
+    FROM (SELECT DISTINCT subscription_id FROM new_events WHERE subscription_id IS NOT NULL) n
 ), kept AS (
     INSERT INTO events (event_id, subscription_id, sequence_no, kind, is_alert, shop, charge_id, attempt_id, payload, occurred_at)
     SELECT e.event_id, e.subscription_id,

@@ -9,12 +9,12 @@ WITH new_rows AS (
               multipayout, first_due_on, first_due_at)
 ), stored AS (
     INSERT INTO subscriptions (subscription_id, shop, external_id, status, card_id, amount_minor, currency, period, anchor_date,
-                               timezone, title, starts_on, ends_on, max_charges, paid_until, first_period_no,
+                               timezone, title, starts_on, ends_on, max_charges, paid_until, first_period_no, from_due_at,
                                notification_url, invoice, multipayout, created_at, updated_at)
     SELECT n.subscription_id, n.shop, n.external_id, 'active', n.card_id, n.amount_minor, n.currency, n.period, n.anchor_date,
-           n.timezone, n.title, n.starts_on, n.ends_on, n.max_charges, n.paid_until, n.first_period_no,
+           n.timezone, n.title, n.starts_on, n.ends_on, n.max_charges, n.paid_until, n.first_period_no, n.first_due_at,
            n.notification_url, n.invoice, n.multipayout, $21, $21
     FROM new_rows n
 )
-INSERT INTO schedules (subscription_id, next_period_no, next_due_on, next_due_at)
-SELECT n.subscription_id, n.first_period_no, n.first_due_on, n.first_due_at FROM new_rows n
+INSERT INTO due_periods (due_at, subscription_id, period_no, due_on)
+SELECT n.first_due_at, n.subscription_id, n.first_period_no, n.first_due_on FROM new_rows n

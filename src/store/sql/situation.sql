@@ -13,9 +13,9 @@ SELECT (SELECT count(*) FROM charges WHERE send_at IS NOT NULL AND state = 'plan
        (SELECT count(*) FROM events WHERE event_id >= $2 AND kind IN ('charge.failed', 'charge.written_off')) AS "failed_24h!",
        (SELECT count(*) FROM notices WHERE state = 'new') AS "notices_new!",
        (SELECT count(*) FROM outbox) AS "outbox_pending!",
-       (SELECT least((SELECT min(next_due_at) FROM schedules WHERE next_due_at <= $1),
+       (SELECT least((SELECT min(due_at) FROM due_periods WHERE due_at <= $1),
                      (SELECT min(send_at) FROM charges WHERE send_at <= $1)))
            AS oldest_due_at,
-       (SELECT least((SELECT min(next_due_at) FROM schedules WHERE next_due_at > $1),
+       (SELECT least((SELECT min(due_at) FROM due_periods WHERE due_at > $1),
                      (SELECT min(send_at) FROM charges WHERE send_at > $1)))
            AS next_due_at

@@ -6,7 +6,7 @@ WITH steps AS (
     UNION ALL
     SELECT s.subscription_id, s.first_period_no - 1, s.created_at FROM subscriptions s
     UNION ALL
-    SELECT d.subscription_id, d.next_period_no, NULL FROM schedules d WHERE d.next_period_no IS NOT NULL
+    SELECT d.subscription_id, d.period_no, NULL FROM due_periods d
 ), neighbours AS (
     SELECT t.subscription_id, t.period_no AS before, t.at AS since,
            lead(t.period_no) OVER w AS after, lead(t.at) OVER w AS until

@@ -4,7 +4,6 @@
 SELECT s.subscription_id AS "subscription_id?", NULL::uuid AS "charge_id?", NULL::uuid AS "attempt_id?",
        format('it has ended, but period %s, due on %s, is left', n.period_no, n.due_on) AS "detail!"
 FROM subscriptions s
-    JOIN schedules d USING (subscription_id)
     CROSS JOIN LATERAL (
         SELECT coalesce(max(c.period_no) + 1, s.first_period_no) AS period_no, coalesce(max(c.planned_at), s.created_at) AS at
         FROM charges c WHERE c.subscription_id = s.subscription_id
@@ -22,5 +21,5 @@ FROM subscriptions s
           AND (r.resumed_on IS NULL OR (s.anchor_date + p.period_no * s.period::interval)::date > r.resumed_on)
         ORDER BY p.period_no LIMIT 1
     ) n
-WHERE (d.is_finishing OR s.status = 'completed') AND (s.ends_on IS NULL OR n.due_on <= s.ends_on)
+WHERE (s.is_finishing OR s.status = 'completed') AND (s.ends_on IS NULL OR n.due_on <= s.ends_on)
 LIMIT $1
