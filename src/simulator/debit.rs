@@ -25,8 +25,10 @@ pub(super) async fn debit(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Reply {
-    let instance: Value = serde_json::from_slice(body).unwrap_or_default();
-    let (request, shop) = match accept(engine, merchant_id, headers, body, &instance) {
+    let parsed: Option<Value> = serde_json::from_slice(body).ok();
+    let is_json = parsed.is_some();
+    let instance = parsed.unwrap_or_default();
+    let (request, shop) = match accept(engine, merchant_id, headers, is_json, &instance) {
         Ok(accepted) => accepted,
         Err(reply) => {
             engine
@@ -56,10 +58,12 @@ pub(super) async fn debit(
             profile,
             notices,
         } => {
-            // Its own task, so that a caller who leaves does not take the notice along.
-            let delivery = tokio::spawn(Arc::clone(engine).deliver(notices));
-            if let Err(error) = delivery.await {
-                tracing::warn!(%error, "a notice could not be delivered before the answer");
+            if !notices.is_empty() {
+                // Its own task, so that a caller who leaves does not take the notice along.
+                let delivery = tokio::spawn(Arc::clone(engine).deliver(notices));
+                if let Err(error) = delivery.await {
+                    tracing::warn!(%error, "a notice could not be delivered before the answer");
+                }
             }
             let json = TransactionJson::new(&transaction, &profile, 0)
                 .with_payment(transaction.payment_id);
@@ -101,11 +105,11 @@ fn accept(
     engine: &Engine,
     merchant_id: &str,
     headers: &HeaderMap,
-    body: &[u8],
+    is_json: bool,
     instance: &Value,
 ) -> Result<(DebitRequest, Arc<SimulatedShop>), Box<Reply>> {
     let caller = engine.authorise(headers, merchant_id)?;
-    check_json(headers, body)?;
+    check_json(headers, is_json)?;
     let errors = validation::violations(DEBIT, instance);
     if !errors.is_empty() {
         return Err(unprocessable("TRX-ERROR-120001", instance, &errors));
@@ -131,15 +135,13 @@ fn shop(caller: &Caller, instance: &Value) -> Result<Arc<SimulatedShop>, Box<Rep
 }
 
 /// 400 unless the body says that it is JSON, and is.
-pub(super) fn check_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Box<Reply>> {
+pub(super) fn check_json(headers: &HeaderMap, is_json: bool) -> Result<(), Box<Reply>> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if media_type.eq_ignore_ascii_case("application/json")
-        && serde_json::from_slice::<Value>(body).is_ok()
-    {
+    if media_type.eq_ignore_ascii_case("application/json") && is_json {
         return Ok(());
     }
     Err(Box::new(Reply::plain_error(

@@ -164,8 +164,9 @@ async fn post_deactivate(
         .engine
         .authorise(&headers, &merchant_id)
         .and_then(|caller| {
-            check_json(&headers, &body)?;
-            desk.deactivate(&caller, &serde_json::from_slice(&body).unwrap_or_default())
+            let parsed: Option<Value> = serde_json::from_slice(&body).ok();
+            check_json(&headers, parsed.is_some())?;
+            desk.deactivate(&caller, &parsed.unwrap_or_default())
         });
     desk.send(&line, reply.unwrap_or_else(|refusal| *refusal))
         .await
