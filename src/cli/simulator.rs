@@ -107,8 +107,8 @@ What a script can say (config/simulator.example.toml shows each in use):
             { error = { status = N, booked = B, body = ".." } } any HTTP status; body is object, empty or html
             { redirect = {..} }, { garbage = {..} }, { truncated = {..} }, { drip = {..} }, "channel_offline"
   answer_after, bare, amount_as_text, wrong_echo, status_code_in_answer, read_lag
-  notices   { copies = N, late_by = "..", before_answer, pending_last, wrong_key, algorithm, payment_only,
-              forged_order = ".." }
+  notices   { copies = N, late_by = "..", before_answer, pending_last, final_only, wrong_key, algorithm,
+              payment_only, forged_order = ".." }
   `booked = true` means that the call takes effect although its caller is not told.
 
 Signature of a notice: X-Imoje-Signature: merchantid=..;serviceid=..;signature=HEX;alg=sha256

@@ -190,6 +190,8 @@ pub struct Notices {
     pub before_answer: bool,
     /// The notice that says `pending` comes after the final one.
     pub pending_last: bool,
+    /// No notice says `pending`: the first one tells the outcome.
+    pub final_only: bool,
     /// Sign with a key that is not the shop's.
     pub wrong_key: bool,
     /// The hash of the signature.
@@ -207,6 +209,7 @@ impl Default for Notices {
             late_by: Duration::ZERO,
             before_answer: false,
             pending_last: false,
+            final_only: false,
             wrong_key: false,
             algorithm: Algorithm::Sha256,
             payment_only: false,

@@ -289,6 +289,9 @@ impl Book {
         let course = &transaction.course;
         let wanted = &course.notices;
         let last = course.steps().len() - 1;
+        if wanted.final_only && step == 0 && last > 0 {
+            return Vec::new();
+        }
         let begins = if wanted.pending_last && step == 0 && last > 0 && !wanted.before_answer {
             later(
                 course.begins(last, transaction.created_at),

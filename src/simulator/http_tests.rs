@@ -841,6 +841,13 @@ async fn notices_can_misbehave() {
             vec!["settled", "pending"],
         ),
         (
+            Notices {
+                final_only: true,
+                ..Notices::default()
+            },
+            vec!["settled"],
+        ),
+        (
             Notices::late_by(Duration::from_secs(3600)),
             vec!["pending", "settled"],
         ),
