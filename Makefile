@@ -42,5 +42,6 @@ check-sqlx:
 deny:
 	cargo deny check bans licenses sources
 
+# Every figure of docs/performance.md, in less than half an hour. BENCH="cpu claim" measures two of them.
 bench: setup
-	cargo bench --locked --bench charges
+	cargo bench --locked --bench suite -- $(BENCH)

@@ -1,11 +1,13 @@
-//! The two child processes: `cykl simulator` and `cykl run`.
+//! The child processes: `cykl simulator`, `cykl run`, and this program itself as a bare HTTP loop.
 
 use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -15,10 +17,24 @@ use tokio::time::timeout;
 use crate::processes;
 
 /// The program under test, built with the same profile as this one.
-const CYKL: &str = env!("CARGO_BIN_EXE_cykl");
+pub const CYKL: &str = env!("CARGO_BIN_EXE_cykl");
 
 /// How long a child may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Lets this process and its children have as many files open as the system allows: thousands of calls are in flight at once.
+pub fn raise_file_limit() -> anyhow::Result<()> {
+    let (_, most) =
+        getrlimit(Resource::RLIMIT_NOFILE).context("couldn't read the limit of files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("couldn't raise the limit of files")
+}
+
+/// A port of the loopback interface that nobody used a moment ago.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .context("couldn't find a free port")
+}
 
 /// A process that is killed when this value is dropped.
 pub struct Process {
@@ -27,8 +43,9 @@ pub struct Process {
 }
 
 impl Process {
-    fn spawn(arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut command = Command::new(CYKL);
+    /// Starts a program with an empty environment, and its output piped.
+    pub fn spawn(program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .env_clear()
@@ -37,7 +54,7 @@ impl Process {
             .kill_on_drop(true);
         let child = command
             .spawn()
-            .with_context(|| format!("couldn't start {CYKL}"))?;
+            .with_context(|| format!("couldn't start {}", program.display()))?;
         let pid = child.id().context("the child ended at once")?;
         Ok(Self {
             child,
@@ -67,40 +84,71 @@ impl Process {
         }
     }
 
-    /// Asks the process to end and waits for that.
-    async fn stop(&mut self) -> anyhow::Result<()> {
-        kill(Pid::from_raw(self.pid), Signal::SIGTERM).context("couldn't signal a child")?;
-        let status = timeout(PATIENCE, self.child.wait())
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill(Pid::from_raw(self.pid), signal).context("couldn't signal a child")
+    }
+
+    /// What it prints, once.
+    pub fn output(&mut self) -> anyhow::Result<BufReader<ChildStdout>> {
+        let stdout = self.child.stdout.take().context("stdout is piped once")?;
+        Ok(BufReader::new(stdout))
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&mut self) -> anyhow::Result<()> {
+        let status = self
+            .child
+            .wait()
             .await
-            .context("the child does not end")?
             .context("couldn't wait for a child")?;
         ensure!(status.success(), "the child failed: {status}");
         Ok(())
     }
-}
 
-/// `cykl run`.
-pub struct Daemon(Process);
-
-impl Daemon {
-    /// Starts the daemon with a configuration file.
-    pub fn start(config: &Path) -> anyhow::Result<Self> {
-        let config = config.to_str().context("the path is not UTF-8")?;
-        Ok(Self(Process::spawn(&["run", "--config", config])?))
-    }
-
-    /// The process.
-    pub fn process(&mut self) -> &mut Process {
-        &mut self.0
-    }
-
-    /// Lets it drain and end.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.0.stop().await.context("cykl run")
+    /// Asks the process to end and waits for that.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGTERM)?;
+        timeout(PATIENCE, self.wait())
+            .await
+            .context("the child does not end")?
     }
 }
 
-/// `cykl simulator`, whose every debit settles at once.
+/// Starts `cykl run` with a configuration file.
+pub fn start_daemon(config: &Path) -> anyhow::Result<Process> {
+    let config = config.to_str().context("the path is not UTF-8")?;
+    Process::spawn(Path::new(CYKL), &["run", "--config", config])
+}
+
+/// What the simulator does with every debit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Script {
+    /// It answers that the debit is pending; it settles two seconds later, and one notice says so. Otherwise the answer says settled.
+    pub settles_later: bool,
+    /// How long it thinks before it answers, in milliseconds.
+    pub answer_after_ms: u32,
+}
+
+impl Script {
+    fn toml(self) -> String {
+        let fate = if self.settles_later {
+            "fate = { settle_after = \"2s\" }\nnotices = { final_only = true }\n"
+        } else {
+            "fate = \"settle_at_once\"\n"
+        };
+        let after = match self.answer_after_ms {
+            0 => String::new(),
+            after => format!("answer_after = \"{after}ms\"\n"),
+        };
+        format!("[default]\n{fate}{after}")
+    }
+}
+
+/// The public name of the daemon, which the simulator finds on this machine.
+pub const PUBLIC_NAME: &str = "billing.example.test";
+
+/// `cykl simulator`.
 pub struct Gateway {
     process: Process,
     output: BufReader<ChildStdout>,
@@ -116,16 +164,23 @@ pub struct Ledger {
 }
 
 impl Gateway {
-    /// Starts the simulator on a free port.
-    pub async fn start(directory: &Path) -> anyhow::Result<Self> {
-        let script = directory.join("simulator.toml");
-        std::fs::write(&script, "[default]\nfate = \"settle_at_once\"\n")
-            .with_context(|| format!("couldn't write {}", script.display()))?;
-        let script = script.to_str().context("the path is not UTF-8")?;
-        let arguments = ["simulator", "--listen", "127.0.0.1:0", "--script", script];
-        let mut process = Process::spawn(&arguments)?;
-        let stdout = process.child.stdout.take().context("stdout is piped")?;
-        let mut output = BufReader::new(stdout);
+    /// Starts the simulator on a free port. Notices go to `daemon`, when it is given.
+    pub async fn start(
+        directory: &Path,
+        script: Script,
+        daemon: Option<SocketAddr>,
+    ) -> anyhow::Result<Self> {
+        let file = directory.join("simulator.toml");
+        std::fs::write(&file, script.toml())
+            .with_context(|| format!("couldn't write {}", file.display()))?;
+        let file = file.to_str().context("the path is not UTF-8")?;
+        let mut arguments = vec!["simulator", "--listen", "127.0.0.1:0", "--script", file];
+        let resolve = daemon.map(|address| format!("{PUBLIC_NAME}={address}"));
+        if let Some(resolve) = &resolve {
+            arguments.extend(["--resolve", resolve]);
+        }
+        let mut process = Process::spawn(Path::new(CYKL), &arguments)?;
+        let mut output = process.output()?;
         let base_url = timeout(PATIENCE, read_base_url(&mut output))
             .await
             .context("the simulator does not start")??;

@@ -1,9 +1,11 @@
-//! What a process has used so far, as Linux tells in /proc (see proc(5)).
+//! What a process has used so far, as Linux tells in /proc (see proc(5)) and by its CPU-time clock.
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 /// One unit of the times in /proc/PID/stat: `USER_HZ` is 100 on every architecture that PostgreSQL is packaged for.
 const TICK: Duration = Duration::from_millis(10);
@@ -11,33 +13,34 @@ const TICK: Duration = Duration::from_millis(10);
 /// The fields of /proc/PID/stat that are used here.
 struct Stat {
     parent: i32,
-    own_ticks: u32,
     reaped_ticks: u32,
 }
 
-/// CPU time of one process, all its threads together.
+/// CPU time of one process, all its threads together, those that have ended included.
 pub fn cpu_of(pid: i32) -> anyhow::Result<Duration> {
-    Ok(TICK * stat(pid)?.own_ticks)
+    let time = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).and_then(ClockId::now);
+    let time = time.with_context(|| format!("couldn't read the CPU time of process {pid}"))?;
+    Ok(time.into())
 }
 
 /// CPU time of a process, of the children it has waited for, and of those that live. To be read while they live: a child
 /// that ends in between is counted twice or not at all.
 pub fn cpu_of_family(pid: i32) -> anyhow::Result<Duration> {
-    let head = stat(pid)?;
-    let mut ticks = head.own_ticks + head.reaped_ticks;
+    let mut sum = cpu_of(pid)? + TICK * stat(pid)?.reaped_ticks;
     for entry in fs::read_dir("/proc").context("couldn't list /proc")? {
         let name = entry.context("couldn't list /proc")?.file_name();
         let Some(child) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
         // A process that has just ended has no file any more.
-        if let Ok(child) = stat(child)
-            && child.parent == pid
+        if let Ok(family) = stat(child)
+            && family.parent == pid
+            && let Ok(time) = cpu_of(child)
         {
-            ticks += child.own_ticks;
+            sum += time;
         }
     }
-    Ok(TICK * ticks)
+    Ok(sum)
 }
 
 /// The parent of a process.
@@ -65,14 +68,12 @@ fn stat(pid: i32) -> anyhow::Result<Stat> {
         .with_context(|| format!("{path} has no name"))?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse().ok());
-    let (Some(parent), Some(user), Some(system), Some(reaped_user), Some(reaped_system)) =
-        (field(4), field(14), field(15), field(16), field(17))
+    let (Some(parent), Some(reaped_user), Some(reaped_system)) = (field(4), field(16), field(17))
     else {
         bail!("{path} is not as proc(5) describes it");
     };
     Ok(Stat {
         parent,
-        own_ticks: ticks(user)? + ticks(system)?,
         reaped_ticks: ticks(reaped_user)? + ticks(reaped_system)?,
     })
 }

@@ -1,0 +1,194 @@
+//! Everything here that knows the tables: how they are filled, whether all is done, what was paid, and how a claim is made.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use chrono::{DateTime, TimeDelta, Utc};
+use cykl::domain::id::FenceId;
+use cykl::domain::schedule::Birth;
+use cykl::domain::shop::ShopName;
+use cykl::store::Store;
+use cykl::store::permits::{Claim, Limits};
+use cykl::store::planning::Plan;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, PgPool};
+
+/// Subscriptions fall due in so many waves of equal size, an hour apart.
+pub const WAVES: u64 = 100;
+
+/// The statements that take what is due, by the name in their first line.
+pub const CLAIM_STATEMENTS: [&str; 1] = ["claim_candidates"];
+
+/// How many rows a claim takes.
+pub const CLAIM: u32 = 500;
+
+/// The tables of subscriptions that have never been charged, and their rows, each on a card of its own: $1 how many, $2 when the
+/// first wave is due. Agreements and cards lie in an order that has nothing to do with the order in which they fall due.
+const TABLES: [(&str, &str); 3] = [
+    (
+        "cards",
+        "INSERT INTO cards (card_id, shop, cid, payment_profile_id, created_at)
+         SELECT md5('card ' || n)::uuid, 'main', 'card-' || n, gen_random_uuid(), $2 FROM generate_series(1, $1::bigint) n",
+    ),
+    (
+        "subscriptions",
+        "INSERT INTO subscriptions (subscription_id, shop, external_id, status, card_id, amount_minor, currency, period,
+                                    anchor_date, timezone, first_period_no, created_at, updated_at)
+         SELECT md5('subscription ' || n)::uuid, 'main', 'subscription ' || n, 'active', md5('card ' || n)::uuid, 4900, 'PLN',
+                'P1M', (($2 + make_interval(hours => (n * 37 % $3)::int)) AT TIME ZONE 'Europe/Warsaw')::date,
+                'Europe/Warsaw', 0, $2, $2
+         FROM generate_series(1, $1::bigint) n",
+    ),
+    (
+        "schedules",
+        "INSERT INTO schedules (subscription_id, next_period_no, next_due_on, next_due_at)
+         SELECT md5('subscription ' || n)::uuid, 0, (wave AT TIME ZONE 'Europe/Warsaw')::date, wave + within
+         FROM (SELECT n, $2 + make_interval(hours => (n * 37 % $3)::int) AS wave, random() * interval '10 minutes' AS within
+               FROM generate_series(1, $1::bigint) n) due
+         ORDER BY wave + within",
+    ),
+];
+
+/// Fills the empty tables with `count` subscriptions in [`WAVES`] waves, of which the first is due at `first_due_at`. The indexes
+/// are built at the end, in one go.
+pub async fn fill(
+    connection: &mut PgConnection,
+    count: u64,
+    first_due_at: DateTime<Utc>,
+) -> anyhow::Result<()> {
+    let count = i64::try_from(count)?;
+    let mut script = vec![
+        "BEGIN".to_owned(),
+        "SET LOCAL session_replication_role = replica".to_owned(),
+    ];
+    for (table, _) in TABLES {
+        // Rows of a table that was emptied in the same transaction need no WAL.
+        script.push(format!("TRUNCATE {table} CASCADE"));
+        script.push(format!(
+            "UPDATE pg_index SET indisready = false WHERE indrelid = '{table}'::regclass"
+        ));
+    }
+    run_all(connection, &script).await?;
+    for (table, insert) in TABLES {
+        sqlx::query(insert)
+            .bind(count)
+            .bind(first_due_at)
+            .bind(i64::try_from(WAVES)?)
+            .execute(&mut *connection)
+            .await
+            .with_context(|| format!("couldn't fill {table}"))?;
+        let ready =
+            format!("UPDATE pg_index SET indisready = true WHERE indrelid = '{table}'::regclass");
+        run_all(connection, &[ready, format!("REINDEX TABLE {table}")]).await?;
+    }
+    run_all(connection, &["COMMIT".to_owned()]).await?;
+    // What autovacuum does soon after an import.
+    let tables = TABLES.map(|(table, _)| table).join(", ");
+    run_all(connection, &[format!("VACUUM (ANALYZE) {tables}")]).await
+}
+
+async fn run_all(connection: &mut PgConnection, statements: &[String]) -> anyhow::Result<()> {
+    for statement in statements {
+        sqlx::raw_sql(AssertSqlSafe(statement.clone()))
+            .execute(&mut *connection)
+            .await
+            .with_context(|| format!("couldn't run {statement}"))?;
+    }
+    Ok(())
+}
+
+/// Whether nothing is left to plan, to charge, to follow up or to tell.
+pub async fn is_all_done(observer: &PgPool, now: DateTime<Utc>) -> anyhow::Result<bool> {
+    Ok(sqlx::query_scalar(
+        "SELECT NOT EXISTS (SELECT FROM schedules WHERE next_due_at <= $1)
+            AND NOT EXISTS (SELECT FROM charges WHERE state IN ('planned', 'retry_wait'))
+            AND NOT EXISTS (SELECT FROM charges WHERE state = 'in_flight')
+            AND NOT EXISTS (SELECT FROM notices WHERE state = 'new')
+            AND NOT EXISTS (SELECT FROM outbox)",
+    )
+    .bind(now)
+    .fetch_one(observer)
+    .await?)
+}
+
+/// How many charges are paid.
+pub async fn paid(observer: &PgPool) -> anyhow::Result<u64> {
+    count(
+        observer,
+        "SELECT count(*) FROM charges WHERE state = 'paid'",
+    )
+    .await
+}
+
+/// How many transactions the books hold to be settled.
+pub async fn settled(observer: &PgPool) -> anyhow::Result<u64> {
+    let query = "SELECT count(DISTINCT transaction_id) FROM attempts WHERE state = 'settled'";
+    count(observer, query).await
+}
+
+/// How many notices are stored.
+pub async fn notices(observer: &PgPool) -> anyhow::Result<u64> {
+    count(observer, "SELECT count(*) FROM notices").await
+}
+
+/// How many subscriptions are stored.
+pub async fn subscriptions(observer: &PgPool) -> anyhow::Result<u64> {
+    count(observer, "SELECT count(*) FROM subscriptions").await
+}
+
+async fn count(observer: &PgPool, query: &'static str) -> anyhow::Result<u64> {
+    let count: i64 = sqlx::query_scalar(query).fetch_one(observer).await?;
+    Ok(u64::try_from(count)?)
+}
+
+/// Makes `claims` claims ready that are due by `now`, so that [`claim`] has nothing else to do.
+pub async fn prepare_claims(
+    store: &Store,
+    shop: &ShopName,
+    claims: u64,
+    now: DateTime<Utc>,
+) -> anyhow::Result<()> {
+    for _ in 0..claims {
+        let plan = |_: &_| Plan {
+            birth: Birth::Planned,
+            next: None,
+        };
+        let planned = store
+            .plan_due(std::slice::from_ref(shop), now, plan)
+            .await?;
+        ensure!(!planned.is_empty(), "too little is due");
+    }
+    Ok(())
+}
+
+/// Makes one claim of [`CLAIM`] rows, commits it, and says how long that took.
+pub async fn claim(
+    store: &Store,
+    shop: &ShopName,
+    fence_id: FenceId,
+    now: DateTime<Utc>,
+) -> anyhow::Result<Duration> {
+    let limits = Limits {
+        in_flight_max: 1_000_000,
+        in_doubt_max: 5,
+        answer_timeout: TimeDelta::hours(1),
+        min_gap: TimeDelta::hours(20),
+        card_declines_30d: 8,
+        card_retries_24h: 1,
+        decline_holds: TimeDelta::minutes(10),
+    };
+    let started = Instant::now();
+    let claim = store
+        .claim(std::slice::from_ref(shop), CLAIM, &limits, fence_id, now)
+        .await?;
+    let took = started.elapsed();
+    let Claim::Permits { permits, .. } = &claim else {
+        anyhow::bail!("nothing was permitted: {claim:?}");
+    };
+    ensure!(
+        permits.len() == usize::try_from(CLAIM)?,
+        "a claim took {} rows",
+        permits.len()
+    );
+    Ok(took)
+}
