@@ -28,13 +28,13 @@ const TABLES: [(&str, &str); 3] = [
     (
         "cards",
         "INSERT INTO cards (card_id, shop, cid, payment_profile_id, created_at)
-         SELECT md5('card ' || n)::uuid, 'main', 'card-' || n, gen_random_uuid(), $2 FROM generate_series(1, $1::bigint) n",
+         SELECT md5('card ' || n)::uuid, 'main', 'card-' || lpad(n::text, 9, '0'), gen_random_uuid(), $2 FROM generate_series(1, $1::bigint) n",
     ),
     (
         "subscriptions",
         "INSERT INTO subscriptions (subscription_id, shop, external_id, status, card_id, amount_minor, currency, period,
                                     anchor_date, timezone, first_period_no, created_at, updated_at)
-         SELECT md5('subscription ' || n)::uuid, 'main', 'subscription ' || n, 'active', md5('card ' || n)::uuid, 4900, 'PLN',
+         SELECT md5('subscription ' || n)::uuid, 'main', 'subscription-' || lpad(n::text, 9, '0'), 'active', md5('card ' || n)::uuid, 4900, 'PLN',
                 'P1M', (($2 + make_interval(hours => (n * 37 % $3)::int)) AT TIME ZONE 'Europe/Warsaw')::date,
                 'Europe/Warsaw', 0, $2, $2
          FROM generate_series(1, $1::bigint) n",

@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Parser, ValueEnum};
 use cykl::clock::Clock;
 use serde_json::{Value, json};
@@ -111,16 +111,19 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     outcome
 }
 
+/// Measures one figure after the other. One that fails does not keep the others from being measured.
 async fn measure(bench: &mut Bench, figures: &[Figure]) -> anyhow::Result<()> {
+    let mut failed = Vec::new();
     for figure in figures {
         let (name, started) = (figure.name(), Instant::now());
         println!("{name}");
-        figure
-            .measure(bench)
-            .await
-            .with_context(|| format!("figure {name}"))?;
+        if let Err(error) = figure.measure(bench).await {
+            println!("  FAILED: {error:#}");
+            failed.push(name);
+        }
         println!("  ({} s)", started.elapsed().as_secs());
     }
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
 

@@ -109,7 +109,7 @@ impl Scene {
              [shops.main]\nenvironment = \"simulator\"\nbase_url = \"{}\"\nmerchant_id = \"{MERCHANT_ID}\"\n\
              service_id = \"{SERVICE_ID}\"\ntoken = \"{TOKEN}\"\nservice_key = \"{SERVICE_KEY}\"\n\
              [charging]\nin_flight_max = {}\n\
-             [log]\nformat = \"text\"\nfilter = \"warn\"\n\
+             [log]\nformat = \"text\"\nfilter = \"warn,sqlx::query=error\"\n\
              [clock]\nkind = \"scaled\"\nscale = 1\nstart = {}\n\
              [http]\nlisten = \"{}\"\n",
             self.database_url,

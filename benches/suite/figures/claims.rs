@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use cykl::domain::shop::ShopName;
+use cykl::domain::id::FenceId;
 use cykl::store::Store;
 use sqlx::{ConnectOptions, Connection};
 
@@ -13,7 +13,7 @@ use crate::books::{self, CLAIM};
 use crate::counters::{self, Claims};
 use crate::report::{Amount, Goal, Row, median};
 use crate::scene::{Scene, stop_all};
-use crate::world::{STORE_OPTIONS, shop_identity};
+use crate::world::{Database, STORE_OPTIONS, shop_identity};
 
 /// Claims before the first one that counts.
 const WARM_UP: u64 = 5;
@@ -24,97 +24,138 @@ const CLAIMS: u64 = 5;
 /// How often the claims are looked at while charging goes on.
 const GLANCE: Duration = Duration::from_millis(250);
 
-/// What a claim costs in a table of some size.
-struct Claimed {
+/// A database whose claims are measured.
+struct Contender {
     size: u64,
-    /// The medians of the rounds.
-    times: Vec<Duration>,
-    pages_per_row: Amount,
+    database: Database,
+    store: Store,
+    fence_id: FenceId,
+    times: Vec<Vec<Duration>>,
+    pages_before: u64,
 }
 
-/// The time of a claim as the tables grow.
-pub async fn claim(bench: &mut Bench) -> anyhow::Result<()> {
-    let mut all = Vec::new();
-    for &size in bench.sizes.claims {
-        let claimed = claim_in(bench, size).await?;
-        let micros = |time: &Duration| Amount::ratio(time.as_nanos(), 1_000_000);
-        bench.report.add(Row {
-            figure: "claim",
-            key: format!("claim_ms_{size}"),
-            name: format!("claim of {CLAIM} of {size} subscriptions, ms"),
-            goal: Goal::None,
-            rounds: claimed.times.iter().map(micros).collect(),
-            cores: Vec::new(),
-        });
-        if bench.world.counts_statements() {
-            bench.report.add(Row {
-                figure: "claim",
-                key: format!("claim_pages_{size}"),
-                name: "  pages per claimed row".to_owned(),
-                goal: Goal::None,
-                rounds: vec![claimed.pages_per_row],
-                cores: Vec::new(),
-            });
+impl Contender {
+    /// Makes `claims` claims ready in a copy of the database of `size` subscriptions, and takes the first [`WARM_UP`] of them.
+    async fn new(bench: &mut Bench, size: u64, claims: u64) -> anyhow::Result<Self> {
+        let mut database = bench.world.copy(size).await?;
+        database.release((WARM_UP + claims) * u64::from(CLAIM))?;
+        let store = Store::connect(database.options.clone(), STORE_OPTIONS).await?;
+        let shop = shop_identity()?;
+        let fence_id = store
+            .pass_fence(std::slice::from_ref(&shop), "bench", database.now())
+            .await?;
+        books::prepare_claims(&store, &shop.shop, WARM_UP + claims, database.now()).await?;
+        database.checkpoint().await?;
+        let mut contender = Self {
+            size,
+            database,
+            store,
+            fence_id,
+            times: Vec::new(),
+            pages_before: 0,
+        };
+        for _ in 0..WARM_UP {
+            contender.claim().await?;
         }
-        all.push(claimed);
+        if bench.world.counts_statements() {
+            contender.pages_before = counters::pages(&contender.database.observer).await?;
+        }
+        Ok(contender)
     }
-    let (Some(first), Some(last)) = (all.first(), all.last()) else {
-        return Ok(());
-    };
-    let growth: Vec<Amount> = first
-        .times
-        .iter()
-        .zip(&last.times)
-        .map(|(first, last)| Amount::of_times(*last, *first))
-        .collect();
-    bench.report.add(Row {
-        figure: "claim",
-        key: "claim_growth".to_owned(),
-        name: format!("claim at {} / at {}", last.size, first.size),
-        goal: Goal::AtMost(1_200),
-        rounds: growth,
-        cores: Vec::new(),
-    });
+
+    async fn claim(&self) -> anyhow::Result<Duration> {
+        let shop = shop_identity()?.shop;
+        books::claim(&self.store, &shop, self.fence_id, self.database.now()).await
+    }
+
+    /// The median time of each round.
+    fn medians(&self) -> Vec<Duration> {
+        self.times.iter().map(|round| median(round)).collect()
+    }
+}
+
+/// The time of a claim as the tables grow. The databases take turns, so that the machine is alike for all of them.
+pub async fn claim(bench: &mut Bench) -> anyhow::Result<()> {
+    let rounds = usize::try_from(bench.sizes.rounds)?;
+    let claims = CLAIMS * u64::from(bench.sizes.rounds);
+    let mut contenders = Vec::new();
+    for &size in bench.sizes.claims {
+        contenders.push(Contender::new(bench, size, claims).await?);
+    }
+    for round in 0..rounds {
+        for contender in &mut contenders {
+            contender.times.push(Vec::new());
+        }
+        for _ in 0..CLAIMS {
+            for contender in &mut contenders {
+                let time = contender.claim().await?;
+                contender.times[round].push(time);
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    for contender in contenders {
+        let medians = contender.medians();
+        let micros = |time: &Duration| Amount::ratio(time.as_nanos(), 1_000_000);
+        bench.report.add(row(
+            &format!("claim_ms_{}", contender.size),
+            format!("claim of {CLAIM} of {} subscriptions, ms", contender.size),
+            Goal::None,
+            medians.iter().map(micros).collect(),
+        ));
+        let mut pages = Amount::default();
+        if bench.world.counts_statements() {
+            let touched = counters::pages(&contender.database.observer).await?;
+            let claimed = claims * u64::from(CLAIM);
+            pages = Amount::ratio((touched - contender.pages_before).into(), claimed.into());
+            bench.report.add(row(
+                &format!("claim_pages_{}", contender.size),
+                "  pages per claimed row".to_owned(),
+                Goal::None,
+                vec![pages],
+            ));
+        }
+        contender.store.close().await;
+        bench.world.drop(contender.database).await?;
+        rows.push((contender.size, medians, pages));
+    }
+    add_growth(bench, &rows);
     Ok(())
 }
 
-async fn claim_in(bench: &mut Bench, size: u64) -> anyhow::Result<Claimed> {
-    let mut database = bench.world.copy(size).await?;
-    let rounds = u64::from(bench.sizes.rounds);
-    let claims = WARM_UP + CLAIMS * rounds;
-    database.release(claims * u64::from(CLAIM))?;
-    let store = Store::connect(database.options.clone(), STORE_OPTIONS).await?;
-    let fence_id = store
-        .pass_fence(&[shop_identity()?], "bench", database.now())
-        .await?;
-    let shop: ShopName = shop_identity()?.shop;
-    books::prepare_claims(&store, &shop, claims, database.now()).await?;
-    database.checkpoint().await?;
-    for _ in 0..WARM_UP {
-        books::claim(&store, &shop, fence_id, database.now()).await?;
-    }
-    let pages = async || match bench.world.counts_statements() {
-        true => counters::pages(&database.observer).await,
-        false => Ok(0),
+/// How much more a claim costs in the largest table than in the smallest.
+fn add_growth(bench: &mut Bench, rows: &[(u64, Vec<Duration>, Amount)]) {
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
+        return;
     };
-    let pages_before = pages().await?;
-    let mut times = Vec::new();
-    for _ in 0..rounds {
-        let mut round = Vec::new();
-        for _ in 0..CLAIMS {
-            round.push(books::claim(&store, &shop, fence_id, database.now()).await?);
-        }
-        times.push(median(&round));
+    let pairs = first.1.iter().zip(&last.1);
+    bench.report.add(row(
+        "claim_growth",
+        format!("time of a claim at {} / at {}", last.0, first.0),
+        Goal::AtMost(1_200),
+        pairs
+            .map(|(first, last)| Amount::of_times(*last, *first))
+            .collect(),
+    ));
+    if bench.world.counts_statements() {
+        bench.report.add(row(
+            "claim_pages_growth",
+            format!("pages of a claim at {} / at {}", last.0, first.0),
+            Goal::AtMost(1_200),
+            vec![last.2.per(first.2)],
+        ));
     }
-    let pages = pages().await? - pages_before;
-    store.close().await;
-    bench.world.drop(database).await?;
-    let rows = CLAIMS * rounds * u64::from(CLAIM);
-    Ok(Claimed {
-        size,
-        times,
-        pages_per_row: Amount::ratio(pages.into(), rows.into()),
-    })
+}
+
+fn row(key: &str, name: String, goal: Goal, rounds: Vec<Amount>) -> Row {
+    Row {
+        figure: "claim",
+        key: key.to_owned(),
+        name,
+        goal,
+        rounds,
+        cores: Vec::new(),
+    }
 }
 
 /// The time of a claim while somebody holds a snapshot from before it all.
