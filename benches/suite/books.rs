@@ -9,7 +9,7 @@ use cykl::domain::schedule::Birth;
 use cykl::domain::shop::ShopName;
 use cykl::store::Store;
 use cykl::store::permits::{Claim, Limits};
-use cykl::store::planning::Plan;
+use cykl::store::planning::{DueSubscription, NextPeriod, Plan};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, PgPool};
 
@@ -22,9 +22,14 @@ pub const CLAIM_STATEMENTS: [&str; 1] = ["claim_candidates"];
 /// How many rows a claim takes.
 pub const CLAIM: u32 = 500;
 
-/// Ids in an order that looks random, at half the price of `md5`: tens of millions are needed.
+/// Ids in an order that looks random, at half the price of `md5`: tens of millions are needed. And when each is due: the wave, and
+/// the moment within its first ten minutes.
 const MAKE_IDS: &str = "CREATE FUNCTION pg_temp.id_of(n bigint, kind bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
-    SELECT encode(int8send(hashint8extended(n, kind)) || int8send(hashint8extended(n, -kind)), 'hex')::uuid $$";
+    SELECT encode(int8send(hashint8extended(n, kind)) || int8send(hashint8extended(n, -kind)), 'hex')::uuid $$;
+    CREATE FUNCTION pg_temp.wave_of(n bigint, first timestamptz, waves bigint) RETURNS timestamptz LANGUAGE sql AS $$
+    SELECT first + make_interval(hours => (n * 37 % waves)::int) $$;
+    CREATE FUNCTION pg_temp.place_in_wave(n bigint) RETURNS interval LANGUAGE sql IMMUTABLE AS $$
+    SELECT (n * 7919 % 600000) * interval '1 millisecond' $$";
 
 /// The tables of subscriptions that have never been charged, and their rows, each on a card of its own: $1 how many, $2 when the
 /// first wave is due. Agreements and cards lie in an order that has nothing to do with the order in which they fall due.
@@ -38,19 +43,18 @@ const TABLES: [(&str, &str); 3] = [
     (
         "subscriptions",
         "INSERT INTO subscriptions (subscription_id, shop, external_id, status, card_id, amount_minor, currency, period,
-                                    anchor_date, timezone, first_period_no, created_at, updated_at)
+                                    anchor_date, timezone, first_period_no, from_due_at, created_at, updated_at)
          SELECT pg_temp.id_of(n, 2), 'main', 'subscription-' || lpad(n::text, 9, '0'), 'active', pg_temp.id_of(n, 1), 4900,
-                'PLN', 'P1M', (($2 + make_interval(hours => (n * 37 % $3)::int)) AT TIME ZONE 'Europe/Warsaw')::date,
-                'Europe/Warsaw', 0, $2, $2
+                'PLN', 'P1M', (pg_temp.wave_of(n, $2, $3) AT TIME ZONE 'Europe/Warsaw')::date, 'Europe/Warsaw', 0,
+                pg_temp.wave_of(n, $2, $3) + pg_temp.place_in_wave(n), $2, $2
          FROM generate_series(1, $1::bigint) n",
     ),
     (
-        "schedules",
-        "INSERT INTO schedules (subscription_id, next_period_no, next_due_on, next_due_at)
-         SELECT pg_temp.id_of(n, 2), 0, (wave AT TIME ZONE 'Europe/Warsaw')::date, wave + within
-         FROM (SELECT n, $2 + make_interval(hours => (n * 37 % $3)::int) AS wave, random() * interval '10 minutes' AS within
-               FROM generate_series(1, $1::bigint) n) due
-         ORDER BY wave + within",
+        "due_periods",
+        "INSERT INTO due_periods (due_at, subscription_id, period_no, due_on)
+         SELECT wave + pg_temp.place_in_wave(n), pg_temp.id_of(n, 2), 0, (wave AT TIME ZONE 'Europe/Warsaw')::date
+         FROM (SELECT n, pg_temp.wave_of(n, $2, $3) AS wave FROM generate_series(1, $1::bigint) n) due
+         ORDER BY 1",
     ),
 ];
 
@@ -106,9 +110,9 @@ async fn run_all(connection: &mut PgConnection, statements: &[String]) -> anyhow
 /// Whether nothing is left to plan, to charge, to follow up or to tell.
 pub async fn is_all_done(observer: &PgPool, now: DateTime<Utc>) -> anyhow::Result<bool> {
     Ok(sqlx::query_scalar(
-        "SELECT NOT EXISTS (SELECT FROM schedules WHERE next_due_at <= $1)
-            AND NOT EXISTS (SELECT FROM charges WHERE state IN ('planned', 'retry_wait'))
-            AND NOT EXISTS (SELECT FROM charges WHERE state = 'in_flight')
+        "SELECT NOT EXISTS (SELECT FROM due_periods WHERE due_at <= $1)
+            AND NOT EXISTS (SELECT FROM charges WHERE send_at IS NOT NULL)
+            AND NOT EXISTS (SELECT FROM attempts WHERE next_poll_at IS NOT NULL)
             AND NOT EXISTS (SELECT FROM notices WHERE state = 'new')
             AND NOT EXISTS (SELECT FROM outbox)",
     )
@@ -155,9 +159,13 @@ pub async fn prepare_claims(
     now: DateTime<Utc>,
 ) -> anyhow::Result<()> {
     for _ in 0..claims {
-        let plan = |_: &_| Plan {
+        let plan = |due: &DueSubscription| Plan {
             birth: Birth::Planned,
-            next: None,
+            next: Some(NextPeriod {
+                period_no: due.period_no + 1,
+                due_on: due.due_on,
+                due_at: due.due_at + TimeDelta::days(30),
+            }),
         };
         let planned = store
             .plan_due(std::slice::from_ref(shop), now, plan)
@@ -175,7 +183,7 @@ pub async fn claim(
     now: DateTime<Utc>,
 ) -> anyhow::Result<Duration> {
     let limits = Limits {
-        in_flight_max: 1_000_000,
+        unanswered_max: 1_000_000,
         in_doubt_max: 5,
         answer_timeout: TimeDelta::hours(1),
         min_gap: TimeDelta::hours(20),
