@@ -92,6 +92,10 @@ impl Store {
             // The rows that are worked on are few and in memory. At the default of 4.0 a look-up of a hundred of them loses against
             // reading all attempts ever made, until there are very many.
             ("random_page_cost", "1.1"),
+            // Work is done in batches of hundreds against tables of millions, so every join is a look-up by index. A plan that reads
+            // a table instead was made when that was small, and would be kept.
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
         ]);
         // A pool tries for as long as its timeout to reach a server that is not there. Who asks wants to know at once.
         tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options))
