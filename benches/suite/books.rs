@@ -168,7 +168,7 @@ pub async fn prepare_claims(
             }),
         };
         let planned = store
-            .plan_due(std::slice::from_ref(shop), now, plan)
+            .plan_due(std::slice::from_ref(shop), None, now, plan)
             .await?;
         ensure!(!planned.is_empty(), "too little is due");
     }

@@ -76,6 +76,10 @@ pub(super) struct PermitRow {
 pub enum Claim {
     /// Requests to send. May be empty when every due charge had to be put off.
     Permits {
+        /// When the first of the charges fell due, or was to be retried.
+        due_from: Option<DateTime<Utc>>,
+        /// Whether these were all that are due.
+        is_all: bool,
         /// The permits, committed.
         permits: Vec<Permit>,
         /// How many charges were put off.
@@ -121,6 +125,7 @@ pub(super) struct Candidate {
     subscription_id: SubscriptionId,
     shop: ShopName,
     period_no: i32,
+    send_at: DateTime<Utc>,
     amount_minor: i64,
     currency: Currency,
     attempts: i16,
@@ -166,6 +171,24 @@ impl Store {
         fence_id: FenceId,
         now: DateTime<Utc>,
     ) -> Result<Claim, ClaimError> {
+        self.claim_from(None, shops, wanted, limits, fence_id, now)
+            .await
+    }
+
+    /// As [`Store::claim`], but leaves alone what fell due before `due_from`: the head of the queue, where nothing is left but the
+    /// traces of what was claimed before, which are there for as long as any session holds an old snapshot.
+    ///
+    /// # Errors
+    /// As [`Store::claim`].
+    pub async fn claim_from(
+        &self,
+        due_from: Option<DateTime<Utc>>,
+        shops: &[ShopName],
+        wanted: u32,
+        limits: &Limits,
+        fence_id: FenceId,
+        now: DateTime<Utc>,
+    ) -> Result<Claim, ClaimError> {
         let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
         let Some(shops) = unbraked(&mut transaction, shops).await? else {
             return Ok(Claim::Braked);
@@ -184,9 +207,12 @@ impl Store {
             &shops,
             wanted,
             now - limits.decline_holds,
+            due_from,
             now,
         )
         .await?;
+        let due_from = candidates.first().map(|candidate| candidate.send_at);
+        let is_all = u32::try_from(candidates.len()).is_ok_and(|found| found < wanted);
         if candidates.is_empty() {
             return Ok(Claim::NothingDue);
         }
@@ -216,6 +242,8 @@ impl Store {
         permit_rows::hold(&mut transaction, &held, self.channels, now).await?;
         match transaction.commit().await.map_err(StoreError::from) {
             Ok(()) => Ok(Claim::Permits {
+                due_from,
+                is_all,
                 permits,
                 put_off: put_off.len() + reread.len() + held.len(),
             }),
@@ -301,6 +329,7 @@ async fn candidates(
     shops: &[ShopName],
     wanted: u32,
     confirmed_since: DateTime<Utc>,
+    due_from: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Result<Vec<Candidate>, StoreError> {
     Ok(sqlx::query_file_as!(
@@ -310,6 +339,7 @@ async fn candidates(
         shops as &[ShopName],
         i64::from(wanted),
         confirmed_since,
+        due_from,
     )
     .fetch_all(&mut **transaction)
     .await?)

@@ -57,20 +57,46 @@ pub struct NextPeriod {
     pub due_at: DateTime<Utc>,
 }
 
+/// A period that has its charge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// Its shop.
+    pub shop: ShopName,
+    /// The instant at which it fell due.
+    pub due_at: DateTime<Utc>,
+    /// What its charge was born as.
+    pub birth: Birth,
+}
+
+/// Which periods are to be planned.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    only: Option<SubscriptionId>,
+    from: Option<DateTime<Utc>>,
+    by: DateTime<Utc>,
+}
+
 impl Store {
     /// Plans up to [`BATCH`] periods of `shops` that are due by `now`, each with what `plan` decides, and moves their
     /// subscriptions on to the next period, all in one transaction. Returns what it planned. When one of them cannot be planned,
-    /// they are planned one by one, and that one is left where it is and logged.
+    /// they are planned one by one, and that one is left where it is and logged. What fell due before `due_from` is left alone: see
+    /// [`Store::claim_from`].
     ///
     /// # Errors
     /// [`StoreError`]; the next call finds what was not planned.
     pub async fn plan_due(
         &self,
         shops: &[ShopName],
+        due_from: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
         plan: impl Fn(&DueSubscription) -> Plan + Send + Sync,
-    ) -> Result<Vec<(ShopName, Birth)>, StoreError> {
-        match self.plan_batch(shops, None, now, &plan).await {
+    ) -> Result<Vec<Planned>, StoreError> {
+        let due = Due {
+            only: None,
+            from: due_from,
+            by: now,
+        };
+        match self.plan_batch(shops, due, now, &plan).await {
             Err(error) if is_about_one(&error) => self.plan_each(shops, now, &plan).await,
             planned => planned,
         }
@@ -81,7 +107,7 @@ impl Store {
         shops: &[ShopName],
         now: DateTime<Utc>,
         plan: &(impl Fn(&DueSubscription) -> Plan + Send + Sync),
-    ) -> Result<Vec<(ShopName, Birth)>, StoreError> {
+    ) -> Result<Vec<Planned>, StoreError> {
         let due = sqlx::query_scalar!(
             r#"-- due_subscription_ids
             SELECT d.subscription_id AS "subscription_id: SubscriptionId"
@@ -95,10 +121,12 @@ impl Store {
         .await?;
         let mut planned = Vec::new();
         for subscription_id in due {
-            match self
-                .plan_batch(shops, Some(subscription_id), now, plan)
-                .await
-            {
+            let one = Due {
+                only: Some(subscription_id),
+                from: None,
+                by: now,
+            };
+            match self.plan_batch(shops, one, now, plan).await {
                 Ok(one) => planned.extend(one),
                 Err(error) if is_about_one(&error) => {
                     tracing::error!(subscription.id = %subscription_id, %error, "couldn't plan a due period");
@@ -113,12 +141,12 @@ impl Store {
     async fn plan_batch(
         &self,
         shops: &[ShopName],
-        only: Option<SubscriptionId>,
+        due: Due,
         now: DateTime<Utc>,
         plan: &(impl Fn(&DueSubscription) -> Plan + Send + Sync),
-    ) -> Result<Vec<(ShopName, Birth)>, StoreError> {
+    ) -> Result<Vec<Planned>, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let due = due_subscriptions(&mut transaction, shops, only, now).await?;
+        let due = due_subscriptions(&mut transaction, shops, due).await?;
         if due.is_empty() {
             return Ok(Vec::new());
         }
@@ -131,7 +159,11 @@ impl Store {
         Ok(due
             .into_iter()
             .zip(plans)
-            .map(|(due, plan)| (due.shop, plan.birth))
+            .map(|(due, plan)| Planned {
+                shop: due.shop,
+                due_at: due.due_at,
+                birth: plan.birth,
+            })
             .collect())
     }
 
@@ -185,8 +217,7 @@ fn is_about_one(error: &StoreError) -> bool {
 async fn due_subscriptions(
     transaction: &mut PgTransaction<'_>,
     shops: &[ShopName],
-    only: Option<SubscriptionId>,
-    now: DateTime<Utc>,
+    due: Due,
 ) -> Result<Vec<DueSubscription>, StoreError> {
     let rows = sqlx::query!(
         r#"-- due_subscriptions
@@ -194,12 +225,13 @@ async fn due_subscriptions(
                s.currency AS "currency: Currency", s.period, s.anchor_date, s.timezone, s.starts_on, s.ends_on, s.max_charges,
                d.period_no, d.due_on, d.due_at
         FROM due_periods d JOIN subscriptions s USING (subscription_id)
-        WHERE d.due_at <= $1 AND s.shop = ANY($2) AND s.status IN ('active', 'past_due')
-            AND ($3::uuid IS NULL OR d.subscription_id = $3)
+        WHERE d.due_at <= $1 AND d.due_at >= coalesce($4::timestamptz, '-infinity') AND s.shop = ANY($2)
+            AND s.status IN ('active', 'past_due') AND ($3::uuid IS NULL OR d.subscription_id = $3)
         ORDER BY d.due_at, d.subscription_id LIMIT 500 FOR UPDATE OF d SKIP LOCKED"#,
-        now,
+        due.by,
         shops as &[ShopName],
-        only as Option<SubscriptionId>,
+        due.only as Option<SubscriptionId>,
+        due.from,
     )
     .fetch_all(&mut **transaction)
     .await?;

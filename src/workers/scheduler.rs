@@ -48,23 +48,26 @@ impl Scheduler {
     pub async fn run_once(&self, now: DateTime<Utc>) -> anyhow::Result<Report> {
         let names = self.shops.names();
         let mut report = Report::default();
+        let mut due_from = None;
         for _ in 0..BATCHES_MAX {
             let planned = self
                 .store
-                .plan_due(&names, now, |due| self.plan(due, now))
+                .plan_due(&names, due_from, now, |due| self.plan(due, now))
                 .await?;
-            if planned.is_empty() {
+            if planned.is_empty() && due_from.is_none() {
                 break;
             }
+            // At the end it looks once more for what came in before the place where it is.
+            due_from = planned.first().map(|first| first.due_at);
             report.planned += planned.len();
-            for (shop, birth) in planned {
+            for one in planned {
                 self.metrics
                     .expected_charges
-                    .get_or_create(&ShopOnly::of(&shop))
+                    .get_or_create(&ShopOnly::of(&one.shop))
                     .inc();
                 self.metrics
                     .charges
-                    .get_or_create(&ShopState::of(&shop, birth.charge_state().as_str()))
+                    .get_or_create(&ShopState::of(&one.shop, one.birth.charge_state().as_str()))
                     .inc();
             }
         }

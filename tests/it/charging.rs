@@ -1,7 +1,8 @@
 //! What comes of a debit.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use cykl::simulator::{Behaviour, ErrorBody, Rule, Script};
+use cykl::store::permits::Claim;
 use reqwest::StatusCode;
 
 use crate::harness::{Agreement, World};
@@ -30,6 +31,49 @@ async fn a_due_subscription_is_charged_once_and_the_books_say_so() {
         .await;
     assert_eq!(paid, 1);
     world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_run_that_claims_on_from_where_it_was_looks_for_the_rest_at_the_end() {
+    let world = World::new(Script::default()).await;
+    for anchor in ["2026-12-30", "2026-12-31", "2027-01-01"] {
+        world
+            .subscribe(Agreement::monthly(anchor).with_card(Behaviour::default()))
+            .await;
+    }
+    let now = world.clock.now();
+    let planned = world.workers.scheduler.run_once(now).await.unwrap().planned;
+    assert_eq!(planned, 3);
+    // A claim from the last on leaves the others alone.
+    let charger = &world.workers.charger;
+    let last: DateTime<Utc> = world.one("SELECT max(send_at) FROM charges").await;
+    let claimed = world
+        .store
+        .claim_from(
+            Some(last),
+            &charger.shops.names(),
+            10,
+            &charger.limits,
+            world.fence_id,
+            now,
+        )
+        .await
+        .unwrap();
+    let Claim::Permits {
+        permits,
+        is_all,
+        due_from,
+        ..
+    } = claimed
+    else {
+        panic!("{claimed:?}");
+    };
+    assert_eq!((permits.len(), is_all, due_from), (1, true, Some(last)));
+    // That permit is never used; one charge at a time is claimed after it, each from where the last one was.
+    let mut slow = charger.clone();
+    slow.limits.unanswered_max = 2;
+    assert_eq!(slow.run_once(now).await.unwrap().permitted, 2);
+    assert_eq!(world.posts(), 2);
 }
 
 #[tokio::test]

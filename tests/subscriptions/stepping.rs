@@ -23,7 +23,7 @@ async fn daily() -> Desk {
 async fn plan(desk: &Desk, now: &str) -> usize {
     let now: DateTime<Utc> = now.parse().unwrap();
     let shops: [ShopName; 1] = ["main".parse().unwrap()];
-    let planned = desk.store.plan_due(&shops, now, |due| {
+    let planned = desk.store.plan_due(&shops, None, now, |due| {
         let next = due.terms.period(due.period_no + 1).map(|next| NextPeriod {
             period_no: next.period_no,
             due_on: next.due_on,

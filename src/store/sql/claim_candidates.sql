@@ -2,9 +2,9 @@
 WITH due AS MATERIALIZED (
     -- Chosen before anything is joined to it. On the morning of a large run the statistics still say that hardly anything is
     -- due, and a plan made for that joins all that is due, and only then sorts it and takes the first.
-    SELECT charge_id, subscription_id, shop, period_no, amount_minor, currency, attempts, declines, first_attempt_at, next_action_at
+    SELECT charge_id, subscription_id, shop, period_no, amount_minor, currency, attempts, declines, first_attempt_at, send_at
     FROM charges c
-    WHERE send_at <= $1 AND shop = ANY($2)
+    WHERE send_at <= $1 AND send_at >= coalesce($5::timestamptz, '-infinity') AND shop = ANY($2)
       -- Of the charges of a subscription that are due, the oldest goes first.
       AND NOT EXISTS (
           SELECT FROM charges o
@@ -20,7 +20,7 @@ WITH due AS MATERIALIZED (
 SELECT c.charge_id AS "charge_id: ChargeId",
        c.subscription_id AS "subscription_id: SubscriptionId",
        c.shop AS "shop: ShopName",
-       c.period_no, c.amount_minor,
+       c.period_no, c.send_at AS "send_at!", c.amount_minor,
        c.currency AS "currency: Currency",
        c.attempts,
        c.declines > 0 AS "is_retry!",
@@ -50,4 +50,4 @@ SELECT c.charge_id AS "charge_id: ChargeId",
 FROM due c
     JOIN subscriptions s USING (subscription_id)
     LEFT JOIN cards k USING (card_id)
-ORDER BY c.next_action_at
+ORDER BY c.send_at

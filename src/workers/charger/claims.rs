@@ -101,19 +101,38 @@ impl Run {
         let charger = &self.charger;
         let now = charger.clock.now().max(due_by);
         let shops = [shop.clone()];
+        let due_from = self.flight.claimed_until(shop);
         let claim = charger
             .store
-            .claim(&shops, wanted, &charger.limits, charger.fence_id, now)
+            .claim_from(
+                due_from,
+                &shops,
+                wanted,
+                &charger.limits,
+                charger.fence_id,
+                now,
+            )
             .await;
         match claim {
-            Ok(Claim::Permits { permits, put_off }) => {
-                let more = permits.len() + put_off >= usize::try_from(wanted).unwrap_or(usize::MAX);
+            Ok(Claim::Permits {
+                due_from: next,
+                is_all,
+                permits,
+                put_off,
+            }) => {
+                // Whatever came in before the place where this claim began is looked for at the end.
+                let more = !is_all || due_from.is_some();
+                self.flight.claim_on_from(shop, next.filter(|_| !is_all));
                 report.put_off += put_off;
                 report.permitted += permits.len();
                 count::permitted(&charger.metrics, shop, permits.len());
                 self.send_all(permits, landing);
                 let more = more && !self.is_unreachable(shop);
                 Ok(if more { Claimed::More } else { Claimed::Enough })
+            }
+            Ok(Claim::NothingDue) if due_from.is_some() => {
+                self.flight.claim_on_from(shop, None);
+                Ok(Claimed::More)
             }
             Ok(Claim::NothingDue | Claim::Braked | Claim::TooManyInDoubt) => Ok(Claimed::Enough),
             Ok(Claim::Full) if self.flight.open() == 0 => Ok(Claimed::Enough),

@@ -1,9 +1,10 @@
 //! What is on its way: which permits have no recorded answer yet, and how many requests may be on the wire.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::domain::shop::ShopName;
@@ -16,6 +17,7 @@ pub(super) struct Flight {
     landed: Notify,
     is_failed: AtomicBool,
     closed: Mutex<HashSet<ShopName>>,
+    claimed_until: Mutex<HashMap<ShopName, DateTime<Utc>>>,
 }
 
 impl Flight {
@@ -27,6 +29,7 @@ impl Flight {
             landed: Notify::new(),
             is_failed: AtomicBool::new(false),
             closed: Mutex::default(),
+            claimed_until: Mutex::default(),
         })
     }
 
@@ -62,6 +65,27 @@ impl Flight {
     /// Whether an answer could not be recorded.
     pub fn is_failed(&self) -> bool {
         self.is_failed.load(Ordering::Acquire)
+    }
+
+    /// Up to where the charges of `shop` were claimed in this run, by the time at which they were due.
+    pub fn claimed_until(&self, shop: &ShopName) -> Option<DateTime<Utc>> {
+        self.claimed_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(shop)
+            .copied()
+    }
+
+    /// The next claim for `shop` begins at `due_from`, or, without it, with whatever is due.
+    pub fn claim_on_from(&self, shop: &ShopName, due_from: Option<DateTime<Utc>>) {
+        let mut claimed_until = self
+            .claimed_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match due_from {
+            Some(due_from) => claimed_until.insert(shop.clone(), due_from),
+            None => claimed_until.remove(shop),
+        };
     }
 
     /// Nothing more of `shop` is claimed in this run.
