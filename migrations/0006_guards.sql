@@ -149,7 +149,8 @@ BEGIN
     FROM new_rows n
     WHERE n.state = 'paid' AND NOT EXISTS (
         SELECT FROM attempts a
-        WHERE a.attempt_id = n.paid_attempt_id AND a.charge_id = n.charge_id AND a.state IN ('settled', 'surplus'))
+        WHERE a.attempt_id = n.paid_attempt_id AND a.subscription_id = n.subscription_id AND a.charge_id = n.charge_id
+          AND a.state IN ('settled', 'surplus'))
     LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'charge % cannot be paid without a settled attempt', refused.charge_id USING ERRCODE = 'CY010';
@@ -200,8 +201,8 @@ BEGIN
 
     SELECT n.attempt_id INTO refused
     FROM new_rows n
-        LEFT JOIN charges c USING (charge_id)
-        LEFT JOIN subscriptions s ON s.subscription_id = c.subscription_id
+        LEFT JOIN charges c ON c.charge_id = n.charge_id AND c.subscription_id = n.subscription_id
+        LEFT JOIN subscriptions s ON s.subscription_id = n.subscription_id
         LEFT JOIN cards k ON k.card_id = n.card_id
     WHERE c.charge_id IS NULL OR k.card_id IS NULL OR n.state = 'in_doubt' AND (
         (n.subscription_id, n.shop, n.period_no, n.amount_minor, n.currency, n.card_id)
@@ -264,7 +265,8 @@ BEGIN
     FROM new_rows n
     WHERE n.last_evidence_id IS NOT NULL AND NOT EXISTS (
         SELECT FROM evidence e
-        WHERE e.attempt_id = n.attempt_id AND e.evidence_id = n.last_evidence_id AND e.verdict = n.state)
+        WHERE e.attempt_id = n.attempt_id AND e.subscription_id = n.subscription_id AND e.evidence_id = n.last_evidence_id
+          AND e.verdict = n.state)
     LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'attempt % is not where its evidence says', refused.attempt_id USING ERRCODE = 'CY008';

@@ -38,6 +38,10 @@ pub(super) async fn insert(
         });
     }
     let charges: Vec<_> = permits.iter().map(|permit| permit.row.charge_id).collect();
+    let subscriptions: Vec<_> = permits
+        .iter()
+        .map(|permit| permit.order_id.subscription_id)
+        .collect();
     let first: Vec<_> = permits
         .iter()
         .map(|permit| permit.row.first_attempt_at)
@@ -50,11 +54,13 @@ pub(super) async fn insert(
         "-- put_in_flight
         UPDATE charges c
         SET state = 'in_flight', attempts = c.attempts + 1, next_action_at = n.deadline_at, first_attempt_at = n.first_attempt_at
-        FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS n (charge_id, first_attempt_at, deadline_at)
-        WHERE c.charge_id = n.charge_id",
+        FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::uuid[])
+            AS n (charge_id, first_attempt_at, deadline_at, subscription_id)
+        WHERE c.charge_id = n.charge_id AND c.subscription_id = n.subscription_id",
         &charges as &[ChargeId],
         &first,
         &deadlines,
+        &subscriptions as &[SubscriptionId],
     )
     .execute(&mut **transaction)
     .await?;

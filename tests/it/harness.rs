@@ -1,5 +1,6 @@
 //! A world of its own for each test: a fresh database, a simulator, a clock that stands still until it is moved.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -457,15 +458,21 @@ impl World {
             Vec::<&str>::new(),
             "an order id was posted twice"
         );
-        let mut theirs: Vec<String> = ledger
+        let theirs: BTreeSet<String> = ledger
             .settled()
-            .map(|transaction| transaction.id.to_string())
+            .map(|transaction| format!("{} {}", transaction.order_id, transaction.id))
             .collect();
-        theirs.sort();
-        let ours = self
-            .column("SELECT transaction_id::text FROM attempts WHERE state IN ('settled', 'surplus') ORDER BY 1")
-            .await;
-        assert_eq!(ours, theirs, "settled transactions: ours, theirs");
+        let ours: BTreeSet<String> = self
+            .column("SELECT order_id || ' ' || transaction_id FROM attempts WHERE state IN ('settled', 'surplus')")
+            .await
+            .into_iter()
+            .collect();
+        let only_ours: Vec<_> = ours.difference(&theirs).collect();
+        let only_theirs: Vec<_> = theirs.difference(&ours).collect();
+        assert!(
+            only_ours.is_empty() && only_theirs.is_empty(),
+            "settled in our books only: {only_ours:?}; at the gateway only: {only_theirs:?}"
+        );
         let unexplained = self
             .column(
                 "SELECT charge_id::text FROM charges c WHERE (state = 'paid') <> EXISTS (

@@ -117,6 +117,10 @@ async fn insert_evidence(
     Ok(())
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one statement with a list for each of its columns"
+)]
 async fn update_attempts(
     transaction: &mut PgTransaction<'_>,
     news: &[&Resolved<'_>],
@@ -124,6 +128,7 @@ async fn update_attempts(
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     let attempts: Vec<_> = news.iter().map(|one| one.subject.attempt_id).collect();
+    let subscriptions: Vec<_> = news.iter().map(|one| one.subject.subscription_id).collect();
     let states: Vec<_> = news.iter().map(|one| one.decision.attempt).collect();
     let transactions: Vec<_> = news.iter().map(|one| one.decision.transaction_id).collect();
     let codes: Vec<_> = news
@@ -173,10 +178,10 @@ async fn update_attempts(
                               WHEN n.state = a.state THEN a.decided_at ELSE $11 END,
             last_evidence_id = n.evidence_id
         FROM unnest($1::uuid[], $2::attempt_state[], $3::uuid[], $4::text[], $5::decline_class[], $6::text[], $7::boolean[],
-                    $8::timestamptz[], $9::boolean[], $10::uuid[], $12::boolean[])
+                    $8::timestamptz[], $9::boolean[], $10::uuid[], $12::boolean[], $13::uuid[])
             AS n (attempt_id, state, transaction_id, status_code, decline, card_masked, keeps_poll, next_poll_at, answered,
-                  evidence_id, confirmed)
-        WHERE a.attempt_id = n.attempt_id",
+                  evidence_id, confirmed, subscription_id)
+        WHERE a.attempt_id = n.attempt_id AND a.subscription_id = n.subscription_id",
         &attempts as &[AttemptId],
         &states as &[AttemptState],
         &transactions as &[Option<TransactionId>],
@@ -189,12 +194,17 @@ async fn update_attempts(
         evidence as &[EvidenceId],
         now,
         &confirmed,
+        &subscriptions as &[SubscriptionId],
     )
     .execute(&mut **transaction)
     .await?;
     Ok(())
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one statement with a list for each of its columns"
+)]
 async fn update_charges(
     transaction: &mut PgTransaction<'_>,
     news: &[&Resolved<'_>],
@@ -207,6 +217,10 @@ async fn update_charges(
         })
         .collect();
     let charges: Vec<_> = changed.iter().map(|one| one.subject.charge_id).collect();
+    let subscriptions: Vec<_> = changed
+        .iter()
+        .map(|one| one.subject.subscription_id)
+        .collect();
     let states: Vec<_> = changed
         .iter()
         .map(|one| one.decision.charge.map(|step| step.state))
@@ -248,9 +262,9 @@ async fn update_charges(
             paid_at = CASE WHEN n.state = 'paid' AND c.state <> 'paid' THEN $9 ELSE c.paid_at END,
             paid_attempt_id = CASE WHEN n.state = 'paid' AND c.state <> 'paid' THEN n.payment ELSE c.paid_attempt_id END
         FROM unnest($1::uuid[], $2::charge_state[], $3::timestamptz[], $4::text[], $5::boolean[], $6::boolean[], $7::text[],
-                    $8::uuid[])
-            AS n (charge_id, state, next_action_at, reason, declined, unsent, status_code, payment)
-        WHERE c.charge_id = n.charge_id",
+                    $8::uuid[], $10::uuid[])
+            AS n (charge_id, state, next_action_at, reason, declined, unsent, status_code, payment, subscription_id)
+        WHERE c.charge_id = n.charge_id AND c.subscription_id = n.subscription_id",
         &charges as &[ChargeId],
         &states as &[Option<ChargeState>],
         &actions as &[Option<DateTime<Utc>>],
@@ -260,6 +274,7 @@ async fn update_charges(
         &codes as &[Option<String>],
         &payments as &[Option<AttemptId>],
         now,
+        &subscriptions as &[SubscriptionId],
     )
     .execute(&mut **transaction)
     .await?;

@@ -18,7 +18,7 @@ SELECT a.attempt_id AS "attempt_id: AttemptId",
        -- An only attempt has no others to look for.
        c.attempts > 1 AND EXISTS (
            SELECT FROM attempts o
-           WHERE o.charge_id = a.charge_id AND o.attempt_id <> a.attempt_id
+           WHERE o.charge_id = a.charge_id AND o.subscription_id = a.subscription_id AND o.attempt_id <> a.attempt_id
              AND o.state IN ('in_doubt', 'pending', 'settled')) AS "another_blocks!",
        CASE WHEN c.attempts > 1 THEN (
            SELECT o.attempt_id FROM attempts o
@@ -29,7 +29,7 @@ SELECT a.attempt_id AS "attempt_id: AttemptId",
                WHERE o.transaction_id = f.transaction_id AND o.attempt_id <> a.attempt_id) AS "transaction_taken!"
 FROM unnest($1::uuid[], $2::uuid[]) AS f (attempt_id, transaction_id)
     JOIN attempts a USING (attempt_id)
-    JOIN charges c USING (charge_id)
+    JOIN charges c ON c.charge_id = a.charge_id AND c.subscription_id = a.subscription_id
     JOIN subscriptions s ON s.subscription_id = a.subscription_id
 ORDER BY a.attempt_id
 
