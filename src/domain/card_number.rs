@@ -38,7 +38,9 @@ fn find(text: &str) -> Option<(usize, usize)> {
             continue;
         }
         let end = end_of_groups(bytes, start);
-        if let Some(found) = number_within(bytes, start, end) {
+        if end - start >= *DIGITS.start()
+            && let Some(found) = number_within(bytes, start, end)
+        {
             return Some(found);
         }
         start = end.max(start + 1);
