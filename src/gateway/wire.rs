@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::answer::{Body, ShownTransaction};
@@ -50,13 +51,9 @@ pub(super) struct Text(pub(super) Option<String>);
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        Ok(Self(
-            value
-                .as_str()
-                .filter(|text| is_safe(text))
-                .map(str::to_owned),
-        ))
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        let text: Option<String> = serde_json::from_str(raw.get()).ok();
+        Ok(Self(text.filter(|text| is_safe(text))))
     }
 }
 
@@ -192,15 +189,35 @@ struct Transaction {
     #[serde(default)]
     status_code: Text,
     #[serde(default)]
-    payment_profile: Value,
+    payment_profile: ProfileShown,
+}
+
+/// The card that a transaction shows, of which the masked number is read.
+#[derive(Default)]
+struct ProfileShown {
+    masked_number: Text,
+}
+
+impl<'de> Deserialize<'de> for ProfileShown {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Members {
+            #[serde(default)]
+            masked_number: Text,
+        }
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        let members: Option<Members> = serde_json::from_str(raw.get()).ok();
+        Ok(Self {
+            masked_number: members
+                .map(|members| members.masked_number)
+                .unwrap_or_default(),
+        })
+    }
 }
 
 impl Transaction {
     fn shown(self) -> ShownTransaction {
-        let masked_number = self
-            .payment_profile
-            .get("maskedNumber")
-            .and_then(Value::as_str);
         ShownTransaction {
             id: self.id.0,
             kind: self.kind.0,
@@ -210,9 +227,7 @@ impl Transaction {
             currency: self.currency.0,
             service_id: self.service_id.0,
             status_code: self.status_code.0,
-            masked_number: masked_number
-                .filter(|text| is_safe(text))
-                .map(str::to_owned),
+            masked_number: self.payment_profile.masked_number.0,
         }
     }
 }
@@ -405,6 +420,25 @@ mod tests {
             ..ShownTransaction::default()
         };
         assert_eq!(read(&spoilt), Body::Transaction(Box::new(expected)));
+    }
+
+    #[test]
+    fn a_member_that_cannot_be_taken_as_text_is_absent_and_leaves_the_others() {
+        let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
+        for status in [r#""\ud800""#, "1e999", deep.as_str()] {
+            let body = format!(
+                r#"{{"transaction":{{"amount":1,"status":{status},"paymentProfile":{{"maskedNumber":"a","maskedNumber":"b"}}}}}}"#
+            );
+            let expected = ShownTransaction {
+                amount_minor: Some(1),
+                ..ShownTransaction::default()
+            };
+            assert_eq!(
+                read_body(body.as_bytes()),
+                Body::Transaction(Box::new(expected)),
+                "{body}"
+            );
+        }
     }
 
     #[test]
