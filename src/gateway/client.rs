@@ -83,6 +83,7 @@ pub enum ClientError {
 pub struct ImojeClient {
     http: Client,
     merchant_url: Url,
+    debit_url: Url,
     service_id: Uuid,
     permit_age_max: Duration,
 }
@@ -120,6 +121,7 @@ impl ImojeClient {
         .map_err(ClientError::Build)?;
         Ok(Self {
             http,
+            debit_url: below(&merchant_url, &["transaction", "profile"]),
             merchant_url,
             service_id: config.service_id,
             permit_age_max: config.permit_age_max,
@@ -154,7 +156,7 @@ impl ImojeClient {
         let json = order
             .to_json(self.service_id)
             .map_err(|field| not_sent(NotSent::Invalid(field)))?;
-        let request = transport::json_post(&self.http, self.url(&["transaction", "profile"]), json)
+        let request = transport::json_post(&self.http, self.debit_url.clone(), json)
             .map_err(|detail| not_sent(NotSent::Unbuildable(detail)))?;
         let age = permitted_at.elapsed();
         if age >= self.permit_age_max {
@@ -263,7 +265,8 @@ impl ImojeClient {
     }
 
     async fn read(&self, path: &[&str]) -> Result<Received, ReadError> {
-        let request = transport::get(&self.http, self.url(path)).map_err(ReadError::Unbuildable)?;
+        let url = below(&self.merchant_url, path);
+        let request = transport::get(&self.http, url).map_err(ReadError::Unbuildable)?;
         transport::send(&self.http, request)
             .await
             .map_err(|reason| match reason {
@@ -271,14 +274,15 @@ impl ImojeClient {
                 NotReceived::Lost(lost) => ReadError::Lost(lost),
             })
     }
+}
 
-    fn url(&self, path: &[&str]) -> Url {
-        let mut url = self.merchant_url.clone();
-        url.path_segments_mut()
-            .expect("an http address has a path")
-            .extend(path);
-        url
-    }
+/// The address of `path` below the merchant.
+fn below(merchant_url: &Url, path: &[&str]) -> Url {
+    let mut url = merchant_url.clone();
+    url.path_segments_mut()
+        .expect("an http address has a path")
+        .extend(path);
+    url
 }
 
 /// The body of an answer about a transaction.
