@@ -1,6 +1,7 @@
 //! HTTP, inbound only: notices from imoje, health, metrics. It stores and shows; it never changes a charge.
 
 mod health;
+mod intake;
 mod notices;
 mod scrape;
 
@@ -19,6 +20,8 @@ use crate::domain::shop::ShopName;
 use crate::gateway::{Algorithm, NoticeCredentials};
 use crate::metrics::Metrics;
 use crate::store::Store;
+use intake::Intake;
+use notices::Reception;
 
 /// The largest notice that is read, in bytes.
 pub const NOTICE_BYTES_MAX: usize = 64 * 1024;
@@ -56,8 +59,8 @@ impl ShopDoor {
 }
 
 /// The routes.
-pub fn router(state: HttpState) -> Router {
-    Router::new()
+fn router(http: HttpState, intake: Intake) -> Router {
+    let notices = Router::new()
         .route("/imoje/notifications", post(notices::at_the_shop_address))
         .route(
             "/imoje/notifications/{token}",
@@ -65,10 +68,16 @@ pub fn router(state: HttpState) -> Router {
         )
         // The handlers limit the body themselves, to tell one that is too large from one that broke off.
         .layer(DefaultBodyLimit::disable())
+        .with_state(Reception {
+            http: http.clone(),
+            intake,
+        });
+    Router::new()
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(scrape::metrics))
-        .with_state(state)
+        .with_state(http)
+        .merge(notices)
 }
 
 /// Serves until `stop` is cancelled, then finishes the requests that have begun.
@@ -80,7 +89,9 @@ pub async fn serve(
     state: HttpState,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(state))
+    let (intake, writer) = Intake::open(state.store.clone(), state.clock.clone());
+    axum::serve(listener, router(state, intake))
         .with_graceful_shutdown(async move { stop.cancelled().await })
-        .await
+        .await?;
+    writer.await.map_err(std::io::Error::other)
 }

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
+use super::intake::{Intake, NotStored};
 use super::{HttpState, NOTICE_BYTES_MAX, ShopDoor};
 use crate::domain::card_number;
 use crate::domain::id::AttemptId;
@@ -19,9 +20,16 @@ use crate::gateway::{
 use crate::metrics::NoticeOutcome;
 use crate::store::inbox::NewNotice;
 
+/// What the handlers of notices need.
+#[derive(Clone)]
+pub(super) struct Reception {
+    pub http: HttpState,
+    pub intake: Intake,
+}
+
 /// `POST /imoje/notifications`: the address that is set in imoje's panel.
 pub(super) async fn at_the_shop_address(
-    State(state): State<HttpState>,
+    State(state): State<Reception>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
@@ -30,7 +38,7 @@ pub(super) async fn at_the_shop_address(
 
 /// `POST /imoje/notifications/{token}`: the address that was sent with one debit.
 pub(super) async fn at_an_attempt_address(
-    State(state): State<HttpState>,
+    State(state): State<Reception>,
     Path(token): Path<String>,
     headers: HeaderMap,
     body: Body,
@@ -38,21 +46,26 @@ pub(super) async fn at_an_attempt_address(
     take(&state, &headers, body, Some(&token)).await
 }
 
-async fn take(state: &HttpState, headers: &HeaderMap, body: Body, token: Option<&str>) -> Response {
+async fn take(
+    Reception { http, intake }: &Reception,
+    headers: &HeaderMap,
+    body: Body,
+    token: Option<&str>,
+) -> Response {
     let body = match read(headers, body).await {
         Ok(body) => body,
         Err(status) => {
-            state.metrics.count_notice(NoticeOutcome::Unreadable);
+            http.metrics.count_notice(NoticeOutcome::Unreadable);
             return status.into_response();
         }
     };
-    let doors = Arc::clone(&state.doors.borrow());
+    let doors = Arc::clone(&http.doors.borrow());
     let Some((door, attempt_id)) = opened(&doors, headers, &body, token) else {
-        state.metrics.count_notice(NoticeOutcome::BadSignature);
+        http.metrics.count_notice(NoticeOutcome::BadSignature);
         return StatusCode::UNAUTHORIZED.into_response();
     };
     let Ok(parsed) = parse_notice(&body) else {
-        state.metrics.count_notice(NoticeOutcome::Unreadable);
+        http.metrics.count_notice(NoticeOutcome::Unreadable);
         tracing::warn!(shop = %door.shop, bytes = body.len(), "a signed notice is not readable");
         return StatusCode::BAD_REQUEST.into_response();
     };
@@ -68,26 +81,25 @@ async fn take(state: &HttpState, headers: &HeaderMap, body: Body, token: Option<
         attempt_id,
         says_settled: parsed.status.as_deref() == Some("settled"),
     };
-    match state.store.receive_notice(&notice, state.clock.now()).await {
-        Ok(is_new) => {
-            let outcome = if is_new {
-                NoticeOutcome::Accepted
-            } else {
-                NoticeOutcome::Duplicate
-            };
-            state.metrics.count_notice(outcome);
-            (
-                [(header::CONTENT_TYPE, "application/json")],
-                r#"{"status":"ok"}"#,
-            )
-                .into_response()
-        }
-        Err(error) => {
-            state.metrics.count_notice(NoticeOutcome::Unavailable);
-            tracing::error!(%error, shop = %door.shop, "couldn't store a notice; imoje will send it again");
-            StatusCode::SERVICE_UNAVAILABLE.into_response()
-        }
-    }
+    let (outcome, answer) = match intake.store(notice).await {
+        Ok(true) => (NoticeOutcome::Accepted, stored()),
+        Ok(false) => (NoticeOutcome::Duplicate, stored()),
+        Err(NotStored) => (
+            NoticeOutcome::Unavailable,
+            StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        ),
+    };
+    http.metrics.count_notice(outcome);
+    answer
+}
+
+/// What imoje takes for "received".
+fn stored() -> Response {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        r#"{"status":"ok"}"#,
+    )
+        .into_response()
 }
 
 /// The whole body, or the status to answer with.

@@ -1,12 +1,16 @@
 //! The inbox: notices from imoje, as they came in.
 
+use std::collections::{BTreeMap, HashSet};
+
 use chrono::{DateTime, Utc};
 use serde_json::json;
+use sqlx::PgTransaction;
 
 use crate::domain::attempt::AttemptState;
 use crate::domain::event::EventKind;
 use crate::domain::id::{AttemptId, NoticeId, TransactionId};
 use crate::domain::money::Currency;
+use crate::domain::order_id::OrderId;
 use crate::domain::shop::ShopName;
 use crate::store::events::{self, NewEvent};
 use crate::store::{Store, StoreError, Wake, brakes, new_id, readings, wake};
@@ -31,6 +35,47 @@ pub struct NewNotice {
     pub attempt_id: Option<AttemptId>,
     /// Whether it says that the money moved. That is not believed, but looked for longer.
     pub says_settled: bool,
+}
+
+impl NewNotice {
+    /// What it is stored as. A transaction under an order id that is not ours, at an address that is not an attempt's, is about no
+    /// attempt of these books whoever looks.
+    fn first_state(&self) -> NoticeState {
+        let names_an_order_of_ours = self
+            .order_id
+            .as_deref()
+            .is_some_and(|order_id| order_id.parse::<OrderId>().is_ok());
+        let may_be_ours = self.attempt_id.is_some() || names_an_order_of_ours;
+        if self.transaction_id.is_some() && !may_be_ours {
+            NoticeState::Foreign
+        } else {
+            NoticeState::New
+        }
+    }
+}
+
+/// Notices of one group with the same body.
+struct Copies<'a> {
+    first: &'a NewNotice,
+    first_place: usize,
+    count: i32,
+}
+
+/// The notices, each body once, since one statement cannot store a row twice. In the order of their key, so that two statements
+/// with the same bodies do not wait for each other.
+fn by_body(notices: &[NewNotice]) -> Vec<Copies<'_>> {
+    let mut copies = BTreeMap::new();
+    for (first_place, first) in notices.iter().enumerate() {
+        copies
+            .entry((&first.shop, first.body_sha256))
+            .and_modify(|copies: &mut Copies<'_>| copies.count += 1)
+            .or_insert(Copies {
+                first,
+                first_place,
+                count: 1,
+            });
+    }
+    copies.into_values().collect()
 }
 
 /// A notice that waits to be followed up.
@@ -82,37 +127,34 @@ pub enum NoticeState {
 }
 
 impl Store {
-    /// Stores a notice. Returns whether it is new; the same body again is only counted.
+    /// Stores notices that came in together, in one commit. Returns for each whether it is new; the same body again is only counted.
     ///
     /// # Errors
-    /// [`StoreError`]; imoje then has to send it again.
-    pub async fn receive_notice(
+    /// [`StoreError`]; none of them is stored then, and imoje has to send them again.
+    pub async fn receive_notices(
         &self,
-        notice: &NewNotice,
+        notices: &[NewNotice],
         now: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Vec<bool>, StoreError> {
+        let copies = by_body(notices);
+        let firsts: Vec<&NewNotice> = copies.iter().map(|copies| copies.first).collect();
+        let ids: Vec<_> = firsts
+            .iter()
+            .map(|_| NoticeId::from_uuid(new_id(now)))
+            .collect();
+        let counts: Vec<_> = copies.iter().map(|copies| copies.count).collect();
+        let states: Vec<_> = firsts.iter().map(|notice| notice.first_state()).collect();
         let mut transaction = self.pool.begin().await?;
-        let is_new = sqlx::query_scalar!(
-            r#"-- receive_notice
-            INSERT INTO notices (notice_id, shop, body_sha256, body, order_id, transaction_id, attempt_id, received_at, next_action_at,
-                                 says_settled)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9)
-            ON CONFLICT ON CONSTRAINT a_notice_is_stored_once DO UPDATE SET received_count = notices.received_count + 1
-            RETURNING received_count = 1 AS "is_new!""#,
-            NoticeId::from_uuid(new_id(now)) as NoticeId,
-            notice.shop.as_str(),
-            &notice.body_sha256[..],
-            notice.body,
-            notice.order_id.as_deref(),
-            notice.transaction_id as Option<TransactionId>,
-            notice.attempt_id as Option<AttemptId>,
-            now,
-            notice.says_settled,
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        wake(&mut transaction, Wake::Resolver).await?;
+        let stored = insert_notices(&mut transaction, &firsts, &ids, &counts, &states, now).await?;
+        if states.contains(&NoticeState::New) {
+            wake(&mut transaction, Wake::Resolver).await?;
+        }
         transaction.commit().await?;
+        let mut is_new = vec![false; notices.len()];
+        for (copies, id) in copies.iter().zip(&ids) {
+            // A body that was there already keeps the id that it has.
+            is_new[copies.first_place] = stored.contains(id);
+        }
         Ok(is_new)
     }
 
@@ -226,4 +268,45 @@ impl Store {
         transaction.commit().await?;
         Ok(())
     }
+}
+
+/// Inserts one row for each of `notices` and counts those that are there already. Returns the ids of all rows.
+async fn insert_notices(
+    transaction: &mut PgTransaction<'_>,
+    notices: &[&NewNotice],
+    ids: &[NoticeId],
+    counts: &[i32],
+    states: &[NoticeState],
+    now: DateTime<Utc>,
+) -> Result<HashSet<NoticeId>, StoreError> {
+    let shops: Vec<_> = notices.iter().map(|notice| notice.shop.as_str()).collect();
+    let hashes: Vec<_> = notices
+        .iter()
+        .map(|notice| notice.body_sha256.as_slice())
+        .collect();
+    let bodies: Vec<_> = notices.iter().map(|notice| notice.body.as_str()).collect();
+    let orders: Vec<_> = notices
+        .iter()
+        .map(|notice| notice.order_id.as_deref())
+        .collect();
+    let transactions: Vec<_> = notices.iter().map(|notice| notice.transaction_id).collect();
+    let attempts: Vec<_> = notices.iter().map(|notice| notice.attempt_id).collect();
+    let settled: Vec<_> = notices.iter().map(|notice| notice.says_settled).collect();
+    let stored = sqlx::query_file_scalar!(
+        "src/store/sql/receive_notices.sql",
+        ids as &[NoticeId],
+        &shops as &[&str],
+        &hashes as &[&[u8]],
+        &bodies as &[&str],
+        &orders as &[Option<&str>],
+        &transactions as &[Option<TransactionId>],
+        &attempts as &[Option<AttemptId>],
+        &settled,
+        states as &[NoticeState],
+        counts,
+        now,
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    Ok(stored.into_iter().collect())
 }

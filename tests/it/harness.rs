@@ -266,6 +266,11 @@ impl World {
         door
     }
 
+    /// The daemon is told to stop: the door takes no further request.
+    pub fn close_door(&self) {
+        self.stop_door.cancel();
+    }
+
     /// Connects to the books once more.
     pub async fn another_store(&self) -> Store {
         connect(self.database.clone(), 8).await

@@ -37,7 +37,7 @@ fn header(signature: &str, algorithm: &str) -> String {
 }
 
 /// A notice that says settled.
-fn notice(order_id: &str, transaction_id: Uuid) -> String {
+pub fn notice(order_id: &str, transaction_id: Uuid) -> String {
     json!({ "transaction": {
         "id": transaction_id, "type": "sale", "status": "settled", "orderId": order_id, "amount": 4900,
         "currency": "PLN", "serviceId": SERVICE_ID,
@@ -63,11 +63,11 @@ async fn post(url: &str, body: &str, signature: Option<&str>) -> (StatusCode, St
     (answer.status(), answer.text().await.unwrap())
 }
 
-async fn post_signed(url: &str, body: &str) -> (StatusCode, String) {
+pub async fn post_signed(url: &str, body: &str) -> (StatusCode, String) {
     post(url, body, Some(&signature(body))).await
 }
 
-fn panel_address(door: &str) -> String {
+pub fn panel_address(door: &str) -> String {
     format!("{door}/imoje/notifications")
 }
 
@@ -75,7 +75,7 @@ fn key() -> SecretString {
     SecretString::from(SERVICE_KEY)
 }
 
-async fn stored(world: &World) -> i64 {
+pub async fn stored(world: &World) -> i64 {
     world.one("SELECT count(*) FROM notices").await
 }
 
