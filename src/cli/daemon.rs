@@ -86,6 +86,7 @@ pub fn workers(
             shops,
             policy: config.policy.clone(),
             in_doubt_max: config.charging.in_doubt_max,
+            reads_max: config.charging.in_flight_max,
             metrics: metrics.clone(),
         },
         notifier: Notifier {

@@ -13,10 +13,10 @@ use crate::domain::money::Currency;
 use crate::domain::order_id::OrderId;
 use crate::domain::shop::ShopName;
 use crate::store::events::{self, NewEvent};
-use crate::store::{Store, StoreError, Wake, brakes, new_id, readings, wake};
+use crate::store::{Store, StoreError, TRIES_MAX, Wake, brakes, new_id, readings, wake};
 
 /// How many notices are taken at once.
-pub const BATCH: usize = 200;
+pub const BATCH: usize = 500;
 
 /// A notice with a valid signature, ready to be stored.
 #[derive(Debug, Clone)]
@@ -220,13 +220,24 @@ impl Store {
         }
         let ids: Vec<_> = notices.iter().map(|(id, _)| *id).collect();
         let states: Vec<_> = notices.iter().map(|(_, state)| *state).collect();
+        let mut tries = 0;
+        loop {
+            match self.close_once(&ids, &states).await {
+                // Copies of the same notices came in at the same time, in another order.
+                Err(error) if error.is_busy() && tries < TRIES_MAX => tries += 1,
+                closed => return closed,
+            }
+        }
+    }
+
+    async fn close_once(&self, ids: &[NoticeId], states: &[NoticeState]) -> Result<(), StoreError> {
         sqlx::query!(
             "-- close_notices
             UPDATE notices n SET state = c.state, next_action_at = NULL
             FROM unnest($1::uuid[], $2::notice_state[]) AS c (notice_id, state)
             WHERE n.notice_id = c.notice_id",
-            &ids as &[NoticeId],
-            &states as &[NoticeState],
+            ids as &[NoticeId],
+            states as &[NoticeState],
         )
         .execute(&self.pool)
         .await?;

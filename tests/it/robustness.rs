@@ -76,6 +76,76 @@ async fn an_answer_that_cannot_be_recorded_takes_no_other_with_it() {
     );
 }
 
+/// Seven debits that were pending and have settled since, each told by a notice that nobody has followed up.
+async fn seven_notices_wait(world: &World) {
+    let later = Behaviour::settle_after(Duration::from_secs(60));
+    for _ in 0..7 {
+        world
+            .subscribe(Agreement::monthly("2027-01-01").with_card(later.clone()))
+            .await;
+    }
+    world.charge().await;
+    assert_eq!(world.attempts().await, ["pending"; 7]);
+    world.advance(TimeDelta::minutes(2));
+    world.simulator.deliver_due().await;
+}
+
+#[tokio::test]
+async fn a_read_that_cannot_be_recorded_takes_no_other_with_it() {
+    let world = World::new(Script::default()).await;
+    seven_notices_wait(&world).await;
+    let fault = "CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW.kind = 'read' AND NEW.subscription_id = (SELECT min(subscription_id::text)::uuid FROM subscriptions) THEN
+                 RAISE EXCEPTION 'disk' USING ERRCODE = '58030'; END IF;
+             RETURN NEW; END $$;
+         CREATE TRIGGER fault BEFORE INSERT ON evidence FOR EACH ROW EXECUTE FUNCTION fault();";
+    sqlx::raw_sql(fault).execute(&world.books).await.unwrap();
+    let now = world.clock.now();
+    assert!(
+        world.workers.resolver.run_once(now).await.is_err(),
+        "the fault is told"
+    );
+    sqlx::raw_sql("DROP TRIGGER fault ON evidence")
+        .execute(&world.books)
+        .await
+        .unwrap();
+    let mut states = world.attempts().await;
+    states.sort();
+    assert_eq!(
+        states,
+        [
+            "pending", "settled", "settled", "settled", "settled", "settled", "settled"
+        ]
+    );
+    let open: i64 = world
+        .one("SELECT count(DISTINCT transaction_id) FROM notices WHERE state = 'new'")
+        .await;
+    assert_eq!(open, 1, "what was not recorded is followed up again");
+    world.run_days(1).await;
+    assert_eq!(world.charges().await, ["paid"; 7]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_read_without_an_answer_keeps_no_other_from_being_recorded() {
+    let world = World::new(Script::default()).await;
+    seven_notices_wait(&world).await;
+    world
+        .simulator
+        .add_rule(Rule::reads(Behaviour::hang(false)).times(1));
+    let six_are_recorded = async {
+        let settled = "SELECT count(*) FROM attempts WHERE state = 'settled'";
+        while world.one::<i64>(settled).await < 6 {}
+    };
+    tokio::select! {
+        report = world.workers.resolver.run_once(world.clock.now()) => panic!("a read never ends, but {report:?}"),
+        () = six_are_recorded => {}
+    }
+    world.run_days(1).await;
+    assert_eq!(world.charges().await, ["paid"; 7]);
+    world.settle_up().await;
+}
+
 #[tokio::test]
 async fn money_that_moved_under_our_order_by_another_transaction_keeps_the_retry_back() {
     let world = World::new(Script::default()).await;

@@ -2,7 +2,7 @@
 WITH due AS (
     SELECT notice_id FROM notices
     WHERE state = 'new' AND next_action_at <= $1 AND shop = ANY($2)
-    ORDER BY next_action_at LIMIT 200 FOR UPDATE SKIP LOCKED
+    ORDER BY next_action_at LIMIT 500 FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE notices n
     SET next_action_at = $1 + least(interval '10 seconds' * (2 ^ least(n.tries, 20)), interval '6 hours'),
