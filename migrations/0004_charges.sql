@@ -26,6 +26,7 @@ CREATE TABLE charges (
     next_due_at      timestamptz,
     -- What the indexes below name, apart from the state, so that a charge that is paid stays on its page in all of them.
     send_at          timestamptz GENERATED ALWAYS AS (CASE WHEN state IN ('planned', 'retry_wait') THEN next_action_at END) STORED,
+    is_waiting       boolean NOT NULL GENERATED ALWAYS AS (state IN ('planned', 'retry_wait')) STORED,
     is_held          boolean NOT NULL GENERATED ALWAYS AS (state = 'held') STORED,
     is_failed        boolean NOT NULL GENERATED ALWAYS AS (state = 'failed') STORED,
     CONSTRAINT one_charge_per_period UNIQUE (subscription_id, period_no),
@@ -36,7 +37,7 @@ CREATE TABLE charges (
     CONSTRAINT charges_say_why CHECK (reason IS NOT NULL OR state NOT IN ('failed', 'held', 'skipped', 'void'))
 ) WITH (fillfactor = 60);
 CREATE INDEX charges_to_send ON charges (send_at) WHERE send_at IS NOT NULL;
-CREATE INDEX charges_waiting ON charges (subscription_id) WHERE send_at IS NOT NULL;
+CREATE INDEX charges_waiting ON charges (subscription_id) WHERE is_waiting;
 CREATE INDEX charges_held ON charges (subscription_id) WHERE is_held;
 CREATE INDEX charges_failed ON charges (subscription_id) WHERE is_failed;
 COMMENT ON TABLE charges IS 'One row per subscription and period that fell due. At most one movement of money each.';

@@ -37,6 +37,11 @@ BEGIN
     RAISE EXCEPTION '% %: its facts never change', TG_ARGV[0], to_jsonb(OLD) ->> (TG_ARGV[0] || '_id') USING ERRCODE = 'CY007';
 END $$;
 
+-- Attempts refer to a card by its key.
+CREATE TRIGGER card_facts AFTER UPDATE ON cards FOR EACH ROW
+    WHEN (OLD.card_id <> NEW.card_id)
+    EXECUTE FUNCTION refuse_new_facts('card');
+
 -- Legal transitions, the same as in src/domain; a test compares them pair by pair.
 CREATE FUNCTION attempt_may_become(was attempt_state, becomes attempt_state) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -195,8 +200,9 @@ BEGIN
     END IF;
 
     -- Two permits for one subscription wait for each other here, so that each sees the other's attempt below: the charge of the one
-    -- still waits as far as the other can see.
-    PERFORM FROM charges c WHERE c.subscription_id IN (SELECT n.subscription_id FROM new_rows n) AND c.send_at IS NOT NULL
+    -- still waits as far as the other can see. Written so that no index but those by subscription can be used, whatever the
+    -- statistics say about how much waits.
+    PERFORM FROM charges c WHERE c.subscription_id = ANY (ARRAY(SELECT n.subscription_id FROM new_rows n)) AND c.is_waiting
         ORDER BY c.charge_id FOR NO KEY UPDATE;
 
     SELECT n.attempt_id INTO refused

@@ -249,8 +249,8 @@ impl Store {
             SELECT e.evidence_id AS "evidence_id: EvidenceId", e.attempt_id AS "attempt_id: AttemptId", e.kind::text AS "kind!",
                    e.verdict AS "verdict: AttemptState", e.http_status, e.error_code, e.gateway_status, e.status_code,
                    e.transaction_id AS "transaction_id: TransactionId", e.detail, e.actor, e.recorded_at
-            FROM attempts a JOIN evidence e USING (attempt_id)
-            WHERE a.charge_id = $1 ORDER BY e.recorded_at, e.evidence_id"#,
+            FROM charges c JOIN attempts a USING (subscription_id, period_no) JOIN evidence e USING (attempt_id)
+            WHERE c.charge_id = $1 ORDER BY e.recorded_at, e.evidence_id"#,
             charge_id as ChargeId,
         )
         .fetch_all(&self.pool)

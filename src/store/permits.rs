@@ -15,7 +15,7 @@ use crate::domain::subscription::SubscriptionStatus;
 use crate::store::brakes::{ALL_SHOPS, BrakeMode};
 use crate::store::card_budgets::{self, RecentRetries};
 use crate::store::permit_rows;
-use crate::store::{Refusal, Store, StoreError, new_id, readings};
+use crate::store::{Refusal, Store, StoreError, TRIES_MAX, new_id, readings};
 
 /// The limits that a permit must keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +181,30 @@ impl Store {
     /// # Errors
     /// As [`Store::claim`].
     pub async fn claim_from(
+        &self,
+        due_from: Option<DateTime<Utc>>,
+        shops: &[ShopName],
+        wanted: u32,
+        limits: &Limits,
+        fence_id: FenceId,
+        now: DateTime<Utc>,
+    ) -> Result<Claim, ClaimError> {
+        let mut tries = 0;
+        loop {
+            let claim = self
+                .claim_once(due_from, shops, wanted, limits, fence_id, now)
+                .await;
+            match claim {
+                // A deadlock with a step of one of the subscriptions, for example.
+                Err(ClaimError::Failed(error)) if error.is_busy() && tries < TRIES_MAX => {
+                    tries += 1
+                }
+                claim => return claim,
+            }
+        }
+    }
+
+    async fn claim_once(
         &self,
         due_from: Option<DateTime<Utc>>,
         shops: &[ShopName],

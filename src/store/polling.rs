@@ -220,7 +220,9 @@ impl Store {
                    a.currency AS "currency: Currency", a.permitted_at, a.card_masked
             FROM attempts a JOIN charges c USING (charge_id)
             WHERE a.attempt_id = $1 AND a.state IN ('in_doubt', 'pending') AND a.next_poll_at IS NOT NULL
-              AND NOT EXISTS (SELECT FROM attempts o WHERE o.charge_id = a.charge_id AND o.state IN ('settled', 'surplus'))
+              AND NOT EXISTS (SELECT FROM attempts o
+                              WHERE o.subscription_id = a.subscription_id AND o.period_no = a.period_no
+                                AND o.state IN ('settled', 'surplus'))
             FOR UPDATE OF c, a"#,
             attempt_id as AttemptId,
         )

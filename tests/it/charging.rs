@@ -1,5 +1,7 @@
 //! What comes of a debit.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use cykl::simulator::{Behaviour, ErrorBody, Rule, Script};
 use cykl::store::permits::Claim;
@@ -34,7 +36,7 @@ async fn a_due_subscription_is_charged_once_and_the_books_say_so() {
 }
 
 #[tokio::test]
-async fn a_run_that_claims_on_from_where_it_was_looks_for_the_rest_at_the_end() {
+async fn a_claim_from_a_place_on_leaves_what_is_before_it_alone() {
     let world = World::new(Script::default()).await;
     for anchor in ["2026-12-30", "2026-12-31", "2027-01-01"] {
         world
@@ -69,11 +71,52 @@ async fn a_run_that_claims_on_from_where_it_was_looks_for_the_rest_at_the_end() 
         panic!("{claimed:?}");
     };
     assert_eq!((permits.len(), is_all, due_from), (1, true, Some(last)));
-    // That permit is never used; one charge at a time is claimed after it, each from where the last one was.
-    let mut slow = charger.clone();
-    slow.limits.unanswered_max = 2;
-    assert_eq!(slow.run_once(now).await.unwrap().permitted, 2);
-    assert_eq!(world.posts(), 2);
+}
+
+#[tokio::test]
+async fn a_run_finds_what_came_in_behind_it() {
+    let world = World::new(Script::default()).await;
+    let slow = Behaviour::settle_at_once().answering_after(Duration::from_millis(500));
+    for anchor in ["2026-12-31", "2027-01-01"] {
+        world
+            .subscribe(Agreement::monthly(anchor).with_card(slow.clone()))
+            .await;
+    }
+    let now = world.clock.now();
+    world.workers.scheduler.run_once(now).await.unwrap();
+    // The first is out of reach until the run is past it.
+    let mut elsewhere = world.books.begin().await.unwrap();
+    sqlx::query("SELECT FROM charges ORDER BY send_at LIMIT 1 FOR UPDATE")
+        .execute(&mut *elsewhere)
+        .await
+        .unwrap();
+    let mut charger = world.workers.charger.clone();
+    charger.limits.unanswered_max = 1;
+    let run = tokio::spawn(async move { charger.run_once(now).await.unwrap() });
+    while world.posts() == 0 {
+        assert!(!run.is_finished(), "nothing was sent");
+        tokio::task::yield_now().await;
+    }
+    elsewhere.rollback().await.unwrap();
+    assert_eq!(run.await.unwrap().settled, 2);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn permits_ahead_of_their_turn_are_sent_few_at_a_time() {
+    let world = World::new(Script::default()).await;
+    for _ in 0..6 {
+        world
+            .subscribe(Agreement::monthly("2027-01-01").with_card(Behaviour::settle_at_once()))
+            .await;
+    }
+    let now = world.clock.now();
+    world.workers.scheduler.run_once(now).await.unwrap();
+    let mut charger = world.workers.charger.clone();
+    (charger.requests_max, charger.limits.unanswered_max) = (1, 6);
+    let report = charger.run_once(now).await.unwrap();
+    assert_eq!((report.permitted, report.settled), (6, 6));
+    world.settle_up().await;
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ SELECT a.attempt_id AS "attempt_id: AttemptId", a.attempt_no, a.order_id,
        a.currency AS "currency: Currency",
        a.permitted_at, a.deadline_at, a.decided_at, a.next_poll_at, a.case_opened_at,
        coalesce(a.card_masked, k.masked_number) AS card_masked
-FROM attempts a LEFT JOIN cards k USING (card_id)
-WHERE a.charge_id = $1
+FROM charges c
+    JOIN attempts a USING (subscription_id, period_no)
+    LEFT JOIN cards k USING (card_id)
+WHERE c.charge_id = $1
 ORDER BY a.attempt_no

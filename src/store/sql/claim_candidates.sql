@@ -5,10 +5,6 @@ WITH due AS MATERIALIZED (
     SELECT charge_id, subscription_id, shop, period_no, amount_minor, currency, attempts, declines, first_attempt_at, send_at
     FROM charges c
     WHERE send_at <= $1 AND send_at >= coalesce($5::timestamptz, '-infinity') AND shop = ANY($2)
-      -- Of the charges of a subscription that are due, the oldest goes first.
-      AND NOT EXISTS (
-          SELECT FROM charges o
-          WHERE o.subscription_id = c.subscription_id AND o.send_at <= $1 AND o.period_no < c.period_no)
       -- A decline is read again before the retry; until that is done the charge is left alone.
       AND (attempts = 0 OR NOT EXISTS (
           SELECT FROM attempts a

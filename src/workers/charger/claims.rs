@@ -166,29 +166,12 @@ impl Run {
         for permit in permits {
             let run = self.clone();
             let landing = landing.clone();
-            let ticket = self.flight.board();
+            let ticket = self.flight.board(&permit.shop);
             tokio::spawn(async move {
-                let shop = permit.shop.clone();
                 let finding = run.send(permit, permitted_at).await;
-                run.note_reach(&shop, &finding.news);
                 // The other end is open for as long as this one is.
                 let _ = landing.send(Landed { finding, ticket });
             });
-        }
-    }
-
-    /// Notes whether imoje could be reached for `shop`. When not, the rest of the shop waits for the next run, which begins with a
-    /// single charge.
-    fn note_reach(&self, shop: &ShopName, news: &News) {
-        let is_unreachable = match news {
-            News::NotSent => true,
-            News::Unsendable | News::Answered(_) | News::Read(_) => false,
-        };
-        if let Some(shop) = self.charger.shops.get(shop) {
-            shop.is_unreachable.store(is_unreachable, Ordering::Relaxed);
-        }
-        if is_unreachable {
-            self.flight.close(shop);
         }
     }
 
@@ -201,14 +184,9 @@ impl Run {
 
     /// How many charges of `shop` may be claimed now. Claims wait until half of the room is free, so that they stay large.
     fn room(&self, shop: &ShopName) -> u32 {
-        let open = self.flight.open();
+        let open = self.flight.open_of(shop);
         if self.is_unreachable(shop) {
             return u32::from(open == 0);
-        }
-        let max = self.charger.limits.unanswered_max;
-        let free = max.saturating_sub(open);
-        if open > 0 && free < max.div_ceil(2) {
-            return 0;
         }
         // What waits for its turn under the shop's rate counts, so that no permit grows too old in the queue.
         let claim_max = self
@@ -216,7 +194,15 @@ impl Run {
             .shops
             .get(shop)
             .map_or(0, |shop| shop.claim_max());
-        free.min(claim_max.saturating_sub(open)).min(BATCH_MAX)
+        let room = self.charger.limits.unanswered_max;
+        let max = room.min(claim_max);
+        let free = room
+            .saturating_sub(self.flight.open())
+            .min(max.saturating_sub(open));
+        if open > 0 && free < max.div_ceil(2) {
+            return 0;
+        }
+        free.min(BATCH_MAX)
     }
 
     /// Makes unconfirmed permits unusable. Until that is done nothing else is claimed.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
@@ -16,6 +16,7 @@ pub(super) struct Flight {
     open: AtomicU32,
     landed: Notify,
     is_failed: AtomicBool,
+    open_by_shop: Mutex<HashMap<ShopName, u32>>,
     closed: Mutex<HashSet<ShopName>>,
     claimed_until: Mutex<HashMap<ShopName, DateTime<Utc>>>,
 }
@@ -28,6 +29,7 @@ impl Flight {
             open: AtomicU32::new(0),
             landed: Notify::new(),
             is_failed: AtomicBool::new(false),
+            open_by_shop: Mutex::default(),
             closed: Mutex::default(),
             claimed_until: Mutex::default(),
         })
@@ -38,10 +40,25 @@ impl Flight {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Counts a permit until the ticket is dropped.
-    pub fn board(self: &Arc<Self>) -> Ticket {
+    /// How many of them are of `shop`.
+    pub fn open_of(&self, shop: &ShopName) -> u32 {
+        self.by_shop().get(shop).copied().unwrap_or(0)
+    }
+
+    /// Counts a permit of `shop` until the ticket is dropped.
+    pub fn board(self: &Arc<Self>, shop: &ShopName) -> Ticket {
         self.open.fetch_add(1, Ordering::AcqRel);
-        Ticket(Arc::clone(self))
+        *self.by_shop().entry(shop.clone()).or_default() += 1;
+        Ticket {
+            flight: Arc::clone(self),
+            shop: shop.clone(),
+        }
+    }
+
+    fn by_shop(&self) -> MutexGuard<'_, HashMap<ShopName, u32>> {
+        self.open_by_shop
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a place on the wire; first come, first served.
@@ -106,12 +123,18 @@ impl Flight {
 }
 
 /// A permit without a recorded answer. Dropped when the answer is recorded, or when sending it broke.
-pub(super) struct Ticket(Arc<Flight>);
+pub(super) struct Ticket {
+    flight: Arc<Flight>,
+    shop: ShopName,
+}
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
-        self.0.landed.notify_one();
+        if let Some(open) = self.flight.by_shop().get_mut(&self.shop) {
+            *open = open.saturating_sub(1);
+        }
+        self.flight.open.fetch_sub(1, Ordering::AcqRel);
+        self.flight.landed.notify_one();
     }
 }
 

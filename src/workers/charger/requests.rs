@@ -1,5 +1,6 @@
 //! One permitted request, sent once.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Run;
@@ -11,6 +12,7 @@ use crate::metrics::CallOutcome;
 use crate::store::permits::Permit;
 use crate::store::resolution::{Evidence, Finding};
 use crate::workers::count;
+use crate::workers::shops::Shop;
 
 /// How long a permit may wait for its turn before the brake is looked at again.
 const BRAKE_AGE_MAX: Duration = Duration::from_millis(500);
@@ -62,7 +64,24 @@ impl Run {
             .gateway_request_seconds
             .get_or_create(&CallOutcome::of("debit", outcome_word(&answer)))
             .observe(started.elapsed().as_secs_f64());
+        self.note_reach(shop, &answer);
         finding_of(attempt_id, answer)
+    }
+
+    /// Notes whether imoje could be reached for `shop`. When not, or when permits grow too old in the queue, the rest of the shop
+    /// waits for the next run; after a connection that failed that one begins with a single charge.
+    fn note_reach(&self, shop: &Shop, answer: &Result<DebitAnswer, NoAnswer>) {
+        match answer {
+            Ok(_) | Err(NoAnswer::Unknown(_)) => {
+                shop.is_unreachable.store(false, Ordering::Relaxed);
+            }
+            Err(NoAnswer::NotSent(NotSent::Connect(_))) => {
+                shop.is_unreachable.store(true, Ordering::Relaxed);
+                self.flight.close(&shop.name);
+            }
+            Err(NoAnswer::NotSent(NotSent::PermitTooOld { .. })) => self.flight.close(&shop.name),
+            Err(NoAnswer::NotSent(NotSent::Invalid(_) | NotSent::Unbuildable(_))) => {}
+        }
     }
 }
 
