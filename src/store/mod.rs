@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod permit_rows;
 mod readings;
+mod waiting;
 
 pub mod audit;
 pub mod books;

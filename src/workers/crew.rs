@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,9 @@ pub struct Ticks {
 
 /// How much one run of a worker handled; nothing is 0.
 type Handled = usize;
+
+/// How often the runs of a worker with nothing to do are noted.
+const IDLE_NOTE_EVERY: TimeDelta = TimeDelta::seconds(30);
 
 impl Workers {
     async fn run_once(&self, worker: Wake, now: DateTime<Utc>) -> anyhow::Result<Handled> {
@@ -162,19 +165,18 @@ struct Loop {
 impl Loop {
     async fn keep_running(self) {
         let mut failed = Delays::new(Duration::from_millis(500), Duration::from_secs(30));
+        let mut noted_at = None;
         while !self.stop.is_cancelled() {
             let started_at = self.clock.now();
             match self.workers.run_once(self.worker, started_at).await {
                 Ok(handled) => {
                     failed.reset();
-                    note_run(
-                        &self.store,
-                        self.worker,
-                        started_at,
-                        self.clock.now(),
-                        handled,
-                    )
-                    .await;
+                    let ended_at = self.clock.now();
+                    if is_noteworthy(handled, noted_at, ended_at)
+                        && self.note_run(started_at, ended_at, handled).await
+                    {
+                        noted_at = Some(ended_at);
+                    }
                     self.wait().await;
                 }
                 Err(error) => {
@@ -185,6 +187,25 @@ impl Loop {
                 }
             }
         }
+    }
+
+    /// Notes that the worker ran, for operators and for health, and returns whether it is noted. A failure is only logged: it says
+    /// nothing about the work.
+    async fn note_run(
+        &self,
+        started_at: DateTime<Utc>,
+        ended_at: DateTime<Utc>,
+        handled: Handled,
+    ) -> bool {
+        let noted = self
+            .store
+            .note_run(self.worker, started_at, ended_at, handled)
+            .await;
+        if let Err(error) = &noted {
+            let worker = self.worker.as_str();
+            tracing::warn!(%error, worker, "couldn't note a worker's run");
+        }
+        noted.is_ok()
     }
 
     /// Until the next tick, a hint, or the end.
@@ -204,17 +225,14 @@ impl Loop {
     }
 }
 
-/// Notes that the worker ran, for the view of operators. A failure is only logged: it says nothing about the work.
-async fn note_run(
-    store: &Store,
-    worker: Wake,
-    started_at: DateTime<Utc>,
-    ended_at: DateTime<Utc>,
+/// Whether a run is noted: one that handled something always, of the others one in a while.
+fn is_noteworthy(
     handled: Handled,
-) {
-    if let Err(error) = store.note_run(worker, started_at, ended_at, handled).await {
-        tracing::warn!(%error, worker = worker.as_str(), "couldn't note a worker's run");
-    }
+    noted_at: Option<DateTime<Utc>>,
+    ended_at: DateTime<Utc>,
+) -> bool {
+    // A clock that was set back is no reason to wait for it.
+    handled > 0 || noted_at.is_none_or(|noted_at| (ended_at - noted_at).abs() >= IDLE_NOTE_EVERY)
 }
 
 /// Passes hints from the database on to the workers, reconnecting as long as it takes: without it they still look by themselves.
@@ -250,6 +268,31 @@ async fn pass_on(store: &Store, hints: &Hints, delays: &mut Delays) -> StoreErro
             .find(|worker| worker.as_str() == notification.payload());
         if let Some(worker) = hinted {
             hints.of(worker).notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_noted_at_once_and_idleness_now_and_then() {
+        let noted_at: DateTime<Utc> = "2027-01-01T07:00:00Z".parse().expect("a time");
+        for (handled, noted_at, seconds, expected) in [
+            (0, None, 0, true),
+            (1, Some(noted_at), 0, true),
+            (0, Some(noted_at), 5, false),
+            (0, Some(noted_at), 29, false),
+            (0, Some(noted_at), 30, true),
+            (0, Some(noted_at), -3600, true),
+        ] {
+            let ended_at = noted_at.unwrap_or_default() + TimeDelta::seconds(seconds);
+            assert_eq!(
+                is_noteworthy(handled, noted_at, ended_at),
+                expected,
+                "{handled} handled, {seconds} s after {noted_at:?}"
+            );
         }
     }
 }

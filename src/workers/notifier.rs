@@ -38,6 +38,9 @@ impl Notifier {
     /// When the database fails; what was delivered and not recorded is delivered again.
     pub async fn run_once(&self, now: DateTime<Utc>) -> anyhow::Result<Report> {
         let mut report = Report::default();
+        if !self.store.has_work_for_notifier(now).await? {
+            return Ok(report);
+        }
         for _ in 0..BATCHES_MAX {
             let events = self.store.take_deliveries(Channel::Log, now).await?;
             let is_last = events.len() < outbox::BATCH;

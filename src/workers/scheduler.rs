@@ -48,6 +48,9 @@ impl Scheduler {
     pub async fn run_once(&self, now: DateTime<Utc>) -> anyhow::Result<Report> {
         let names = self.shops.names();
         let mut report = Report::default();
+        if !self.store.has_work_for_scheduler(&names, now).await? {
+            return Ok(report);
+        }
         let mut due_from = None;
         for _ in 0..BATCHES_MAX {
             let planned = self

@@ -15,6 +15,7 @@ mod brakes;
 mod charging;
 mod crash_recovery;
 mod health;
+mod idle;
 mod inbox;
 mod notices;
 mod resolving;

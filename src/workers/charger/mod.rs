@@ -83,6 +83,10 @@ impl Charger {
     /// # Errors
     /// When the database fails. What was sent is recorded first, or stays in doubt.
     pub async fn run_once(&self, now: DateTime<Utc>) -> anyhow::Result<Report> {
+        let names = self.shops.names();
+        if !self.store.has_work_for_charger(&names, now).await? {
+            return Ok(Report::default());
+        }
         let run = Run {
             charger: Arc::new(self.clone()),
             flight: Flight::new(self.requests_max),

@@ -67,6 +67,13 @@ impl Resolver {
     pub async fn run_once(&self, now: DateTime<Utc>) -> anyhow::Result<Report> {
         let mut report = Report::default();
         let shops = self.shops.names();
+        let has_work = self
+            .store
+            .has_work_for_resolver(&shops, self.in_doubt_max, now)
+            .await?;
+        if !has_work {
+            return Ok(report);
+        }
         for _ in 0..BATCHES_MAX {
             let notices = self.store.take_notices(&shops, now).await?;
             let is_last = notices.len() < inbox::BATCH;

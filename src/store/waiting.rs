@@ -1,0 +1,98 @@
+//! Whether anything waits: one statement for each worker, which locks and changes nothing, so that a tick with nothing to do costs
+//! no more. Each says yes at least whenever the worker would find something; that the worker finds nothing then does no harm.
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::shop::ShopName;
+use crate::store::{Store, StoreError};
+
+impl Store {
+    /// Whether a period of `shops` is due, or a subscription is over.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn has_work_for_scheduler(
+        &self,
+        shops: &[ShopName],
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar!(
+            r#"-- has_work_for_scheduler
+            SELECT EXISTS (
+                SELECT FROM due_periods d JOIN subscriptions s USING (subscription_id)
+                WHERE d.due_at <= $1 AND s.shop = ANY($2) AND s.status IN ('active', 'past_due')
+            ) OR EXISTS (
+                SELECT FROM subscriptions s
+                WHERE s.is_finishing AND s.status IN ('active', 'past_due') AND NOT EXISTS (
+                    SELECT FROM charges c WHERE c.subscription_id = s.subscription_id
+                        AND c.state IN ('planned', 'in_flight', 'retry_wait', 'held'))
+            ) AS "has_work!""#,
+            now,
+            shops as &[ShopName],
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
+    /// Whether a charge of `shops` is due.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn has_work_for_charger(
+        &self,
+        shops: &[ShopName],
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar!(
+            r#"-- has_work_for_charger
+            SELECT EXISTS (SELECT FROM charges WHERE send_at <= $1 AND shop = ANY($2)) AS "has_work!""#,
+            now,
+            shops as &[ShopName],
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
+    /// Whether a notice of `shops` is to be followed up, an attempt is to be looked at, or as many attempts as `in_doubt_max` are in
+    /// doubt past their deadline.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn has_work_for_resolver(
+        &self,
+        shops: &[ShopName],
+        in_doubt_max: u32,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar!(
+            r#"-- has_work_for_resolver
+            SELECT EXISTS (
+                SELECT FROM notices WHERE state = 'new' AND next_action_at <= $1 AND shop = ANY($2)
+            ) OR EXISTS (
+                SELECT FROM attempts
+                WHERE next_poll_at <= $1 AND (shop = ANY($2) OR (state = 'in_doubt' AND transaction_id IS NULL))
+            ) OR (
+                SELECT count(*) FROM attempts WHERE state = 'in_doubt' AND next_poll_at IS NOT NULL AND deadline_at <= $1
+            ) >= $3 AS "has_work!""#,
+            now,
+            shops as &[ShopName],
+            i64::from(in_doubt_max),
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
+    /// Whether an event is to be delivered, on whatever channel.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn has_work_for_notifier(&self, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar!(
+            r#"-- has_work_for_notifier
+            SELECT EXISTS (SELECT FROM outbox WHERE next_attempt_at <= $1) AS "has_work!""#,
+            now,
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+}
