@@ -23,7 +23,10 @@ CREATE TRIGGER charges_are_kept BEFORE DELETE OR TRUNCATE ON charges
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER subscriptions_are_kept BEFORE DELETE OR TRUNCATE ON subscriptions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER cards_are_kept BEFORE DELETE OR TRUNCATE ON cards
+-- What others refer to keeps its key, too.
+CREATE TRIGGER cards_are_kept BEFORE UPDATE OF card_id, shop OR DELETE OR TRUNCATE ON cards
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER shops_are_kept BEFORE UPDATE OF shop OR DELETE OR TRUNCATE ON shops
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- The two ways in which an update of a row can be refused by what it was before.
@@ -77,6 +80,49 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         ELSE false
     END
 $$;
+
+-- A card belongs to a shop, for ever, and a subscription to a shop and a card of it.
+CREATE FUNCTION guard_card_insert() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    refused record;
+BEGIN
+    SELECT n.card_id, n.shop INTO refused
+    FROM new_rows n
+    WHERE NOT EXISTS (SELECT FROM shops s WHERE s.shop = n.shop)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'there is no shop % for card %', refused.shop, refused.card_id USING ERRCODE = '23503';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER card_insert AFTER INSERT ON cards
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_card_insert();
+
+CREATE FUNCTION guard_subscription_card() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    refused record;
+BEGIN
+    SELECT n.subscription_id INTO refused
+    FROM new_rows n
+        LEFT JOIN shops s ON s.shop = n.shop
+        LEFT JOIN cards k ON k.card_id = n.card_id AND k.shop = n.shop
+    WHERE s.shop IS NULL OR (n.card_id IS NOT NULL AND k.card_id IS NULL)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'there is no such shop or no such card of it for subscription %', refused.subscription_id
+            USING ERRCODE = '23503';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER subscription_insert AFTER INSERT ON subscriptions
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_subscription_card();
+CREATE TRIGGER subscription_card AFTER UPDATE ON subscriptions
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_subscription_card();
 
 -- A subscription's agreement never changes.
 CREATE FUNCTION guard_subscription_update() RETURNS trigger LANGUAGE plpgsql AS $$

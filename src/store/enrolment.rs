@@ -4,9 +4,11 @@
 //! rest.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use sqlx::PgTransaction;
 
 use crate::domain::enrolment::NewSubscription;
@@ -14,12 +16,14 @@ use crate::domain::event::EventKind;
 use crate::domain::id::{CardId, ProfileId, SubscriptionId};
 use crate::domain::money::Currency;
 use crate::domain::shop::ShopName;
-use crate::store::events::{self, NewEvent};
+use crate::domain::subscription::SubscriptionStatus;
+use crate::store::copying::Rows;
+use crate::store::events::{self, FirstEvent, NewEvent};
 use crate::store::status::By;
 use crate::store::{Store, StoreError, Wake, new_id, readings, wake};
 
-/// How many subscriptions are stored by one statement.
-pub const BATCH: usize = 1_000;
+/// How many subscriptions are compared or stored by one statement.
+pub const BATCH: usize = 5_000;
 
 /// The key of the advisory lock that lets one list after the other be compared and stored.
 const ONE_AT_A_TIME: i64 = 0x6379_6b6c_0001;
@@ -82,7 +86,7 @@ impl From<sqlx::Error> for EnrolError {
 }
 
 /// A new subscription with what the store adds to it.
-struct Entry<'a> {
+struct Newcomer<'a> {
     subscription_id: SubscriptionId,
     card_id: CardId,
     first_due_at: DateTime<Utc>,
@@ -130,13 +134,13 @@ impl Store {
         let mut subscription_ids = Vec::with_capacity(list.len());
         for (batch, known_cards) in list.chunks(BATCH).zip(known_cards.chunks(BATCH)) {
             let cards =
-                insert_cards(&mut transaction, batch, known_cards, &mut new_cards, now).await?;
-            let entries: Vec<Entry<'_>> = batch
+                store_cards(&mut transaction, batch, known_cards, &mut new_cards, now).await?;
+            let newcomers: Vec<Newcomer<'_>> = batch
                 .iter()
                 .zip(cards)
                 .map(|(new, card_id)| {
                     let subscription_id = SubscriptionId::from_uuid(new_id(now));
-                    Entry {
+                    Newcomer {
                         subscription_id,
                         card_id,
                         first_due_at: due_at(subscription_id, new),
@@ -144,15 +148,18 @@ impl Store {
                     }
                 })
                 .collect();
-            insert(&mut transaction, &entries, now).await?;
-            let events: Vec<_> = entries.iter().map(|entry| told(entry, by)).collect();
+            store_subscriptions(&mut transaction, &newcomers, now).await?;
             match telling {
                 Telling::Everybody => {
-                    events::append(&mut transaction, &events, self.channels, now).await?;
+                    let told: Vec<_> = newcomers.iter().map(|one| one.told(by)).collect();
+                    events::append(&mut transaction, &told, self.channels, now).await?;
                 }
-                Telling::Nobody => events::keep(&mut transaction, &events, now).await?,
+                Telling::Nobody => {
+                    let kept: Vec<_> = newcomers.iter().map(|one| one.kept(by)).collect();
+                    events::keep_first(&mut transaction, &kept, now).await?;
+                }
             }
-            subscription_ids.extend(entries.iter().map(|entry| entry.subscription_id));
+            subscription_ids.extend(newcomers.iter().map(|one| one.subscription_id));
             progress(subscription_ids.len());
         }
         wake(&mut transaction, Wake::Scheduler).await?;
@@ -204,8 +211,8 @@ async fn stored_names(
         SELECT n.place AS "place!"
         FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (shop, external_id, place)
             JOIN subscriptions s ON s.shop = n.shop AND s.external_id = n.external_id"#,
-        &column(batch, |new| new.shop.clone()) as &[ShopName],
-        &column(batch, |new| new.external_id.clone()),
+        &column(batch, |new| new.shop.as_str()) as &[&str],
+        &column(batch, |new| new.external_id.as_str()) as &[&str],
     )
     .fetch_all(&mut **transaction)
     .await?)
@@ -241,124 +248,141 @@ async fn stored_cards(
     Ok(sqlx::query_file_as!(
         StoredCard,
         "src/store/sql/stored_cards.sql",
-        &column(batch, |new| new.shop.clone()) as &[ShopName],
-        &column(batch, |new| new.card.cid.clone()),
+        &column(batch, |new| new.shop.as_str()) as &[&str],
+        &column(batch, |new| new.card.cid.as_str()) as &[&str],
         &column(batch, |new| new.card.payment_profile_id) as &[ProfileId],
     )
     .fetch_all(&mut **transaction)
     .await?)
 }
 
-/// Inserts the cards of `batch` that are neither stored nor in `new_cards`, and returns the card of each subscription.
-async fn insert_cards<'a>(
+/// Stores the cards of `batch` that are neither stored nor in `new_cards`, and returns the card of each subscription.
+async fn store_cards<'a>(
     transaction: &mut PgTransaction<'_>,
     batch: &'a [NewSubscription],
     known_cards: &[Option<CardId>],
     new_cards: &mut HashMap<(&'a ShopName, &'a str), CardId>,
     now: DateTime<Utc>,
 ) -> Result<Vec<CardId>, StoreError> {
-    let mut to_insert: Vec<(CardId, &NewSubscription)> = Vec::new();
-    let cards = batch
-        .iter()
-        .zip(known_cards)
-        .map(|(new, known)| {
-            known.unwrap_or_else(|| {
-                *new_cards
-                    .entry((&new.shop, &new.card.cid))
-                    .or_insert_with(|| {
-                        let card_id = CardId::from_uuid(new_id(now));
-                        to_insert.push((card_id, new));
-                        card_id
-                    })
-            })
-        })
-        .collect();
-    sqlx::query!(
-        "-- insert_cards
-        INSERT INTO cards (card_id, shop, cid, payment_profile_id, created_at)
-        SELECT n.card_id, n.shop, n.cid, n.payment_profile_id, $5
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[]) AS n (card_id, shop, cid, payment_profile_id)",
-        &column(&to_insert, |(card_id, _)| *card_id) as &[CardId],
-        &column(&to_insert, |(_, new)| new.shop.clone()) as &[ShopName],
-        &column(&to_insert, |(_, new)| new.card.cid.clone()),
-        &column(&to_insert, |(_, new)| new.card.payment_profile_id) as &[ProfileId],
-        now,
-    )
-    .execute(&mut **transaction)
-    .await?;
+    let mut rows = Rows::default();
+    let mut cards = Vec::with_capacity(batch.len());
+    for (new, known) in batch.iter().zip(known_cards) {
+        let card_id = match known {
+            Some(known) => *known,
+            None => match new_cards.entry((&new.shop, &new.card.cid)) {
+                Entry::Occupied(listed) => *listed.get(),
+                Entry::Vacant(free) => {
+                    let card_id = CardId::from_uuid(new_id(now));
+                    let profile_id = new.card.payment_profile_id;
+                    rows.push(&[&card_id, &new.shop, &new.card.cid, &profile_id, &now])?;
+                    *free.insert(card_id)
+                }
+            },
+        };
+        cards.push(card_id);
+    }
+    let statement = include_str!("sql/copy_cards.sql");
+    rows.store(transaction, statement).await?;
     Ok(cards)
 }
 
-async fn insert(
+async fn store_subscriptions(
     transaction: &mut PgTransaction<'_>,
-    entries: &[Entry<'_>],
+    newcomers: &[Newcomer<'_>],
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
-    let first_periods = entries
-        .iter()
-        .map(|entry| readings::stored_count(entry.new.first.period_no))
-        .collect::<Result<Vec<_>, _>>()?;
-    let max_charges = entries
-        .iter()
-        .map(|entry| {
-            entry
-                .new
-                .terms
-                .max_charges
-                .map(readings::stored_count)
-                .transpose()
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    sqlx::query_file!(
-        "src/store/sql/insert_subscriptions.sql",
-        &column(entries, |entry| entry.subscription_id) as &[SubscriptionId],
-        &column(entries, |entry| entry.new.shop.clone()) as &[ShopName],
-        &column(entries, |entry| entry.new.external_id.clone()),
-        &column(entries, |entry| entry.card_id) as &[CardId],
-        &column(entries, |entry| entry.new.amount.minor()),
-        &column(entries, |entry| entry.new.amount.currency()) as &[Currency],
-        &column(entries, |entry| entry.new.terms.period.to_string()),
-        &column(entries, |entry| entry.new.terms.anchor),
-        &column(entries, |entry| entry.new.zone.name().to_owned()),
-        &column(entries, |entry| entry.new.title.clone()) as &[Option<String>],
-        &column(entries, |entry| entry.new.terms.starts_on) as &[Option<NaiveDate>],
-        &column(entries, |entry| entry.new.terms.ends_on) as &[Option<NaiveDate>],
-        &max_charges as &[Option<i32>],
-        &column(entries, |entry| entry.new.paid_until) as &[Option<NaiveDate>],
-        &first_periods,
-        &column(entries, |entry| entry.new.notification_url.clone()) as &[Option<String>],
-        &column(entries, |entry| entry.new.invoice.clone()) as &[Option<Value>],
-        &column(entries, |entry| entry.new.multipayout.clone()) as &[Option<Value>],
-        &column(entries, |entry| entry.new.first.due_on),
-        &column(entries, |entry| entry.first_due_at),
-        now,
-    )
-    .execute(&mut **transaction)
-    .await?;
-    Ok(())
+    let mut subscriptions = Rows::default();
+    let mut due_periods = Rows::default();
+    for newcomer in newcomers {
+        let (new, terms) = (newcomer.new, &newcomer.new.terms);
+        let first_period_no = readings::stored_count(new.first.period_no)?;
+        let max_charges = terms.max_charges.map(readings::stored_count).transpose()?;
+        subscriptions.push(&[
+            &newcomer.subscription_id,
+            &new.shop,
+            &new.external_id,
+            &SubscriptionStatus::Active,
+            &newcomer.card_id,
+            &new.amount.minor(),
+            &new.amount.currency(),
+            &terms.period.to_string(),
+            &terms.anchor,
+            &new.zone.name(),
+            &new.title,
+            &terms.starts_on,
+            &terms.ends_on,
+            &max_charges,
+            &new.paid_until,
+            &first_period_no,
+            &newcomer.first_due_at,
+            &new.notification_url,
+            &new.invoice,
+            &new.multipayout,
+            &now,
+            &now,
+        ])?;
+        due_periods.push(&[
+            &newcomer.first_due_at,
+            &newcomer.subscription_id,
+            &first_period_no,
+            &new.first.due_on,
+        ])?;
+    }
+    let statement = include_str!("sql/copy_subscriptions.sql");
+    subscriptions.store(transaction, statement).await?;
+    let statement = include_str!("sql/copy_due_periods.sql");
+    due_periods.store(transaction, statement).await
 }
 
-fn told(entry: &Entry<'_>, by: By<'_>) -> NewEvent {
-    let new = entry.new;
-    NewEvent {
-        kind: EventKind::SubscriptionCreated,
-        subscription_id: Some(entry.subscription_id),
-        shop: Some(new.shop.clone()),
-        charge_id: None,
-        attempt_id: None,
-        payload: json!({
-            "actor": by.actor,
-            "reason": by.reason,
-            "amount_minor": new.amount.minor(),
-            "currency": new.amount.currency(),
-            "period": new.terms.period.to_string(),
-            "first_period_no": new.first.period_no,
-            "next_charge_on": new.first.due_on,
-        }),
+/// What is told of a new subscription.
+#[derive(Serialize)]
+struct Told<'a> {
+    actor: &'a str,
+    reason: &'a str,
+    amount_minor: i64,
+    currency: Currency,
+    period: String,
+    first_period_no: u32,
+    next_charge_on: NaiveDate,
+}
+
+impl<'a> Newcomer<'a> {
+    /// Its event, to be delivered.
+    fn told(&self, by: By<'_>) -> NewEvent {
+        NewEvent {
+            kind: EventKind::SubscriptionCreated,
+            subscription_id: Some(self.subscription_id),
+            shop: Some(self.new.shop.clone()),
+            charge_id: None,
+            attempt_id: None,
+            payload: json!(self.payload(by)),
+        }
+    }
+
+    /// Its event, to be kept.
+    fn kept<'b>(&self, by: By<'b>) -> FirstEvent<'a, Told<'b>> {
+        FirstEvent {
+            kind: EventKind::SubscriptionCreated,
+            subscription_id: self.subscription_id,
+            shop: &self.new.shop,
+            payload: self.payload(by),
+        }
+    }
+
+    fn payload<'b>(&self, by: By<'b>) -> Told<'b> {
+        Told {
+            actor: by.actor,
+            reason: by.reason,
+            amount_minor: self.new.amount.minor(),
+            currency: self.new.amount.currency(),
+            period: self.new.terms.period.to_string(),
+            first_period_no: self.new.first.period_no,
+            next_charge_on: self.new.first.due_on,
+        }
     }
 }
 
 /// One parameter of an `unnest`.
-fn column<R, T>(rows: &[R], read: impl Fn(&R) -> T) -> Vec<T> {
+fn column<'a, R, T>(rows: &'a [R], read: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(read).collect()
 }

@@ -1,12 +1,15 @@
 //! Appending events and putting them into the outbox, in the transaction of the fact that they tell.
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgTransaction;
+use sqlx::types::Json;
 
 use crate::domain::event::EventKind;
 use crate::domain::id::{AttemptId, ChargeId, EventId, SubscriptionId};
 use crate::domain::shop::ShopName;
+use crate::store::copying::Rows;
 use crate::store::{StoreError, Wake, new_id, wake};
 
 /// Where events are delivered to, besides being kept.
@@ -25,6 +28,15 @@ pub(super) struct NewEvent {
     pub charge_id: Option<ChargeId>,
     pub attempt_id: Option<AttemptId>,
     pub payload: Value,
+}
+
+/// The first fact about a subscription that is being stored.
+#[derive(Debug)]
+pub(super) struct FirstEvent<'a, P> {
+    pub kind: EventKind,
+    pub subscription_id: SubscriptionId,
+    pub shop: &'a ShopName,
+    pub payload: P,
 }
 
 /// Appends `events` in their order and puts them into the outbox: for the log what operators are alerted to, for the webhook all.
@@ -48,13 +60,29 @@ pub(super) async fn append(
     Ok(())
 }
 
-/// Appends `events` as [`append`] does, and tells nobody: for facts by the thousand that whoever caused them knows.
-pub(super) async fn keep(
+/// Appends the first event of each of many new subscriptions, and tells nobody: for facts by the thousand that whoever caused them
+/// knows.
+pub(super) async fn keep_first<P: Serialize>(
     transaction: &mut PgTransaction<'_>,
-    events: &[NewEvent],
+    events: &[FirstEvent<'_, P>],
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
-    write(transaction, events, &[], now).await
+    const SEQUENCE_NO: i64 = 1;
+    let mut rows = Rows::default();
+    for event in events {
+        rows.push(&[
+            &EventId::from_uuid(new_id(now)),
+            &event.subscription_id,
+            &SEQUENCE_NO,
+            &event.kind.as_str(),
+            &event.kind.is_alert(),
+            event.shop,
+            &Json(&event.payload),
+            &now,
+        ])?;
+    }
+    rows.store(transaction, include_str!("sql/copy_first_events.sql"))
+        .await
 }
 
 async fn write(

@@ -12,6 +12,7 @@
 )]
 
 mod card_budgets;
+mod copying;
 mod error;
 mod events;
 mod permit_rows;

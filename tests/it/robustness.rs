@@ -21,11 +21,11 @@ const UNREACHABLE: &str = "[shops.aaa]\nenvironment = \"simulator\"\nbase_url = 
 /// Gives the first subscriptions, and their cards, to the shop `aaa`.
 async fn give_away(world: &World, subscriptions: u32) {
     let statements = format!(
-        "ALTER TABLE subscriptions DISABLE TRIGGER subscription_update;
+        "ALTER TABLE subscriptions DISABLE TRIGGER USER; ALTER TABLE cards DISABLE TRIGGER USER;
          UPDATE subscriptions SET shop = 'aaa' WHERE subscription_id IN (
              SELECT subscription_id FROM subscriptions ORDER BY subscription_id LIMIT {subscriptions});
          UPDATE cards k SET shop = 'aaa' FROM subscriptions s WHERE s.card_id = k.card_id AND s.shop = 'aaa';
-         ALTER TABLE subscriptions ENABLE TRIGGER subscription_update;"
+         ALTER TABLE subscriptions ENABLE TRIGGER USER; ALTER TABLE cards ENABLE TRIGGER USER;"
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
         .execute(&world.books)

@@ -569,6 +569,7 @@ async fn the_record_is_only_ever_added_to() {
         "TRUNCATE events CASCADE",
         "TRUNCATE cards CASCADE",
         "TRUNCATE shops CASCADE",
+        "DELETE FROM shops",
         "UPDATE evidence SET detail = 'another'",
         "UPDATE events SET kind = 'another'",
     ] {
@@ -825,6 +826,74 @@ async fn the_agreement_never_changes() {
 }
 
 #[tokio::test]
+async fn a_card_belongs_to_a_shop_and_a_subscription_to_a_card_of_its_shop() {
+    let world = one_planned_charge().await;
+    let card = "INSERT INTO cards (card_id, shop, cid, payment_profile_id, created_at)
+                SELECT gen_random_uuid(), 'other', 'other', gen_random_uuid(), created_at FROM cards";
+    let card_insert = "ALTER TABLE cards DISABLE TRIGGER card_insert";
+    is_refused(&world, "23503", card_insert, &[card]).await;
+
+    let other_shop = "INSERT INTO shops (shop, environment, merchant_id, service_id, recorded_at)
+                      SELECT 'other', environment, merchant_id, service_id, recorded_at FROM shops";
+    let cards_of = |shop: &str| format!("(SELECT card_id FROM cards WHERE shop = '{shop}')");
+    let subscription = |shop: &str, card_id: &str| {
+        format!(
+            "INSERT INTO subscriptions (subscription_id, shop, external_id, status, card_id, amount_minor, currency, period,
+                 anchor_date, timezone, first_period_no, created_at, updated_at)
+             SELECT gen_random_uuid(), '{shop}', 'new', 'registering', {card_id}, amount_minor, currency, period,
+                 anchor_date, timezone, first_period_no, created_at, updated_at FROM subscriptions"
+        )
+    };
+    let subscription_insert = "ALTER TABLE subscriptions DISABLE TRIGGER subscription_insert";
+    for (shop, card_id) in [
+        ("nowhere", "NULL"),
+        ("nowhere", &cards_of("main")),
+        ("main", "gen_random_uuid()"),
+        ("main", &cards_of("other")),
+    ] {
+        let statements = [other_shop, card, &subscription(shop, card_id)];
+        is_refused(&world, "23503", subscription_insert, &statements).await;
+    }
+    for (shop, card_id) in [("other", "NULL"), ("other", &cards_of("other"))] {
+        let statements = [other_shop, card, &subscription(shop, card_id)];
+        assert_eq!(outcome(&world, &statements).await, "ok");
+    }
+
+    let subscription_card = "ALTER TABLE subscriptions DISABLE TRIGGER subscription_card";
+    for card_id in ["gen_random_uuid()", &cards_of("other")] {
+        let change = format!("UPDATE subscriptions SET card_id = {card_id}");
+        is_refused(
+            &world,
+            "23503",
+            subscription_card,
+            &[other_shop, card, &change],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_referred_to_keeps_its_key_and_stays() {
+    let world = one_planned_charge().await;
+    let cards_are_kept = "ALTER TABLE cards DISABLE TRIGGER cards_are_kept";
+    for change in [
+        "UPDATE cards SET card_id = gen_random_uuid()",
+        "UPDATE cards SET shop = 'other'",
+        "DELETE FROM cards",
+    ] {
+        is_refused(&world, "CY009", cards_are_kept, &[change]).await;
+    }
+    let shops_are_kept = "ALTER TABLE shops DISABLE TRIGGER shops_are_kept";
+    for change in ["UPDATE shops SET shop = 'other'", "DELETE FROM shops"] {
+        is_refused(&world, "CY009", shops_are_kept, &[change]).await;
+    }
+    assert_eq!(
+        outcome(&world, &["UPDATE shops SET merchant_id = 'other'"]).await,
+        "ok"
+    );
+}
+
+#[tokio::test]
 async fn a_card_has_one_cid_and_one_way_to_be_charged() {
     let world = one_planned_charge().await;
     let insert = |cid: &str, profile: &str, first: &str| {
@@ -844,11 +913,11 @@ async fn a_card_has_one_cid_and_one_way_to_be_charged() {
     }
     for (constraint, statement) in [
         (
-            "cards_shop_cid_key",
+            "cards_cid_shop_key",
             insert("cid", "gen_random_uuid()", "NULL"),
         ),
         (
-            "cards_shop_payment_profile_id_key",
+            "cards_payment_profile_id_shop_key",
             insert("'other'", "payment_profile_id", "NULL"),
         ),
     ] {
