@@ -40,11 +40,6 @@ BEGIN
     RAISE EXCEPTION '% %: its facts never change', TG_ARGV[0], to_jsonb(OLD) ->> (TG_ARGV[0] || '_id') USING ERRCODE = 'CY007';
 END $$;
 
--- Attempts refer to a card by its key.
-CREATE TRIGGER card_facts AFTER UPDATE ON cards FOR EACH ROW
-    WHEN (OLD.card_id <> NEW.card_id)
-    EXECUTE FUNCTION refuse_new_facts('card');
-
 -- Legal transitions, the same as in src/domain; a test compares them pair by pair.
 CREATE FUNCTION attempt_may_become(was attempt_state, becomes attempt_state) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$

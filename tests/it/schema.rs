@@ -716,22 +716,6 @@ async fn steps_that_no_rule_knows_are_refused() {
 }
 
 #[tokio::test]
-async fn a_card_keeps_its_key() {
-    let world = one_planned_charge().await;
-    is_refused(
-        &world,
-        "CY007",
-        "ALTER TABLE cards DISABLE TRIGGER card_facts",
-        &[
-            "INSERT INTO cards (card_id, shop, cid, payment_profile_id, created_at)
-             SELECT gen_random_uuid(), shop, 'unused', gen_random_uuid(), created_at FROM cards",
-            "UPDATE cards SET card_id = gen_random_uuid() WHERE cid = 'unused'",
-        ],
-    )
-    .await;
-}
-
-#[tokio::test]
 async fn evidence_is_about_an_attempt_of_its_subscription() {
     let world = one_planned_charge().await;
     let first = permit(&[]);

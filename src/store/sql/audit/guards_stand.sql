@@ -74,7 +74,6 @@ WITH expected (kind, relation, name) AS (VALUES
     ('trigger', 'attempts', 'attempt_needs_evidence'),
     ('trigger', 'attempts', 'attempt_step'),
     ('trigger', 'attempts', 'attempts_are_kept'),
-    ('trigger', 'cards', 'card_facts'),
     ('trigger', 'cards', 'card_insert'),
     ('trigger', 'cards', 'cards_are_kept'),
     ('trigger', 'charges', 'charge_facts'),
