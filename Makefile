@@ -4,7 +4,7 @@ export SQLX_OFFLINE = true
 
 TOOLS := target/tools
 
-.PHONY: demo test unit lint docs sqlx check-sqlx deny bench setup
+.PHONY: demo test unit lint docs sqlx check-sqlx deny bench bench-peers setup
 
 # A private PostgreSQL, a pretend imoje, and months of billing in less than a minute.
 demo: setup
@@ -45,3 +45,8 @@ deny:
 # Every figure of docs/performance.md, in less than half an hour. BENCH="cpu claim" measures two of them.
 bench: setup
 	cargo bench --locked --bench suite -- $(BENCH)
+
+# Other job systems doing the same debit, for comparison. Needs Node and the package registries.
+bench-peers: setup
+	cargo build --release --locked --bin cykl
+	benches/peers/run
