@@ -1,6 +1,6 @@
 -- Cards and the agreements to charge them.
 --
--- What they refer to is checked per statement by the triggers of 0006 instead of per row by foreign keys, which would look up, lock
+-- What they refer to is checked per statement by the triggers of 0007 instead of per row by foreign keys, which would look up, lock
 -- and log the referenced row for every row of an import.
 
 CREATE TABLE cards (
@@ -42,6 +42,9 @@ CREATE TABLE subscriptions (
     -- When the period fell due from which it was billed when it was stored, or went on after a stop; see next_period.
     from_due_at      timestamptz,
     is_finishing     boolean NOT NULL DEFAULT false,
+    -- The last period that is in the archive, and how many of those that are there were paid.
+    archived_to       integer NOT NULL DEFAULT -1,
+    archived_payments integer NOT NULL DEFAULT 0,
     notification_url text,
     invoice          jsonb,
     multipayout      jsonb,

@@ -1,6 +1,6 @@
 -- The obligations, the permits to send a debit for them, and why each permit ended as it did.
 --
--- What these tables refer to is checked per statement by the triggers of 0006 instead of per row by foreign keys, which would lock
+-- What these tables refer to is checked per statement by the triggers of 0007 instead of per row by foreign keys, which would lock
 -- and log the referenced row for every charge.
 
 CREATE TABLE charges (

@@ -35,7 +35,7 @@ const METRICS: [&str; 13] = [
 ];
 
 /// Every documented key but the table `retry.classes`, with `shops.main` for `shops.<name>`.
-const KEYS: [&str; 48] = [
+const KEYS: [&str; 50] = [
     "alerts.webhook_url",
     "charging.card_budget_24h",
     "charging.card_budget_30d",
@@ -55,6 +55,8 @@ const KEYS: [&str; 48] = [
     "events.webhook_secret",
     "events.webhook_secret_file",
     "events.webhook_url",
+    "history.archive_after",
+    "history.keep_years",
     "http.listen",
     "http.public_url",
     "log.filter",

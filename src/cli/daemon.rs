@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::installation::ShopIdentity;
 use crate::store::permits::Limits;
+use crate::workers::caretaker::Caretaker;
 use crate::workers::charger::Charger;
 use crate::workers::crew::{Ticks, Workers};
 use crate::workers::notifier::{Notifier, Webhook, WebhookError};
@@ -29,7 +30,7 @@ const PERMIT_AGE_MAX: Duration = Duration::from_secs(60);
 const ANSWER_SLACK: TimeDelta = TimeDelta::seconds(30);
 /// How long the gateway's word on a decline holds good for a retry, in real time.
 const DECLINE_HOLDS: TimeDelta = TimeDelta::minutes(10);
-/// How long ago every worker must have run for the daemon to be ready, in real time.
+/// How long ago every worker that charging needs must have run for the daemon to be ready, in real time.
 const WORKER_LAG_MAX: TimeDelta = TimeDelta::minutes(5);
 
 /// What the daemon could not be assembled from.
@@ -68,6 +69,7 @@ pub fn workers(
         )?),
         None => None,
     };
+    let caretaker = Caretaker::new(store.clone(), config.history, stop.clone());
     Ok(Workers {
         scheduler: Scheduler::new(store.clone(), shops.clone(), metrics.clone()),
         charger: Charger {
@@ -93,6 +95,7 @@ pub fn workers(
             store: store.clone(),
             webhook,
         },
+        caretaker,
     })
 }
 
@@ -103,6 +106,7 @@ pub fn ticks(config: &Config) -> Ticks {
         charger: config.schedule.charger.clone(),
         resolver: config.schedule.resolver.clone(),
         notifier: config.schedule.notifier.clone(),
+        caretaker: config.schedule.caretaker.clone(),
     }
 }
 

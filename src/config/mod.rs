@@ -27,6 +27,7 @@ use uuid::Uuid;
 use crate::config::layers::Process;
 pub use crate::config::reader::{Problem, Setting};
 pub use crate::config::sensitive::{DatabaseUrl, HookUrl};
+use crate::domain::history::HistoryPolicy;
 use crate::domain::resolution::Policy;
 use crate::domain::schedule::CatchUp;
 use crate::domain::shop::{Environment, ShopName};
@@ -51,6 +52,8 @@ pub struct Config {
     pub absent_after: TimeDelta,
     /// `[schedule]`
     pub schedule: ScheduleConfig,
+    /// `[history]`
+    pub history: HistoryPolicy,
     /// `[http]`
     pub http: HttpConfig,
     /// `[events]`
@@ -139,7 +142,7 @@ pub struct ScheduleConfig {
     pub resolver: Tick,
     /// Events and alerts are delivered.
     pub notifier: Tick,
-    /// Pre-flight, audit, retention.
+    /// What is over is archived.
     pub caretaker: Tick,
 }
 

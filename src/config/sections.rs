@@ -17,6 +17,7 @@ use crate::config::{
     HttpConfig, LogConfig, ScheduleConfig, ShopConfig, parse, sensitive, shops,
 };
 use crate::domain::decline::DeclineTable;
+use crate::domain::history::HistoryPolicy;
 use crate::domain::resolution::{Policy, ResolverPolicy};
 use crate::domain::retry::RetryPolicy;
 use crate::domain::shop::{Environment, ShopName};
@@ -28,6 +29,9 @@ pub(super) const CLASSES: &str = "retry.classes";
 
 /// imoje repeats a notice this long, so an attempt may yet turn out to have arrived (imoje API, notifications).
 const NOTICES_END: TimeDelta = TimeDelta::minutes(95 * 60 + 25);
+
+/// The declines of 30 days count for a card's budget, and an attempt is looked into for days before it is final.
+const ARCHIVE_AFTER_MIN: TimeDelta = TimeDelta::days(60);
 
 /// A year in half a minute. A faster clock reaches the end of the calendar while one looks on.
 const SCALE_MAX: NonZeroU32 = NonZeroU32::new(1_000_000).expect("not zero");
@@ -54,6 +58,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
     let retry = retry(reader);
     let resolver = resolver(reader);
     let schedule = schedule(reader, shared_zone(known_shops));
+    let history = history(reader);
     let http = http(reader, known_shops);
     let events = events(reader, known_shops);
     let alerts = AlertsConfig {
@@ -76,6 +81,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
         },
         absent_after,
         schedule: schedule?,
+        history: history?,
         http: http?,
         events,
         alerts,
@@ -249,6 +255,21 @@ fn schedule(reader: &mut Reader, zone: Tz) -> Option<ScheduleConfig> {
         resolver: resolver?,
         notifier: notifier?,
         caretaker: caretaker?,
+    })
+}
+
+fn history(reader: &mut Reader) -> Option<HistoryPolicy> {
+    let archive_after = reader.value("history.archive_after", parse::duration);
+    let keep_years = reader.optional("history.keep_years", parse::within(1..=100));
+    if archive_after.is_some_and(|after| after < ARCHIVE_AFTER_MIN) {
+        reader.problem(
+            "history.archive_after",
+            "is too short; cards' budgets look back 30 days and people may decide until resolver.write_off_after, so write at least 60d",
+        );
+    }
+    Some(HistoryPolicy {
+        archive_after: archive_after?,
+        keep_years,
     })
 }
 

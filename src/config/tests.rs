@@ -378,6 +378,11 @@ const BROKEN: &[(&str, &str)] = &[
         "[resolver]\nabsent_after = \"95h\"",
         "resolver.absent_after",
     ),
+    (
+        "[history]\narchive_after = \"59d\"",
+        "history.archive_after",
+    ),
+    ("[history]\nkeep_years = 0", "history.keep_years"),
     ("[schedule]\nscheduler = \"often\"", "schedule.scheduler"),
     (
         "[schedule]\nscheduler = \"0 0 1 * mon\"",

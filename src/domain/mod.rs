@@ -20,6 +20,7 @@ pub mod card_number;
 pub mod enrolment;
 pub mod event;
 pub mod fields;
+pub mod history;
 pub mod id;
 pub mod money;
 pub mod order_id;

@@ -6,13 +6,14 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::HttpState;
+use crate::store::Wake;
 
 /// `GET /health/live`: the process answers.
 pub(super) async fn live() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// `GET /health/ready`: the database answers, its schema is the right one, and every worker has run lately.
+/// `GET /health/ready`: the database answers, its schema is the right one, and every worker that charging needs has run lately.
 pub(super) async fn ready(State(state): State<HttpState>) -> (StatusCode, Json<Value>) {
     let database = match state.store.check_schema().await {
         Ok(()) => "ok",
@@ -33,19 +34,21 @@ pub(super) async fn ready(State(state): State<HttpState>) -> (StatusCode, Json<V
         .iter()
         .map(|lag| (lag.worker.clone(), json!({ "lag_seconds": lag.seconds })))
         .collect();
-    let late = lags
-        .iter()
-        .any(|lag| lag.seconds > state.worker_lag_max.num_seconds());
-    let all = lags.len() >= crate::store::Wake::ALL.len();
+    let is_lately = |worker: &Wake| {
+        let lag = lags.iter().find(|lag| lag.worker == worker.as_str());
+        lag.is_some_and(|lag| lag.seconds <= state.worker_lag_max.num_seconds())
+    };
+    let mut vital = Wake::ALL.iter().filter(|worker| worker.is_vital());
+    let is_ready = vital.all(is_lately);
     let body = json!({
-        "status": if late || !all { "unavailable" } else { "ok" },
+        "status": if is_ready { "ok" } else { "unavailable" },
         "database": database,
         "workers": workers,
     });
-    if late || !all {
-        not_ready(body)
-    } else {
+    if is_ready {
         (StatusCode::OK, Json(body))
+    } else {
+        not_ready(body)
     }
 }
 

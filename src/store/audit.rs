@@ -1,8 +1,8 @@
 //! The audit: proves the promise from the books, with queries of its own.
 //!
 //! The promise is that money moves at most once per subscription and period, and that no due charge is forgotten. Each check
-//! is one set-based query that returns what contradicts a sentence; none uses the functions, views or decisions that the
-//! books were written with. All see the same moment, so the audit may run beside the daemon, and nothing is changed.
+//! is one set-based query that returns what contradicts a sentence; none uses the functions or decisions that the books were
+//! written with. All see the same moment, so the audit may run beside the daemon, and nothing is changed.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -246,6 +246,12 @@ async fn obligations(transaction: &mut PgTransaction<'_>) -> Result<Vec<Check>, 
             "events_are_numbered",
             "src/store/sql/audit/events_are_numbered.sql",
             "the events of each subscription are numbered without gaps"
+        ),
+        check!(
+            transaction,
+            "archived_payments_are_counted",
+            "src/store/sql/audit/archived_payments_are_counted.sql",
+            "each subscription counts the payments that are in the archive"
         ),
         check!(
             transaction,

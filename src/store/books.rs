@@ -246,10 +246,11 @@ impl Store {
         Ok(sqlx::query_as!(
             ListedEvidence,
             r#"-- evidence_about
-            SELECT e.evidence_id AS "evidence_id: EvidenceId", e.attempt_id AS "attempt_id: AttemptId", e.kind::text AS "kind!",
-                   e.verdict AS "verdict: AttemptState", e.http_status, e.error_code, e.gateway_status, e.status_code,
-                   e.transaction_id AS "transaction_id: TransactionId", e.detail, e.actor, e.recorded_at
-            FROM charges c JOIN attempts a USING (subscription_id, period_no) JOIN evidence e USING (attempt_id)
+            SELECT e.evidence_id AS "evidence_id!: EvidenceId", e.attempt_id AS "attempt_id!: AttemptId", e.kind::text AS "kind!",
+                   e.verdict AS "verdict!: AttemptState", e.http_status, e.error_code, e.gateway_status, e.status_code,
+                   e.transaction_id AS "transaction_id: TransactionId", e.detail, e.actor AS "actor!",
+                   e.recorded_at AS "recorded_at!"
+            FROM all_charges c JOIN all_attempts a USING (subscription_id, period_no) JOIN all_evidence e USING (attempt_id)
             WHERE c.charge_id = $1 ORDER BY e.recorded_at, e.evidence_id"#,
             charge_id as ChargeId,
         )
@@ -261,8 +262,8 @@ impl Store {
         let mut events = sqlx::query_as!(
             ListedEvent,
             r#"-- events_about
-            SELECT e.event_id AS "event_id: EventId", e.sequence_no, e.kind, e.occurred_at, e.payload
-            FROM charges c JOIN events e USING (subscription_id)
+            SELECT e.event_id AS "event_id!: EventId", e.sequence_no, e.kind AS "kind!", e.occurred_at AS "occurred_at!", e.payload AS "payload!"
+            FROM all_charges c JOIN all_events e USING (subscription_id)
             WHERE c.charge_id = $1 AND e.charge_id = $1 ORDER BY e.sequence_no DESC LIMIT $2"#,
             charge_id as ChargeId,
             EVENTS_MAX,

@@ -63,7 +63,7 @@ fn schema_advice(found: Option<i64>, expected: Option<i64>) -> &'static str {
     }
 }
 
-/// A rule that the database enforces. See `migrations/0006_guards.sql` for the SQLSTATEs.
+/// A rule that the database enforces. See `migrations/0007_guards.sql` for the SQLSTATEs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The brake is on.

@@ -95,6 +95,8 @@ pub struct OpenNotice {
     pub received_at: DateTime<Utc>,
     /// The attempt that it is about, when this database has it.
     pub attempt: Option<NoticedAttempt>,
+    /// Whether it repeats what the archive says about an attempt of long ago.
+    pub is_archived: bool,
 }
 
 /// The attempt that a notice is about.
@@ -202,6 +204,7 @@ impl Store {
                     says_settled: row.says_settled,
                     received_at: row.received_at,
                     attempt,
+                    is_archived: row.is_archived,
                 })
             })
             .collect()

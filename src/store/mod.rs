@@ -19,6 +19,7 @@ mod permit_rows;
 mod readings;
 mod waiting;
 
+pub mod archive;
 pub mod audit;
 pub mod books;
 pub mod brakes;
@@ -223,6 +224,8 @@ pub enum Wake {
     Resolver,
     /// There is an event to deliver.
     Notifier,
+    /// Nothing hints at it: it looks by itself.
+    Caretaker,
 }
 
 impl Wake {
@@ -230,12 +233,21 @@ impl Wake {
     pub const CHANNEL: &str = "cykl_wake";
 
     /// All hints.
-    pub const ALL: [Wake; 4] = [
+    pub const ALL: [Wake; 5] = [
         Wake::Scheduler,
         Wake::Charger,
         Wake::Resolver,
         Wake::Notifier,
+        Wake::Caretaker,
     ];
+
+    /// Whether charging needs this worker, so that it runs every few seconds.
+    pub const fn is_vital(self) -> bool {
+        match self {
+            Wake::Scheduler | Wake::Charger | Wake::Resolver | Wake::Notifier => true,
+            Wake::Caretaker => false,
+        }
+    }
 
     /// The payload of `NOTIFY`.
     pub const fn as_str(self) -> &'static str {
@@ -244,6 +256,7 @@ impl Wake {
             Wake::Charger => "charger",
             Wake::Resolver => "resolver",
             Wake::Notifier => "notifier",
+            Wake::Caretaker => "caretaker",
         }
     }
 }
@@ -256,19 +269,21 @@ async fn wake(transaction: &mut sqlx::PgTransaction<'_>, worker: Wake) -> Result
     Ok(())
 }
 
-static UUID_CONTEXT: std::sync::Mutex<ContextV7> = std::sync::Mutex::new(ContextV7::new());
+thread_local! {
+    // One for each thread: ids that are made together stay in order, and no thread waits for another.
+    static UUID_CONTEXT: ContextV7 = const { ContextV7::new() };
+}
 
 /// A new id, ordered by `now`.
 fn new_id(now: DateTime<Utc>) -> Uuid {
     let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
-    let context = UUID_CONTEXT
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    Uuid::new_v7(Timestamp::from_unix(
-        &*context,
-        seconds,
-        now.timestamp_subsec_nanos(),
-    ))
+    UUID_CONTEXT.with(|context| {
+        Uuid::new_v7(Timestamp::from_unix(
+            context,
+            seconds,
+            now.timestamp_subsec_nanos(),
+        ))
+    })
 }
 
 /// How often a transaction is tried that lost against another (deadlock, serialisation).

@@ -86,15 +86,15 @@ impl Store {
                    count(*) FILTER (WHERE state = 'failed') AS "failed!",
                    coalesce(sum(attempts), 0) AS "attempts!",
                    coalesce(sum(declines), 0) AS "declined!"
-            FROM charges"#
+            FROM all_charges"#
         )
         .fetch_one(&self.pool)
         .await?;
         let collected = sqlx::query_as!(
             Collected,
             r#"-- figures_of_currencies
-            SELECT currency AS "currency: Currency", sum(amount_minor)::bigint AS "minor!", count(*) AS "charges!"
-            FROM charges WHERE state = 'paid' GROUP BY currency ORDER BY 3 DESC"#
+            SELECT currency AS "currency!: Currency", sum(amount_minor)::bigint AS "minor!", count(*) AS "charges!"
+            FROM all_charges WHERE state = 'paid' GROUP BY currency ORDER BY 3 DESC"#
         )
         .fetch_all(&self.pool)
         .await?;
@@ -134,8 +134,8 @@ impl Store {
                        WHEN c.state = 'failed' THEN 'never known: written off'
                        ELSE 'still open' END AS "how!",
                    count(*) AS "count!"
-            FROM attempts a JOIN charges c USING (charge_id)
-            WHERE EXISTS (SELECT FROM evidence e WHERE e.attempt_id = a.attempt_id AND e.kind = 'answer' AND e.verdict = 'in_doubt')
+            FROM all_attempts a JOIN all_charges c USING (charge_id)
+            WHERE EXISTS (SELECT FROM all_evidence e WHERE e.attempt_id = a.attempt_id AND e.kind = 'answer' AND e.verdict = 'in_doubt')
             GROUP BY 1 ORDER BY 2 DESC, 1"#
         )
         .fetch_all(&self.pool)
@@ -151,8 +151,9 @@ impl Store {
         Ok(sqlx::query_as!(
             Movement,
             r#"-- movements
-            SELECT transaction_id AS "transaction_id!: TransactionId", order_id, amount_minor, currency AS "currency: Currency"
-            FROM attempts WHERE state IN ('settled', 'surplus')"#
+            SELECT transaction_id AS "transaction_id!: TransactionId", order_id AS "order_id!",
+                   amount_minor AS "amount_minor!", currency AS "currency!: Currency"
+            FROM all_attempts WHERE state IN ('settled', 'surplus')"#
         )
         .fetch_all(&self.pool)
         .await?)
@@ -166,9 +167,9 @@ impl Store {
         Ok(sqlx::query_as!(
             Progress,
             r#"-- progress
-            SELECT (SELECT count(*) FROM charges) AS "charges!",
-                   (SELECT count(*) FROM charges WHERE state = 'paid') AS "paid!",
-                   (SELECT count(*) FROM attempts WHERE state = 'rejected') AS "declined!",
+            SELECT (SELECT count(*) FROM all_charges) AS "charges!",
+                   (SELECT count(*) FROM all_charges WHERE state = 'paid') AS "paid!",
+                   (SELECT count(*) FROM all_attempts WHERE state = 'rejected') AS "declined!",
                    (SELECT count(*) FROM attempts WHERE state = 'in_doubt' AND next_poll_at IS NOT NULL) AS "in_doubt!",
                    (SELECT count(*) FROM attempts
                     WHERE state IN ('in_doubt', 'pending') AND next_poll_at IS NOT NULL) AS "unsettled!""#

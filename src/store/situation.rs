@@ -134,7 +134,7 @@ impl Store {
 }
 
 /// The least id that is made at `at` or later: UUIDv7 begins with the time in milliseconds (RFC 9562, section 5.7).
-fn first_id_of(at: DateTime<Utc>) -> Uuid {
+pub(super) fn first_id_of(at: DateTime<Utc>) -> Uuid {
     let millis = u64::try_from(at.timestamp_millis()).unwrap_or(0);
     Uuid::from_u128(u128::from(millis) << 80)
 }

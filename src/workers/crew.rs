@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::domain::tick::Tick;
 use crate::reconnect::Delays;
 use crate::store::{Store, StoreError, Wake};
+use crate::workers::caretaker::Caretaker;
 use crate::workers::charger::Charger;
 use crate::workers::notifier::Notifier;
 use crate::workers::resolver::Resolver;
@@ -31,6 +32,8 @@ pub struct Workers {
     pub resolver: Resolver,
     /// Tells.
     pub notifier: Notifier,
+    /// Clears away.
+    pub caretaker: Caretaker,
 }
 
 /// When each worker looks by itself.
@@ -44,6 +47,8 @@ pub struct Ticks {
     pub resolver: Tick,
     /// The notifier.
     pub notifier: Tick,
+    /// The caretaker.
+    pub caretaker: Tick,
 }
 
 /// How much one run of a worker handled; nothing is 0.
@@ -73,6 +78,10 @@ impl Workers {
                 let report = self.notifier.run_once(now).await?;
                 report.logged + report.posted + report.refused
             }
+            Wake::Caretaker => {
+                let report = self.caretaker.run_once(now).await?;
+                report_if(&report, report.archived + report.dropped, worker)
+            }
         })
     }
 }
@@ -101,6 +110,7 @@ impl Crew {
             (Wake::Charger, &ticks.charger),
             (Wake::Resolver, &ticks.resolver),
             (Wake::Notifier, &ticks.notifier),
+            (Wake::Caretaker, &ticks.caretaker),
         ] {
             let one = Loop {
                 workers: workers.clone(),
@@ -147,6 +157,7 @@ impl Hints {
             Wake::Charger => &self.0[1],
             Wake::Resolver => &self.0[2],
             Wake::Notifier => &self.0[3],
+            Wake::Caretaker => &self.0[4],
         }
     }
 }

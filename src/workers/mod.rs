@@ -3,6 +3,7 @@
 //!
 //! Each worker has one step, `run_once(now) -> Report`: load, decide, act, record. Time comes in, counts go out.
 
+pub mod caretaker;
 pub mod charger;
 pub mod notifier;
 pub mod resolver;

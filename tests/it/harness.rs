@@ -448,7 +448,7 @@ impl World {
         self.compare_with_ledger().await;
         let twice = self
             .column(
-                "SELECT subscription_id || ' period ' || period_no FROM attempts WHERE state IN ('settled', 'surplus')
+                "SELECT subscription_id || ' period ' || period_no FROM all_attempts WHERE state IN ('settled', 'surplus')
                  GROUP BY subscription_id, period_no HAVING count(*) > 1",
             )
             .await;
@@ -468,7 +468,7 @@ impl World {
             .map(|transaction| format!("{} {}", transaction.order_id, transaction.id))
             .collect();
         let ours: BTreeSet<String> = self
-            .column("SELECT order_id || ' ' || transaction_id FROM attempts WHERE state IN ('settled', 'surplus')")
+            .column("SELECT order_id || ' ' || transaction_id FROM all_attempts WHERE state IN ('settled', 'surplus')")
             .await
             .into_iter()
             .collect();
@@ -480,13 +480,13 @@ impl World {
         );
         let unexplained = self
             .column(
-                "SELECT charge_id::text FROM charges c WHERE (state = 'paid') <> EXISTS (
-                     SELECT FROM attempts a WHERE a.charge_id = c.charge_id AND a.state = 'settled')",
+                "SELECT charge_id::text FROM all_charges c WHERE (state = 'paid') <> EXISTS (
+                     SELECT FROM all_attempts a WHERE a.charge_id = c.charge_id AND a.state = 'settled')",
             )
             .await;
         assert_eq!(unexplained, Vec::<String>::new(), "paid means settled");
         let posts = ledger.posts().len();
-        let permits: i64 = self.one("SELECT count(*) FROM attempts").await;
+        let permits: i64 = self.one("SELECT count(*) FROM all_attempts").await;
         assert!(
             posts <= usize::try_from(permits).unwrap(),
             "more requests than permits"

@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod archive;
 mod brakes;
 mod charging;
 mod crash_recovery;

@@ -125,6 +125,9 @@ impl Resolver {
                         .notices
                         .push(asking);
                 }
+                (Some(_), None) if notice.is_archived => {
+                    closed.push((notice.notice_id, NoticeState::Done));
+                }
                 (Some(transaction_id), None) if names_an_order_of_ours(&notice) => {
                     unknown.push((notice, transaction_id));
                 }

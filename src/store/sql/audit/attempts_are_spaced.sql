@@ -5,7 +5,7 @@ FROM (
     SELECT a.subscription_id, a.charge_id, a.attempt_id, a.order_id, a.permitted_at,
            max(a.quiet_until) OVER (PARTITION BY a.subscription_id ORDER BY a.permitted_at, a.attempt_id
                                     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS quiet_until
-    FROM attempts a
+    FROM all_attempts a
     WHERE a.state <> 'not_sent'
 ) a
 WHERE a.permitted_at < a.quiet_until

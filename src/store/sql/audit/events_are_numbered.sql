@@ -3,7 +3,8 @@ SELECT e.subscription_id AS "subscription_id?", NULL::uuid AS "charge_id?", NULL
        format('%s events, numbered %s to %s', e.events, e.first_no, e.last_no) AS "detail!"
 FROM (
     SELECT e.subscription_id, count(DISTINCT e.sequence_no) AS events, min(e.sequence_no) AS first_no, max(e.sequence_no) AS last_no
-    FROM events e WHERE e.subscription_id IS NOT NULL GROUP BY e.subscription_id
-) e
-WHERE (e.first_no, e.last_no) IS DISTINCT FROM (1::bigint, e.events)
+    FROM all_events e WHERE e.subscription_id IS NOT NULL GROUP BY e.subscription_id
+) e CROSS JOIN archive h
+-- Dropped events are the first ones.
+WHERE e.last_no - e.first_no + 1 <> e.events OR (e.first_no <> 1 AND h.kept_from = '-infinity')
 LIMIT $1

@@ -1,8 +1,9 @@
 -- audit_no_period_is_forgotten
 -- Every period up to the next one has a charge, unless the subscription was stopped: then what fell due until it went on
 -- is not charged. Such a gap begins after the charge before it was planned, and ends with what fell due by the day of going on.
+-- Of gaps that begin before what is kept, nobody can tell any more.
 WITH steps AS (
-    SELECT c.subscription_id, c.period_no, c.planned_at AS at FROM charges c
+    SELECT c.subscription_id, c.period_no, c.planned_at AS at FROM all_charges c
     UNION ALL
     SELECT s.subscription_id, s.first_period_no - 1, s.created_at FROM subscriptions s
     UNION ALL
@@ -18,9 +19,9 @@ WITH steps AS (
 )
 SELECT g.subscription_id AS "subscription_id?", NULL::uuid AS "charge_id?", NULL::uuid AS "attempt_id?",
        format('periods %s to %s have no charge, and no stop of the subscription explains it', g.first_no, g.last_no) AS "detail!"
-FROM gaps g JOIN subscriptions s USING (subscription_id)
-WHERE NOT EXISTS (
-    SELECT FROM events stopped JOIN events resumed USING (subscription_id)
+FROM gaps g JOIN subscriptions s USING (subscription_id) CROSS JOIN archive h
+WHERE g.since >= h.kept_from AND NOT EXISTS (
+    SELECT FROM all_events stopped JOIN all_events resumed USING (subscription_id)
     WHERE stopped.subscription_id = g.subscription_id
       AND stopped.kind IN ('subscription.paused', 'subscription.deactivated')
       AND resumed.kind IN ('subscription.resumed', 'subscription.recovered')

@@ -1,6 +1,6 @@
 -- audit_nothing_ends_early
 -- A subscription that is finishing or completed has no period left: none after its last charge, or, if it went on after a
--- stop since then, none after that day. Periods are looked for over a hundred, which is more than one stop leaves out.
+-- stop since then, none after that day, as far as the events since then are kept. Periods are looked for over a hundred, which is more than one stop leaves out.
 SELECT s.subscription_id AS "subscription_id?", NULL::uuid AS "charge_id?", NULL::uuid AS "attempt_id?",
        format('it has ended, but period %s, due on %s, is left', n.period_no, n.due_on) AS "detail!"
 FROM subscriptions s
@@ -10,7 +10,7 @@ FROM subscriptions s
     ) l
     CROSS JOIN LATERAL (
         SELECT max((e.occurred_at AT TIME ZONE s.timezone)::date) AS resumed_on
-        FROM events e
+        FROM all_events e
         WHERE e.subscription_id = s.subscription_id AND e.kind IN ('subscription.resumed', 'subscription.recovered')
           AND e.occurred_at >= l.at
     ) r
@@ -21,5 +21,6 @@ FROM subscriptions s
           AND (r.resumed_on IS NULL OR (s.anchor_date + p.period_no * s.period::interval)::date > r.resumed_on)
         ORDER BY p.period_no LIMIT 1
     ) n
-WHERE (s.is_finishing OR s.status = 'completed') AND (s.ends_on IS NULL OR n.due_on <= s.ends_on)
+    CROSS JOIN archive h
+WHERE (s.is_finishing OR s.status = 'completed') AND (s.ends_on IS NULL OR n.due_on <= s.ends_on) AND l.at >= h.kept_from
 LIMIT $1

@@ -3,13 +3,13 @@
 WITH settings AS (
     SELECT e.payload ->> 'shop' AS shop, e.payload ->> 'mode' AS mode, e.occurred_at AS since,
            lead(e.occurred_at) OVER (PARTITION BY e.payload ->> 'shop' ORDER BY e.occurred_at, e.event_id) AS until
-    FROM events e WHERE e.kind = 'brake.changed'
+    FROM all_events e WHERE e.kind = 'brake.changed'
 )
 SELECT a.subscription_id AS "subscription_id?", a.charge_id AS "charge_id?", a.attempt_id AS "attempt_id?",
        format('attempt %s was permitted at %s; the brake of %s said %s since %s', a.order_id, a.permitted_at, b.shop, b.mode,
               b.since) AS "detail!"
 FROM settings b
-    JOIN attempts a ON (b.shop = '*' OR b.shop = a.shop)
+    JOIN all_attempts a ON (b.shop = '*' OR b.shop = a.shop)
         AND a.permitted_at > b.since + interval '1 minute'
         AND (b.until IS NULL OR a.permitted_at < b.until - interval '1 minute')
 WHERE b.mode <> 'run' AND NOT (a.state = 'not_sent' AND a.last_evidence_id IS NULL)

@@ -5,7 +5,7 @@ SELECT c.subscription_id AS "subscription_id?", c.charge_id AS "charge_id?", c.p
                    WHEN a.attempt_id IS NULL THEN 'does not exist'
                    WHEN a.charge_id <> c.charge_id THEN 'belongs to another charge'
                    ELSE 'is ' || a.state END) AS "detail!"
-FROM charges c LEFT JOIN attempts a ON a.attempt_id = c.paid_attempt_id
+FROM all_charges c LEFT JOIN all_attempts a ON a.attempt_id = c.paid_attempt_id
 WHERE c.state = 'paid'
   AND NOT coalesce(a.charge_id = c.charge_id AND a.state IN ('settled', 'surplus') AND c.paid_at IS NOT NULL, false)
 LIMIT $1

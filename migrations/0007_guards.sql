@@ -1,0 +1,421 @@
+-- What the database refuses, whoever asks. Constraints bind what we intend; what is observed can always be recorded.
+--
+-- What needs other rows is checked per statement over transition tables, so that a batch of hundreds of rows pays for it once;
+-- what needs only the row itself, in the condition of a row trigger, which costs next to nothing as long as it is false.
+-- The functions look rows up by index whatever the statistics say: a plan made while a table was small would read all of it for as
+-- long as the connection lives.
+-- SQLSTATEs: CY001 brake, CY002 fence, CY003 terms, CY004 spacing, CY005 earlier attempt unresolved, CY006 illegal transition,
+-- CY007 immutable, CY008 no evidence, CY009 append-only, CY010 paid without a settlement.
+
+-- Rows that may only ever be added.
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only: % refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'CY009';
+END $$;
+
+CREATE TRIGGER evidence_is_append_only BEFORE UPDATE OR TRUNCATE ON evidence
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER events_are_append_only BEFORE UPDATE OR TRUNCATE ON events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER attempts_are_kept BEFORE TRUNCATE ON attempts
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER charges_are_kept BEFORE TRUNCATE ON charges
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER notices_are_kept BEFORE TRUNCATE ON notices
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER subscriptions_are_kept BEFORE DELETE OR TRUNCATE ON subscriptions
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+-- What others refer to keeps its key, too.
+CREATE TRIGGER cards_are_kept BEFORE UPDATE OF card_id, shop OR DELETE OR TRUNCATE ON cards
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER shops_are_kept BEFORE UPDATE OF shop OR DELETE OR TRUNCATE ON shops
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+
+-- A row leaves the books for the archive or not at all. Of what may be archived, the archive's own constraints say the rest.
+CREATE FUNCTION refuse_unarchived() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    lost bigint;
+BEGIN
+    CASE TG_TABLE_NAME
+    WHEN 'charges' THEN
+        SELECT count(*) INTO lost FROM old_rows o WHERE NOT EXISTS (
+            SELECT FROM archived_charges h
+            WHERE (h.subscription_id, h.period_no, h.due_on) = (o.subscription_id, o.period_no, o.due_on)
+              AND (h.charge_id, h.state, h.attempts) = (o.charge_id, o.state, o.attempts)
+              AND h.paid_attempt_id IS NOT DISTINCT FROM o.paid_attempt_id)
+            OR EXISTS (SELECT FROM attempts a WHERE (a.subscription_id, a.period_no) = (o.subscription_id, o.period_no))
+            OR NOT EXISTS (SELECT FROM charges c WHERE c.subscription_id = o.subscription_id AND c.period_no > o.period_no)
+            OR NOT EXISTS (SELECT FROM subscriptions s WHERE s.subscription_id = o.subscription_id AND s.archived_to >= o.period_no);
+    -- Before its charge, whose date says which month to look in.
+    WHEN 'attempts' THEN
+        SELECT count(*) INTO lost FROM old_rows o WHERE NOT EXISTS (
+            SELECT FROM charges c
+                JOIN archived_charges g USING (subscription_id, period_no, due_on)
+                JOIN archived_attempts h USING (subscription_id, period_no, due_on)
+            WHERE (c.subscription_id, c.period_no) = (o.subscription_id, o.period_no) AND h.attempt_no = o.attempt_no
+              AND (h.attempt_id, h.state) = (o.attempt_id, o.state) AND h.transaction_id IS NOT DISTINCT FROM o.transaction_id)
+            OR EXISTS (SELECT FROM evidence e WHERE e.attempt_id = o.attempt_id);
+    -- Before its attempt.
+    WHEN 'evidence' THEN
+        SELECT count(*) INTO lost FROM old_rows o WHERE NOT EXISTS (
+            SELECT FROM attempts a
+                JOIN charges c USING (subscription_id, period_no)
+                JOIN archived_attempts g USING (subscription_id, period_no, attempt_no, due_on)
+                JOIN archived_evidence h ON h.due_on = c.due_on AND h.attempt_id = a.attempt_id
+            WHERE a.attempt_id = o.attempt_id AND (h.evidence_id, h.verdict) = (o.evidence_id, o.verdict));
+    WHEN 'events' THEN
+        SELECT count(*) INTO lost FROM old_rows o WHERE NOT EXISTS (
+            SELECT FROM archived_events h WHERE h.event_id = o.event_id AND h.occurred_at = o.occurred_at)
+            OR o.subscription_id IS NOT NULL AND NOT EXISTS (
+                SELECT FROM events e WHERE e.subscription_id = o.subscription_id AND e.sequence_no > o.sequence_no);
+    WHEN 'notices' THEN
+        SELECT count(*) INTO lost FROM old_rows o WHERE NOT EXISTS (
+            SELECT FROM archived_notices h WHERE h.notice_id = o.notice_id AND h.received_at = o.received_at);
+    END CASE;
+    IF lost > 0 THEN
+        RAISE EXCEPTION '% of % rows of % are not in the archive, or are needed here', lost, (SELECT count(*) FROM old_rows),
+            TG_TABLE_NAME USING ERRCODE = 'CY009';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER charges_are_archived AFTER DELETE ON charges
+    REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION refuse_unarchived();
+CREATE TRIGGER attempts_are_archived AFTER DELETE ON attempts
+    REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION refuse_unarchived();
+CREATE TRIGGER evidence_is_archived AFTER DELETE ON evidence
+    REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION refuse_unarchived();
+CREATE TRIGGER events_are_archived AFTER DELETE ON events
+    REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION refuse_unarchived();
+CREATE TRIGGER notices_are_archived AFTER DELETE ON notices
+    REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION refuse_unarchived();
+-- What is archived stays as it is, until its month is dropped.
+CREATE TRIGGER archived_charges_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON archived_charges
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER archived_attempts_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON archived_attempts
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER archived_evidence_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON archived_evidence
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER archived_events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON archived_events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER archived_notices_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON archived_notices
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- The two ways in which an update of a row can be refused by what it was before.
+CREATE FUNCTION refuse_step() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% % may not go from % to %', TG_ARGV[0], to_jsonb(OLD) ->> (TG_ARGV[0] || '_id'), OLD.state, NEW.state
+        USING ERRCODE = 'CY006';
+END $$;
+CREATE FUNCTION refuse_new_facts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% %: its facts never change', TG_ARGV[0], to_jsonb(OLD) ->> (TG_ARGV[0] || '_id') USING ERRCODE = 'CY007';
+END $$;
+
+-- Legal transitions, the same as in src/domain; a test compares them pair by pair.
+CREATE FUNCTION attempt_may_become(was attempt_state, becomes attempt_state) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT was = becomes OR CASE was
+        WHEN 'in_doubt' THEN true
+        WHEN 'pending' THEN becomes IN ('settled', 'surplus', 'rejected')
+        WHEN 'settled' THEN false
+        WHEN 'surplus' THEN false
+        ELSE becomes IN ('settled', 'surplus')
+    END
+$$;
+
+CREATE FUNCTION charge_may_become(was charge_state, becomes charge_state) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT was = becomes OR becomes = 'paid' OR CASE was
+        WHEN 'planned' THEN becomes IN ('in_flight', 'held', 'skipped', 'void')
+        WHEN 'in_flight' THEN becomes IN ('retry_wait', 'failed', 'held')
+        WHEN 'retry_wait' THEN becomes IN ('in_flight', 'failed', 'held', 'skipped', 'void')
+        WHEN 'held' THEN becomes IN ('retry_wait', 'failed')
+        WHEN 'failed' THEN becomes = 'retry_wait'
+        ELSE false
+    END
+$$;
+
+CREATE FUNCTION subscription_may_become(was subscription_status, becomes subscription_status) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT was = becomes OR CASE was
+        WHEN 'registering' THEN becomes IN ('active', 'cancelled')
+        WHEN 'active' THEN becomes IN ('past_due', 'paused', 'deactivated', 'cancelled', 'completed')
+        WHEN 'past_due' THEN becomes IN ('active', 'paused', 'deactivated', 'cancelled', 'completed')
+        WHEN 'paused' THEN becomes IN ('active', 'deactivated', 'cancelled')
+        WHEN 'deactivated' THEN becomes IN ('active', 'cancelled')
+        ELSE false
+    END
+$$;
+
+-- A card belongs to a shop, for ever, and a subscription to a shop and a card of it.
+CREATE FUNCTION guard_card_insert() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    refused record;
+BEGIN
+    SELECT n.card_id, n.shop INTO refused
+    FROM new_rows n
+    WHERE NOT EXISTS (SELECT FROM shops s WHERE s.shop = n.shop)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'there is no shop % for card %', refused.shop, refused.card_id USING ERRCODE = '23503';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER card_insert AFTER INSERT ON cards
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_card_insert();
+
+CREATE FUNCTION guard_subscription_card() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    refused record;
+BEGIN
+    SELECT n.subscription_id INTO refused
+    FROM new_rows n
+        LEFT JOIN shops s ON s.shop = n.shop
+        LEFT JOIN cards k ON k.card_id = n.card_id AND k.shop = n.shop
+    WHERE s.shop IS NULL OR (n.card_id IS NOT NULL AND k.card_id IS NULL)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'there is no such shop or no such card of it for subscription %', refused.subscription_id
+            USING ERRCODE = '23503';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER subscription_insert AFTER INSERT ON subscriptions
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_subscription_card();
+CREATE TRIGGER subscription_card AFTER UPDATE ON subscriptions
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_subscription_card();
+
+-- A subscription's agreement never changes.
+CREATE FUNCTION guard_subscription_update() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    refused record;
+BEGIN
+    SELECT n.subscription_id, o.status AS was, n.status AS becomes INTO refused
+    FROM old_rows o FULL JOIN new_rows n USING (subscription_id)
+    WHERE NOT coalesce(subscription_may_become(o.status, n.status), false) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'subscription % may not go from % to %', refused.subscription_id, refused.was, refused.becomes
+            USING ERRCODE = 'CY006';
+    END IF;
+    SELECT n.subscription_id INTO refused
+    FROM old_rows o JOIN new_rows n USING (subscription_id)
+    WHERE (o.shop, o.external_id, o.amount_minor, o.currency, o.period, o.anchor_date, o.timezone, o.first_period_no, o.created_at)
+        IS DISTINCT FROM
+          (n.shop, n.external_id, n.amount_minor, n.currency, n.period, n.anchor_date, n.timezone, n.first_period_no, n.created_at)
+       OR n.archived_to < o.archived_to OR n.archived_payments < o.archived_payments
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'subscription %: amount, currency, period, anchor date and zone never change', refused.subscription_id
+            USING ERRCODE = 'CY007';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER subscription_update AFTER UPDATE ON subscriptions
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_subscription_update();
+
+-- A charge is born with the terms of its subscription, on a date that PostgreSQL's own calendar finds as well. Anchor and period
+-- never change, so unique period numbers mean that periods cannot overlap.
+CREATE FUNCTION guard_charge_insert() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    refused record;
+BEGIN
+    SELECT n.subscription_id, n.period_no INTO refused
+    FROM new_rows n LEFT JOIN subscriptions s USING (subscription_id)
+    WHERE (n.shop, n.amount_minor, n.currency, n.due_on) IS DISTINCT FROM
+          (s.shop, s.amount_minor, s.currency, (s.anchor_date + n.period_no * s.period::interval)::date)
+       OR n.period_no < s.first_period_no
+       OR n.period_no <= s.archived_to
+       OR n.state NOT IN ('planned', 'held', 'skipped')
+       OR (n.attempts, n.declines, n.unsent) <> (0, 0, 0)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'charge for period % of subscription % differs from its subscription', refused.period_no,
+            refused.subscription_id USING ERRCODE = 'CY003';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER charge_insert AFTER INSERT ON charges
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_charge_insert();
+
+CREATE TRIGGER charge_step AFTER UPDATE ON charges FOR EACH ROW
+    WHEN (NOT charge_may_become(OLD.state, NEW.state))
+    EXECUTE FUNCTION refuse_step('charge');
+CREATE TRIGGER charge_facts AFTER UPDATE ON charges FOR EACH ROW
+    WHEN ((OLD.charge_id, OLD.subscription_id, OLD.shop, OLD.period_no, OLD.due_on, OLD.due_at, OLD.amount_minor, OLD.currency,
+           OLD.planned_at)
+        IS DISTINCT FROM
+          (NEW.charge_id, NEW.subscription_id, NEW.shop, NEW.period_no, NEW.due_on, NEW.due_at, NEW.amount_minor, NEW.currency,
+           NEW.planned_at)
+       OR (OLD.first_attempt_at IS NOT NULL AND OLD.first_attempt_at IS DISTINCT FROM NEW.first_attempt_at)
+       OR (OLD.state = 'paid' AND NEW.state = 'paid' AND (OLD.paid_at, OLD.paid_attempt_id) IS DISTINCT FROM (NEW.paid_at, NEW.paid_attempt_id))
+       OR NEW.attempts < OLD.attempts OR NEW.declines < OLD.declines)
+    EXECUTE FUNCTION refuse_new_facts('charge');
+
+CREATE FUNCTION guard_charge_payment() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    refused record;
+BEGIN
+    SELECT n.charge_id INTO refused
+    FROM new_rows n
+    WHERE n.state = 'paid' AND NOT EXISTS (
+        SELECT FROM attempts a
+        WHERE a.attempt_id = n.paid_attempt_id AND a.subscription_id = n.subscription_id AND a.charge_id = n.charge_id
+          AND a.state IN ('settled', 'surplus'))
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'charge % cannot be paid without a settled attempt', refused.charge_id USING ERRCODE = 'CY010';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER charge_payment AFTER UPDATE ON charges
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_charge_payment();
+
+-- The permit gate. An attempt is born in doubt, or, as the tombstone of a permit whose commit was never confirmed, as not sent.
+CREATE FUNCTION guard_permit() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    refused record;
+BEGIN
+    SELECT n.attempt_id INTO refused FROM new_rows n WHERE n.state NOT IN ('in_doubt', 'not_sent') LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'attempt % must be born in doubt', refused.attempt_id USING ERRCODE = 'CY006';
+    END IF;
+
+    -- Locked, so that a brake that is put on while permits are being committed is effective as soon as it is committed.
+    PERFORM FROM brakes b WHERE b.shop = '*' OR b.shop IN (SELECT n.shop FROM new_rows n) FOR SHARE;
+    SELECT n.shop INTO refused FROM new_rows n
+    WHERE n.state = 'in_doubt' AND (
+        NOT EXISTS (SELECT FROM brakes b WHERE b.shop = '*' AND b.mode = 'run')
+        OR EXISTS (SELECT FROM brakes b WHERE b.shop = n.shop AND b.mode <> 'run'))
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the brake is on for shop %', refused.shop USING ERRCODE = 'CY001';
+    END IF;
+
+    SELECT n.attempt_id INTO refused FROM new_rows n
+    WHERE n.state = 'in_doubt' AND NOT EXISTS (
+        SELECT FROM installation i, current_place() p
+        WHERE i.fence_id = n.fence_id
+          AND (i.system_identifier, i.timeline, i.database_oid) = (p.system_identifier, p.timeline, p.database_oid))
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'this database was moved, restored or promoted since charging was allowed in it'
+            USING ERRCODE = 'CY002', HINT = 'Compare its books with imoje, then run "cykl adopt --reason ...".';
+    END IF;
+
+    -- Two permits for one subscription wait for each other here, so that each sees the other's attempt below: the charge of the one
+    -- still waits as far as the other can see. Written so that no index but those by subscription can be used, whatever the
+    -- statistics say about how much waits.
+    PERFORM FROM charges c WHERE c.subscription_id = ANY (ARRAY(SELECT n.subscription_id FROM new_rows n)) AND c.is_waiting
+        ORDER BY c.charge_id FOR NO KEY UPDATE;
+
+    SELECT n.attempt_id INTO refused
+    FROM new_rows n
+        LEFT JOIN charges c ON c.charge_id = n.charge_id AND c.subscription_id = n.subscription_id
+        LEFT JOIN subscriptions s ON s.subscription_id = n.subscription_id
+        LEFT JOIN cards k ON k.card_id = n.card_id
+    WHERE c.charge_id IS NULL OR k.card_id IS NULL OR n.state = 'in_doubt' AND (
+        (n.subscription_id, n.shop, n.period_no, n.amount_minor, n.currency, n.card_id)
+            IS DISTINCT FROM (c.subscription_id, c.shop, c.period_no, c.amount_minor, c.currency, s.card_id)
+        OR c.state NOT IN ('planned', 'retry_wait')
+        OR s.status NOT IN ('active', 'past_due')
+        OR NOT k.is_active OR k.shop <> n.shop)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'attempt % does not fit its charge, subscription and card', refused.attempt_id USING ERRCODE = 'CY003';
+    END IF;
+
+    SELECT n.attempt_id, a.state <> 'not_sent' AND a.quiet_until > n.permitted_at AS is_too_close INTO refused
+    FROM new_rows n JOIN attempts a USING (subscription_id)
+    WHERE n.state = 'in_doubt' AND a.attempt_id <> n.attempt_id
+      AND (a.state <> 'not_sent' AND a.quiet_until > n.permitted_at
+        OR a.period_no = n.period_no AND (a.next_poll_at IS NOT NULL OR a.state = 'surplus'))
+    ORDER BY is_too_close DESC
+    LIMIT 1;
+    IF refused.is_too_close THEN
+        RAISE EXCEPTION 'attempt % follows too closely on another of its subscription', refused.attempt_id
+            USING ERRCODE = 'CY004';
+    ELSIF FOUND THEN
+        RAISE EXCEPTION 'an earlier attempt of the charge of attempt % must be read again first', refused.attempt_id
+            USING ERRCODE = 'CY005';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER attempt_insert AFTER INSERT ON attempts
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_permit();
+
+CREATE TRIGGER attempt_step AFTER UPDATE ON attempts FOR EACH ROW
+    WHEN (NOT attempt_may_become(OLD.state, NEW.state))
+    EXECUTE FUNCTION refuse_step('attempt');
+CREATE TRIGGER attempt_facts AFTER UPDATE ON attempts FOR EACH ROW
+    WHEN ((OLD.attempt_id, OLD.charge_id, OLD.subscription_id, OLD.shop, OLD.card_id, OLD.period_no, OLD.attempt_no, OLD.order_id,
+           OLD.amount_minor, OLD.currency, OLD.is_retry, OLD.fence_id, OLD.permitted_at, OLD.quiet_until)
+        IS DISTINCT FROM
+          (NEW.attempt_id, NEW.charge_id, NEW.subscription_id, NEW.shop, NEW.card_id, NEW.period_no, NEW.attempt_no, NEW.order_id,
+           NEW.amount_minor, NEW.currency, NEW.is_retry, NEW.fence_id, NEW.permitted_at, NEW.quiet_until)
+       OR (OLD.transaction_id IS NOT NULL AND OLD.transaction_id IS DISTINCT FROM NEW.transaction_id))
+    EXECUTE FUNCTION refuse_new_facts('attempt');
+
+-- An attempt is where its last piece of evidence says, and moves only with a new one.
+CREATE FUNCTION refuse_without_evidence() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'attempt % cannot change its state without evidence', NEW.attempt_id USING ERRCODE = 'CY008';
+END $$;
+CREATE TRIGGER attempt_needs_evidence AFTER UPDATE ON attempts FOR EACH ROW
+    WHEN (OLD.state <> NEW.state AND (NEW.last_evidence_id IS NULL OR NEW.last_evidence_id = OLD.last_evidence_id))
+    EXECUTE FUNCTION refuse_without_evidence();
+
+CREATE FUNCTION guard_attempt_evidence() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    refused record;
+BEGIN
+    SELECT n.attempt_id INTO refused
+    FROM new_rows n
+    WHERE n.last_evidence_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM evidence e
+        WHERE e.attempt_id = n.attempt_id AND e.subscription_id = n.subscription_id AND e.evidence_id = n.last_evidence_id
+          AND e.verdict = n.state)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'attempt % is not where its evidence says', refused.attempt_id USING ERRCODE = 'CY008';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER attempt_evidence AFTER UPDATE ON attempts
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_attempt_evidence();
+
+-- Evidence is about an attempt.
+CREATE FUNCTION guard_evidence_insert() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    refused record;
+BEGIN
+    SELECT n.attempt_id INTO refused
+    FROM new_rows n
+    WHERE NOT EXISTS (
+        SELECT FROM attempts a WHERE a.attempt_id = n.attempt_id AND a.subscription_id = n.subscription_id)
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'there is no attempt % of that subscription to give evidence about', refused.attempt_id
+            USING ERRCODE = '23503';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER evidence_insert AFTER INSERT ON evidence
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_evidence_insert();
