@@ -9,25 +9,101 @@ use crate::domain::id::CardId;
 use crate::store::StoreError;
 use crate::store::permits::{Candidate, Limits, Permit};
 
-/// When each card was retried in the last 24 hours, newest first.
-pub(super) type RecentRetries = HashMap<CardId, Vec<DateTime<Utc>>>;
+/// When something happened with each card, newest first.
+type Times = HashMap<CardId, Vec<DateTime<Utc>>>;
 
-/// Locks the cards that would be retried, and reads how often they were. Two claims for one card wait for each other here,
-/// so that each sees the other's retry.
-pub(super) async fn lock(
+/// What the cards of a claim have spent of their budgets.
+pub(super) struct Spent {
+    /// The declines of the last 30 days.
+    declines: Times,
+    /// The retries of the last 24 hours, of the cards that would be retried.
+    retries: Times,
+}
+
+impl Spent {
+    /// Locks the cards that would be retried, and reads what was spent. Two claims for one card wait for each other here, so that
+    /// each sees the other's retry.
+    pub async fn of_cards(
+        transaction: &mut PgTransaction<'_>,
+        candidates: &[Candidate],
+        now: DateTime<Utc>,
+    ) -> Result<Self, StoreError> {
+        let retries = candidates.iter().filter(|candidate| candidate.is_retry);
+        let retried: Vec<CardId> = retries.filter_map(|candidate| candidate.card_id).collect();
+        let retries = retries_of(transaction, &retried, now).await?;
+        let cards: Vec<CardId> = candidates
+            .iter()
+            .filter_map(|candidate| candidate.card_id)
+            .collect();
+        let declines = sqlx::query!(
+            r#"-- declines_of_cards
+            SELECT card_id AS "card_id: CardId", array_agg(decided_at ORDER BY decided_at DESC) AS "decided_at!"
+            FROM attempts
+            WHERE card_id = ANY($1) AND state = 'rejected' AND decided_at > $2::timestamptz - interval '30 days'
+            GROUP BY card_id"#,
+            &cards as &[CardId],
+            now,
+        )
+        .fetch_all(&mut **transaction)
+        .await?;
+        Ok(Self {
+            declines: declines
+                .into_iter()
+                .map(|row| (row.card_id, row.decided_at))
+                .collect(),
+            retries,
+        })
+    }
+
+    /// When the card schemes' budget of the card allows this attempt, unless it does now. It counts over all subscriptions of the
+    /// card, and over the `permits` of this claim; a first attempt is no retry, but a card that was declined too often is left alone
+    /// altogether.
+    pub fn over_budget(
+        &self,
+        card_id: CardId,
+        is_retry: bool,
+        permits: &[Permit],
+        limits: &Limits,
+        now: DateTime<Utc>,
+    ) -> Option<DateTime<Utc>> {
+        let frees = |past: &Times, max: u32, window: TimeDelta| {
+            let past = past.get(&card_id).map_or(&[][..], Vec::as_slice);
+            let max = usize::try_from(max).expect("a usize holds a u32");
+            let recent: Vec<_> = past.iter().filter(|&&at| at > now - window).collect();
+            // Newest first: the budget is free again when the oldest that counts has left the window.
+            (recent.len() >= max)
+                .then(|| recent.get(max.saturating_sub(1)).map_or(now, |&&at| at) + window)
+        };
+        let declines = frees(
+            &self.declines,
+            limits.card_declines_30d,
+            TimeDelta::days(30),
+        );
+        if declines.is_some() || !is_retry {
+            return declines;
+        }
+        let in_this_batch = permits
+            .iter()
+            .any(|permit| permit.row.card_id == card_id && permit.row.is_retry);
+        if in_this_batch {
+            return Some(now + TimeDelta::hours(24));
+        }
+        frees(&self.retries, limits.card_retries_24h, TimeDelta::hours(24))
+    }
+}
+
+async fn retries_of(
     transaction: &mut PgTransaction<'_>,
-    candidates: &[Candidate],
+    cards: &[CardId],
     now: DateTime<Utc>,
-) -> Result<RecentRetries, StoreError> {
-    let retries = candidates.iter().filter(|candidate| candidate.is_retry);
-    let cards: Vec<CardId> = retries.filter_map(|candidate| candidate.card_id).collect();
+) -> Result<Times, StoreError> {
     if cards.is_empty() {
-        return Ok(RecentRetries::new());
+        return Ok(Times::new());
     }
     sqlx::query!(
         "-- lock_cards
         SELECT card_id FROM cards WHERE card_id = ANY($1) ORDER BY card_id FOR NO KEY UPDATE",
-        &cards as &[CardId],
+        cards as &[CardId],
     )
     .fetch_all(&mut **transaction)
     .await?;
@@ -37,7 +113,7 @@ pub(super) async fn lock(
         FROM attempts
         WHERE card_id = ANY($1) AND is_retry AND permitted_at > $2::timestamptz - interval '24 hours'
         GROUP BY card_id"#,
-        &cards as &[CardId],
+        cards as &[CardId],
         now,
     )
     .fetch_all(&mut **transaction)
@@ -46,37 +122,4 @@ pub(super) async fn lock(
         .into_iter()
         .map(|row| (row.card_id, row.permitted_at))
         .collect())
-}
-
-/// When the card schemes' budget of the card allows this attempt, unless it does now. It counts over all subscriptions of the
-/// card; a first attempt is no retry, but a card that was declined too often is left alone altogether.
-pub(super) fn over_budget(
-    candidate: &Candidate,
-    permits: &[Permit],
-    retries: &[DateTime<Utc>],
-    limits: &Limits,
-    now: DateTime<Utc>,
-) -> Option<DateTime<Utc>> {
-    let frees = |past: &[DateTime<Utc>], max: u32, window: TimeDelta| {
-        let max = usize::try_from(max).expect("a usize holds a u32");
-        let recent: Vec<_> = past.iter().filter(|&&at| at > now - window).collect();
-        // Newest first: the budget is free again when the oldest that counts has left the window.
-        (recent.len() >= max)
-            .then(|| recent.get(max.saturating_sub(1)).map_or(now, |&&at| at) + window)
-    };
-    let declines = frees(
-        &candidate.last_declines,
-        limits.card_declines_30d,
-        TimeDelta::days(30),
-    );
-    if declines.is_some() || !candidate.is_retry {
-        return declines;
-    }
-    let in_this_batch = permits
-        .iter()
-        .any(|permit| Some(permit.row.card_id) == candidate.card_id && permit.row.is_retry);
-    if in_this_batch {
-        return Some(now + TimeDelta::hours(24));
-    }
-    frees(retries, limits.card_retries_24h, TimeDelta::hours(24))
 }

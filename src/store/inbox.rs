@@ -8,7 +8,7 @@ use sqlx::PgTransaction;
 
 use crate::domain::attempt::AttemptState;
 use crate::domain::event::EventKind;
-use crate::domain::id::{AttemptId, NoticeId, TransactionId};
+use crate::domain::id::{AttemptId, NoticeId, SubscriptionId, TransactionId};
 use crate::domain::money::Currency;
 use crate::domain::order_id::OrderId;
 use crate::domain::shop::ShopName;
@@ -102,6 +102,8 @@ pub struct OpenNotice {
 /// The attempt that a notice is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoticedAttempt {
+    /// Whose charge it is about.
+    pub subscription_id: SubscriptionId,
     /// The attempt.
     pub attempt_id: AttemptId,
     /// Its state.
@@ -175,6 +177,7 @@ impl Store {
         rows.into_iter()
             .map(|row| {
                 let attempt = match (
+                    row.subscription_id,
                     row.attempt_id,
                     row.state,
                     row.attempt_order_id,
@@ -182,12 +185,14 @@ impl Store {
                     row.currency,
                 ) {
                     (
+                        Some(subscription_id),
                         Some(attempt_id),
                         Some(state),
                         Some(order_id),
                         Some(amount_minor),
                         Some(currency),
                     ) => Some(NoticedAttempt {
+                        subscription_id,
                         attempt_id,
                         state,
                         order_id,

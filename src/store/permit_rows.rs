@@ -286,7 +286,7 @@ impl Store {
         permits: &[Permit],
         limits: &Limits,
         fence_id: FenceId,
-    ) -> Result<Vec<AttemptId>, StoreError> {
+    ) -> Result<Vec<(SubscriptionId, AttemptId)>, StoreError> {
         let mut transaction = self.pool.begin().await?;
         insert_attempts(
             &mut transaction,
@@ -306,14 +306,18 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        let committed = sqlx::query_scalar!(
+        let committed = sqlx::query!(
             r#"-- committed_permits
-            SELECT attempt_id AS "attempt_id: AttemptId" FROM attempts WHERE attempt_id = ANY($1) AND state = 'in_doubt'"#,
+            SELECT subscription_id AS "subscription_id: SubscriptionId", attempt_id AS "attempt_id: AttemptId"
+            FROM attempts WHERE attempt_id = ANY($1) AND state = 'in_doubt'"#,
             &ids as &[AttemptId],
         )
         .fetch_all(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        Ok(committed)
+        Ok(committed
+            .into_iter()
+            .map(|row| (row.subscription_id, row.attempt_id))
+            .collect())
     }
 }

@@ -13,7 +13,7 @@ use crate::domain::order_id::OrderId;
 use crate::domain::shop::ShopName;
 use crate::domain::subscription::SubscriptionStatus;
 use crate::store::brakes::{ALL_SHOPS, BrakeMode};
-use crate::store::card_budgets::{self, RecentRetries};
+use crate::store::card_budgets::Spent;
 use crate::store::permit_rows;
 use crate::store::{Refusal, Store, StoreError, TRIES_MAX, new_id, readings};
 
@@ -142,7 +142,6 @@ pub(super) struct Candidate {
     quiet_until: Option<DateTime<Utc>>,
     is_stale: bool,
     is_blocked: bool,
-    pub last_declines: Vec<DateTime<Utc>>,
 }
 
 /// What the claim does with a candidate.
@@ -240,7 +239,7 @@ impl Store {
         if candidates.is_empty() {
             return Ok(Claim::NothingDue);
         }
-        let retries = card_budgets::lock(&mut transaction, &candidates, now).await?;
+        let spent = Spent::of_cards(&mut transaction, &candidates, now).await?;
         let mut permits: Vec<Permit> = Vec::new();
         let mut put_off = Vec::new();
         let mut reread = Vec::new();
@@ -251,7 +250,7 @@ impl Store {
                 candidate.subscription_id,
                 candidate.shop.clone(),
             );
-            match judge(candidate, &permits, &retries, limits, now)? {
+            match judge(candidate, &permits, &spent, limits, now)? {
                 Verdict::Permit(permit) => permits.push(*permit),
                 Verdict::PutOff(until) => put_off.push((charge.0, until)),
                 Verdict::Reread => reread.push(charge.0),
@@ -372,7 +371,7 @@ async fn candidates(
 fn judge(
     candidate: Candidate,
     permits: &[Permit],
-    retries: &RecentRetries,
+    spent: &Spent,
     limits: &Limits,
     now: DateTime<Utc>,
 ) -> Result<Verdict, StoreError> {
@@ -400,8 +399,7 @@ fn judge(
     {
         return Ok(Verdict::PutOff(now + limits.min_gap));
     }
-    let tried = retries.get(&card_id).map_or(&[][..], Vec::as_slice);
-    if let Some(until) = card_budgets::over_budget(&candidate, permits, tried, limits, now) {
+    if let Some(until) = spent.over_budget(card_id, candidate.is_retry, permits, limits, now) {
         return Ok(Verdict::PutOff(until));
     }
     Ok(Verdict::Permit(Box::new(Permit {

@@ -19,6 +19,8 @@ pub const BATCH: usize = 500;
 /// An attempt that it is time to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unresolved {
+    /// Whose charge it is about.
+    pub subscription_id: SubscriptionId,
     /// The attempt.
     pub attempt_id: AttemptId,
     /// Its state.
@@ -63,15 +65,15 @@ impl Store {
             r#"-- take_unresolved
             WITH due AS (
                 -- What only time can move needs no gateway, so it is done for shops that are not configured here, too.
-                SELECT attempt_id FROM attempts
+                SELECT attempt_id, subscription_id FROM attempts
                 WHERE next_poll_at <= $1 AND (shop = ANY($3) OR (state = 'in_doubt' AND transaction_id IS NULL))
                 ORDER BY next_poll_at LIMIT 500 FOR UPDATE SKIP LOCKED
             )
             UPDATE attempts a
             SET next_poll_at = $1 + make_interval(secs => ($2::bigint[])[least(a.polls + 1, cardinality($2::bigint[]))]),
                 polls = least(a.polls + 1, 1000)
-            FROM due WHERE a.attempt_id = due.attempt_id
-            RETURNING a.attempt_id AS "attempt_id: AttemptId", a.state AS "state: AttemptState", a.shop AS "shop: ShopName",
+            FROM due WHERE a.attempt_id = due.attempt_id AND a.subscription_id = due.subscription_id
+            RETURNING a.subscription_id AS "subscription_id: SubscriptionId", a.attempt_id AS "attempt_id: AttemptId", a.state AS "state: AttemptState", a.shop AS "shop: ShopName",
                       a.order_id, a.amount_minor, a.currency AS "currency: Currency",
                       a.transaction_id AS "transaction_id: TransactionId", a.permitted_at,
                       a.case_opened_at IS NOT NULL AS "case_open!""#,
@@ -84,6 +86,7 @@ impl Store {
         rows.into_iter()
             .map(|row| {
                 Ok(Unresolved {
+                    subscription_id: row.subscription_id,
                     attempt_id: row.attempt_id,
                     state: row.state,
                     shop: row.shop,

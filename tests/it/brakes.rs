@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use cykl::cli::daemon;
-use cykl::domain::id::AttemptId;
+use cykl::domain::id::{AttemptId, SubscriptionId};
 use cykl::domain::resolution::News;
 use cykl::domain::shop::{Environment, ShopName};
 use cykl::simulator::{Behaviour, Rule, Script};
@@ -305,10 +305,11 @@ async fn another_service_in_the_configuration_is_refused() {
 }
 
 /// Records permits that turned out to be committed as not sent, as the charger does.
-async fn record_unsent(world: &World, committed: Vec<AttemptId>) {
+async fn record_unsent(world: &World, committed: Vec<(SubscriptionId, AttemptId)>) {
     let findings: Vec<Finding> = committed
         .into_iter()
-        .map(|attempt_id| Finding {
+        .map(|(subscription_id, attempt_id)| Finding {
+            subscription_id,
             attempt_id,
             news: News::NotSent,
             evidence: Evidence::default(),
@@ -341,7 +342,10 @@ async fn permits_that_were_committed_unconfirmed_are_buried_and_their_charges_go
             .unwrap();
         assert_eq!(committed.len(), 5);
     }
-    let ids = permits.iter().map(|permit| permit.attempt_id).collect();
+    let ids = permits
+        .iter()
+        .map(|permit| (permit.order_id.subscription_id, permit.attempt_id))
+        .collect();
     record_unsent(&world, ids).await;
     assert_eq!(world.attempts().await, ["not_sent"; 5]);
     assert_eq!(world.charges().await, ["retry_wait"; 5]);

@@ -23,4 +23,5 @@ mod resolving;
 mod robustness;
 mod scheduling;
 mod schema;
+mod sharding;
 mod views;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use cykl::cli::daemon;
 use cykl::domain::answer::Verdict;
-use cykl::domain::id::{AttemptId, TransactionId};
+use cykl::domain::id::{AttemptId, SubscriptionId, TransactionId};
 use cykl::domain::resolution::News;
 use cykl::simulator::{Behaviour, Notices, Rule, Script};
 use cykl::store::resolution::{Evidence, Finding};
@@ -159,8 +159,10 @@ async fn money_that_moved_under_our_order_by_another_transaction_keeps_the_retry
     assert_eq!(world.charges().await, ["retry_wait"]);
     // A read shows a second transaction with the order, the amount, the currency and the shop of this attempt.
     let attempt: Uuid = world.one("SELECT attempt_id FROM attempts").await;
+    let subscription: Uuid = world.one("SELECT subscription_id FROM subscriptions").await;
     let second = TransactionId::from_uuid(Uuid::new_v4());
     let finding = Finding {
+        subscription_id: SubscriptionId::from_uuid(subscription),
         attempt_id: AttemptId::from_uuid(attempt),
         news: News::Read(Verdict::Settled {
             transaction_id: second,

@@ -24,6 +24,8 @@ mod rows;
 /// News about an attempt, with what is kept as evidence of it.
 #[derive(Debug, Clone)]
 pub struct Finding {
+    /// Whose charge the attempt is about: what is stored is found by it.
+    pub subscription_id: SubscriptionId,
     /// The attempt.
     pub attempt_id: AttemptId,
     /// The news.
@@ -220,6 +222,10 @@ async fn subjects(
     findings: &[&Finding],
 ) -> Result<Vec<Subject>, StoreError> {
     let attempts: Vec<_> = findings.iter().map(|finding| finding.attempt_id).collect();
+    let subscriptions: Vec<_> = findings
+        .iter()
+        .map(|finding| finding.subscription_id)
+        .collect();
     let transactions: Vec<_> = findings
         .iter()
         .map(|finding| named_transaction(&finding.news))
@@ -228,9 +234,12 @@ async fn subjects(
     sqlx::query!(
         "-- lock_charges
         SELECT charge_id FROM charges
-        WHERE charge_id IN (SELECT a.charge_id FROM attempts a WHERE a.attempt_id = ANY($1))
+        WHERE (charge_id, subscription_id) IN (
+            SELECT a.charge_id, a.subscription_id
+            FROM unnest($1::uuid[], $2::uuid[]) AS f (attempt_id, subscription_id) JOIN attempts a USING (attempt_id, subscription_id))
         ORDER BY charge_id FOR UPDATE",
         &attempts as &[AttemptId],
+        &subscriptions as &[SubscriptionId],
     )
     .fetch_all(&mut **transaction)
     .await?;
@@ -238,6 +247,7 @@ async fn subjects(
         "src/store/sql/read_standings.sql",
         &attempts as &[AttemptId],
         &transactions as &[Option<TransactionId>],
+        &subscriptions as &[SubscriptionId],
     )
     .fetch_all(&mut **transaction)
     .await?;

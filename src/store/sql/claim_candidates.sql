@@ -38,11 +38,7 @@ SELECT c.charge_id AS "charge_id: ChargeId",
        c.attempts > 0 AND EXISTS (
            SELECT FROM attempts a
            WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
-             AND a.state IN ('in_doubt', 'pending', 'settled', 'surplus')) AS "is_blocked!",
-       -- The card-scheme budget of declines, over all subscriptions of the card, newest first.
-       ARRAY(SELECT a.decided_at FROM attempts a
-             WHERE a.card_id = k.card_id AND a.state = 'rejected' AND a.decided_at > $1::timestamptz - interval '30 days'
-             ORDER BY a.decided_at DESC) AS "last_declines!: Vec<DateTime<Utc>>"
+             AND a.state IN ('in_doubt', 'pending', 'settled', 'surplus')) AS "is_blocked!"
 FROM due c
     JOIN subscriptions s USING (subscription_id)
     LEFT JOIN cards k USING (card_id)

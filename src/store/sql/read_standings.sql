@@ -27,8 +27,8 @@ SELECT a.attempt_id AS "attempt_id: AttemptId",
            ORDER BY o.decided_at LIMIT 1) END AS "moved_by: AttemptId",
        EXISTS (SELECT FROM attempts o
                WHERE o.transaction_id = f.transaction_id AND o.attempt_id <> a.attempt_id) AS "transaction_taken!"
-FROM unnest($1::uuid[], $2::uuid[]) AS f (attempt_id, transaction_id)
-    JOIN attempts a USING (attempt_id)
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS f (attempt_id, transaction_id, subscription_id)
+    JOIN attempts a ON a.attempt_id = f.attempt_id AND a.subscription_id = f.subscription_id
     JOIN charges c ON c.charge_id = a.charge_id AND c.subscription_id = a.subscription_id
     JOIN subscriptions s ON s.subscription_id = a.subscription_id
 ORDER BY a.attempt_id

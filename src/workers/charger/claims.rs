@@ -225,7 +225,8 @@ impl Run {
         };
         let findings: Vec<_> = committed
             .into_iter()
-            .map(|attempt_id| Finding {
+            .map(|(subscription_id, attempt_id)| Finding {
+                subscription_id,
                 attempt_id,
                 news: News::NotSent,
                 evidence: Evidence {

@@ -21,14 +21,19 @@ impl Run {
     /// Sends one permitted request, once, and says what came of it.
     pub(super) async fn send(&self, permit: Permit, permitted_at: Instant) -> Finding {
         let charger = &self.charger;
-        let attempt_id = permit.attempt_id;
-        let not_sent = |detail: &str| Finding {
+        let (subscription_id, attempt_id) = (permit.order_id.subscription_id, permit.attempt_id);
+        let finding = |news, evidence| Finding {
+            subscription_id,
             attempt_id,
-            news: News::NotSent,
-            evidence: Evidence {
+            news,
+            evidence,
+        };
+        let not_sent = |detail: &str| {
+            let evidence = Evidence {
                 detail: Some(detail.to_owned()),
                 ..Evidence::default()
-            },
+            };
+            finding(News::NotSent, evidence)
         };
         let Some(shop) = charger.shops.get(&permit.shop) else {
             return not_sent("its shop is not configured");
@@ -65,7 +70,8 @@ impl Run {
             .get_or_create(&CallOutcome::of("debit", outcome_word(&answer)))
             .observe(started.elapsed().as_secs_f64());
         self.note_reach(shop, &answer);
-        finding_of(attempt_id, answer)
+        let (news, evidence) = told_by(answer);
+        finding(news, evidence)
     }
 
     /// Notes whether imoje could be reached for `shop`. When not, or when permits grow too old in the queue, the rest of the shop
@@ -109,25 +115,25 @@ fn order_of(
     })
 }
 
-fn finding_of(attempt_id: AttemptId, answer: Result<DebitAnswer, NoAnswer>) -> Finding {
+/// What an answer, or the lack of one, tells about the attempt.
+fn told_by(answer: Result<DebitAnswer, NoAnswer>) -> (News, Evidence) {
     match answer {
-        Ok(answer) => Finding {
-            attempt_id,
-            evidence: Evidence::of_answer(answer.http_status, answer.error_code, answer.shown),
-            news: News::Answered(answer.verdict),
-        },
-        Err(no_answer) => Finding {
-            attempt_id,
-            evidence: Evidence {
+        Ok(answer) => {
+            let evidence = Evidence::of_answer(answer.http_status, answer.error_code, answer.shown);
+            (News::Answered(answer.verdict), evidence)
+        }
+        Err(no_answer) => {
+            let evidence = Evidence {
                 detail: Some(no_answer.to_string()),
                 ..Evidence::default()
-            },
-            news: match no_answer {
+            };
+            let news = match no_answer {
                 NoAnswer::NotSent(NotSent::Invalid(_)) => News::Unsendable,
                 NoAnswer::NotSent(_) => News::NotSent,
                 NoAnswer::Unknown(_) => News::Answered(Verdict::InDoubt(Doubt::NoAnswer)),
-            },
-        },
+            };
+            (news, evidence)
+        }
     }
 }
 

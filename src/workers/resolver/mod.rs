@@ -176,6 +176,7 @@ impl Resolver {
             .into_iter()
             .filter_map(|attempt| {
                 Some(Question {
+                    subscription_id: attempt.subscription_id,
                     attempt_id: attempt.attempt_id,
                     shop: attempt.shop,
                     order_id: attempt.order_id,
@@ -271,6 +272,7 @@ fn is_known(attempt: &NoticedAttempt, transaction_id: TransactionId) -> bool {
 
 fn question(shop: &ShopName, attempt: &NoticedAttempt, transaction_id: TransactionId) -> Question {
     Question {
+        subscription_id: attempt.subscription_id,
         attempt_id: attempt.attempt_id,
         shop: shop.clone(),
         order_id: attempt.order_id.clone(),

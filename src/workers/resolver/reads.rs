@@ -14,7 +14,7 @@ use tokio::time::timeout_at;
 use super::{Report, Resolver};
 use crate::domain::answer::{Doubt, Expected, Verdict};
 use crate::domain::attempt::AttemptState;
-use crate::domain::id::{AttemptId, NoticeId, TransactionId};
+use crate::domain::id::{AttemptId, NoticeId, SubscriptionId, TransactionId};
 use crate::domain::money::Money;
 use crate::domain::resolution::News;
 use crate::domain::shop::ShopName;
@@ -33,6 +33,7 @@ const GROUP_WAIT: Duration = Duration::from_millis(20);
 
 /// A transaction to read, and the attempt that it should be about.
 pub(super) struct Question {
+    pub subscription_id: SubscriptionId,
     pub attempt_id: AttemptId,
     pub shop: ShopName,
     pub order_id: String,
@@ -175,6 +176,7 @@ impl Resolver {
             .observe(started.elapsed().as_secs_f64());
         match answer {
             Ok(answer) => Some(Finding {
+                subscription_id: question.subscription_id,
                 attempt_id: question.attempt_id,
                 evidence: Evidence::of_answer(answer.http_status, answer.error_code, answer.shown),
                 news: News::Read(answer.verdict),
