@@ -15,7 +15,7 @@ use crate::world::{Database, MERCHANT_ID, SERVICE_ID, SERVICE_KEY, TOKEN, World}
 use crate::{books, processes};
 
 /// `charging.claim_ahead`, as is recommended to whoever wants thousands of charges per second.
-const CLAIM_AHEAD: u32 = 500;
+const CLAIM_AHEAD: u32 = 1_500;
 
 /// How often it is looked whether all is done.
 const GLANCE: Duration = Duration::from_millis(100);

@@ -3,6 +3,8 @@
 //! A claim looks at the charges that are due, gives a permit to each that may have one, puts the others off to the time
 //! when they may, and commits. Nothing is sent unless that commit is confirmed.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgTransaction;
 use sqlx::types::JsonValue;
@@ -155,7 +157,7 @@ enum Verdict {
 }
 
 /// The largest claim.
-pub const BATCH_MAX: u32 = 500;
+pub const BATCH_MAX: u32 = 1_000;
 
 impl Store {
     /// Gives permits to up to `wanted` due charges of `shops`, and commits them.
@@ -244,14 +246,19 @@ impl Store {
         let mut put_off = Vec::new();
         let mut reread = Vec::new();
         let mut held = Vec::new();
+        let mut permitted = HashSet::new();
         for candidate in candidates {
+            let is_first = !permitted.contains(&candidate.subscription_id);
             let charge = (
                 candidate.charge_id,
                 candidate.subscription_id,
                 candidate.shop.clone(),
             );
-            match judge(candidate, &permits, &spent, limits, now)? {
-                Verdict::Permit(permit) => permits.push(*permit),
+            match judge(candidate, is_first, &permits, &spent, limits, now)? {
+                Verdict::Permit(permit) => {
+                    permitted.insert(permit.order_id.subscription_id);
+                    permits.push(*permit);
+                }
                 Verdict::PutOff(until) => put_off.push((charge.0, until)),
                 Verdict::Reread => reread.push(charge.0),
                 Verdict::Hold(reason) => held.push((charge, reason)),
@@ -370,6 +377,7 @@ async fn candidates(
 
 fn judge(
     candidate: Candidate,
+    is_first_of_subscription: bool,
     permits: &[Permit],
     spent: &Spent,
     limits: &Limits,
@@ -393,10 +401,7 @@ fn judge(
     if candidate.is_stale {
         return Ok(Verdict::Reread);
     }
-    if permits
-        .iter()
-        .any(|permit| permit.order_id.subscription_id == candidate.subscription_id)
-    {
+    if !is_first_of_subscription {
         return Ok(Verdict::PutOff(now + limits.min_gap));
     }
     if let Some(until) = spent.over_budget(card_id, candidate.is_retry, permits, limits, now) {

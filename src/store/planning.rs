@@ -14,7 +14,7 @@ use crate::store::readings::{self, Zone};
 use crate::store::{Store, StoreError, TRIES_MAX, Wake, new_id, wake};
 
 /// How many subscriptions are planned in one transaction.
-pub const BATCH: i64 = 500;
+pub const BATCH: i64 = 1_000;
 
 /// A period that has fallen due.
 #[derive(Debug, Clone)]
@@ -119,7 +119,7 @@ impl Store {
             SELECT d.subscription_id AS "subscription_id: SubscriptionId"
             FROM due_periods d JOIN subscriptions s USING (subscription_id)
             WHERE d.due_at <= $1 AND s.shop = ANY($2) AND s.status IN ('active', 'past_due')
-            ORDER BY d.due_at, d.subscription_id LIMIT 500"#,
+            ORDER BY d.due_at, d.subscription_id LIMIT 1000"#,
             now,
             shops as &[ShopName],
         )
@@ -186,7 +186,7 @@ impl Store {
                 WHERE s.is_finishing AND s.status IN ('active', 'past_due') AND NOT EXISTS (
                     SELECT FROM charges c WHERE c.subscription_id = s.subscription_id
                         AND c.state IN ('planned', 'in_flight', 'retry_wait', 'held'))
-                ORDER BY s.subscription_id LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED
+                ORDER BY s.subscription_id LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED
             )
             UPDATE subscriptions s SET status = 'completed', status_reason = NULL, is_finishing = false, updated_at = $1
             FROM finished f WHERE s.subscription_id = f.subscription_id
@@ -233,7 +233,7 @@ async fn due_subscriptions(
         FROM due_periods d JOIN subscriptions s USING (subscription_id)
         WHERE d.due_at <= $1 AND d.due_at >= coalesce($4::timestamptz, '-infinity') AND s.shop = ANY($2)
             AND s.status IN ('active', 'past_due') AND ($3::uuid IS NULL OR d.subscription_id = $3)
-        ORDER BY d.due_at, d.subscription_id LIMIT 500 FOR UPDATE OF d SKIP LOCKED"#,
+        ORDER BY d.due_at, d.subscription_id LIMIT 1000 FOR UPDATE OF d SKIP LOCKED"#,
         due.by,
         shops as &[ShopName],
         due.only as Option<SubscriptionId>,

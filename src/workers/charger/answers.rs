@@ -13,10 +13,13 @@ use crate::store::resolution::Finding;
 use crate::workers::count;
 
 /// The largest group of answers.
-const GROUP_MAX: usize = 500;
+const GROUP_MAX: usize = 1_000;
 
 /// How long an answer waits for others at most. Short beside the answer time of any gateway; a crash meanwhile leaves it in doubt.
 const GROUP_WAIT: Duration = Duration::from_millis(20);
+
+/// The same where permits are committed ahead of their turn: others go out meanwhile.
+const GROUP_WAIT_AHEAD: Duration = Duration::from_millis(100);
 
 /// How often the record of answers is tried while the database is away; after that they stay in doubt, which is safe.
 const RECORD_TRIES_MAX: usize = 60;
@@ -48,7 +51,13 @@ impl Run {
 
     /// Waits a moment for further answers, unless none can come.
     async fn gather(&self, landed: &mut UnboundedReceiver<Landed>, group: &mut Vec<Landed>) {
-        let end = Instant::now() + GROUP_WAIT;
+        let is_ahead = self.charger.limits.unanswered_max > self.charger.requests_max;
+        let wait = if is_ahead {
+            GROUP_WAIT_AHEAD
+        } else {
+            GROUP_WAIT
+        };
+        let end = Instant::now() + wait;
         while group.len() < GROUP_MAX && !self.is_whole(group) {
             let more = landed.recv_many(group, GROUP_MAX - group.len());
             if !matches!(timeout_at(end, more).await, Ok(1..)) {

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
@@ -19,6 +20,7 @@ pub(super) struct Flight {
     open_by_shop: Mutex<HashMap<ShopName, u32>>,
     closed: Mutex<HashSet<ShopName>>,
     claimed_until: Mutex<HashMap<ShopName, DateTime<Utc>>>,
+    brakes: tokio::sync::Mutex<HashMap<ShopName, Instant>>,
 }
 
 impl Flight {
@@ -32,6 +34,7 @@ impl Flight {
             open_by_shop: Mutex::default(),
             closed: Mutex::default(),
             claimed_until: Mutex::default(),
+            brakes: tokio::sync::Mutex::default(),
         })
     }
 
@@ -67,6 +70,12 @@ impl Flight {
             .acquire()
             .await
             .expect("the semaphore is never closed")
+    }
+
+    /// When the brake of each shop was last looked at for permits that waited for their turn, and was off. Whoever looks holds it, and
+    /// the others wait for what it finds.
+    pub async fn brakes(&self) -> tokio::sync::MutexGuard<'_, HashMap<ShopName, Instant>> {
+        self.brakes.lock().await
     }
 
     /// Waits until a permit's answer is recorded, unless one was since the last wait.

@@ -7,14 +7,16 @@ use super::Run;
 use crate::domain::answer::{Doubt, Verdict};
 use crate::domain::id::AttemptId;
 use crate::domain::resolution::News;
+use crate::domain::shop::ShopName;
 use crate::gateway::{DebitAnswer, DebitOrder, NoAnswer, NotSent};
 use crate::metrics::CallOutcome;
+use crate::store::StoreError;
 use crate::store::permits::Permit;
 use crate::store::resolution::{Evidence, Finding};
 use crate::workers::count;
 use crate::workers::shops::Shop;
 
-/// How long a permit may wait for its turn before the brake is looked at again.
+/// How long ago the brake was looked at last when a request leaves.
 const BRAKE_AGE_MAX: Duration = Duration::from_millis(500);
 
 impl Run {
@@ -46,12 +48,10 @@ impl Run {
         let Some(_turn) = charger.stop.run_until_cancelled(turn).await else {
             return not_sent("the daemon is stopping");
         };
-        if permitted_at.elapsed() > BRAKE_AGE_MAX {
-            match charger.store.is_stopped(&permit.shop).await {
-                Ok(false) => {}
-                Ok(true) => return not_sent("the brake was put on before its turn"),
-                Err(error) => return not_sent(&format!("couldn't read the brake: {error}")),
-            }
+        match self.is_stopped(&permit.shop, permitted_at).await {
+            Ok(false) => {}
+            Ok(true) => return not_sent("the brake was put on before its turn"),
+            Err(error) => return not_sent(&format!("couldn't read the brake: {error}")),
         }
         let order = match order_of(permit, |attempt| shop.notification_url(attempt)) {
             Ok(order) => order,
@@ -72,6 +72,24 @@ impl Run {
         self.note_reach(shop, &answer);
         let (news, evidence) = told_by(answer);
         finding(news, evidence)
+    }
+
+    /// Whether the brake of `shop` was put on after a permit was committed. It is looked at once for all permits that wait.
+    async fn is_stopped(&self, shop: &ShopName, permitted_at: Instant) -> Result<bool, StoreError> {
+        if permitted_at.elapsed() <= BRAKE_AGE_MAX {
+            return Ok(false);
+        }
+        let mut brakes = self.flight.brakes().await;
+        let is_known = |&at: &Instant| at.elapsed() <= BRAKE_AGE_MAX;
+        if brakes.get(shop).is_some_and(is_known) {
+            return Ok(false);
+        }
+        let looked_at = Instant::now();
+        let is_stopped = self.charger.store.is_stopped(shop).await?;
+        if !is_stopped {
+            brakes.insert(shop.clone(), looked_at);
+        }
+        Ok(is_stopped)
     }
 
     /// Notes whether imoje could be reached for `shop`. When not, or when permits grow too old in the queue, the rest of the shop
