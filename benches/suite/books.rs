@@ -97,6 +97,134 @@ pub async fn fill(
     run_all(connection, &[format!("VACUUM (ANALYZE) {tables}")]).await
 }
 
+/// Months of charges in the books with a history.
+const MONTHS: u32 = 12;
+
+/// How many of them are not archived yet.
+const YOUNG_MONTHS: u32 = 4;
+
+/// What every charge of the history is made of: subscription $1 times month $2 to $3, of which 0 is the oldest; $4 is today. Of the
+/// newest month a few failed, are held, are retried, or wait for an answer.
+const HISTORY: &str = "SELECT pg_temp.id_of(n * 12 + k, 3) AS charge_id, pg_temp.id_of(n, 2) AS subscription_id, k AS period_no,
+           ($4::date - (n % 30)::int - make_interval(months => 11 - k))::date AS due_on, n, k,
+           CASE WHEN k < 11 THEN 'paid' WHEN n % 1000 = 0 THEN 'failed' WHEN n % 1000 = 1 THEN 'held'
+                WHEN n % 1000 = 2 THEN 'retry_wait' WHEN n % 1000 = 3 THEN 'in_flight' ELSE 'paid' END AS state,
+           CASE WHEN k < 11 OR n % 1000 > 3 THEN 'settled' WHEN n % 1000 IN (1, 3) THEN 'in_doubt' ELSE 'rejected' END AS outcome
+    FROM generate_series(1, $1::bigint) n, generate_series($2::int, $3::int) k";
+
+/// Where the history goes, young and archived.
+const HISTORY_TABLES: [(&str, bool, &str); 4] = [
+    (
+        "charges",
+        false,
+        "(charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, reason, next_action_at, attempts,
+          declines, first_attempt_at, paid_at, paid_attempt_id, planned_at, next_due_at)
+         SELECT charge_id, subscription_id, 'main', period_no, due_on, due_on + time '05:00', 4900, 'PLN', state::charge_state,
+                CASE WHEN state IN ('failed', 'held') THEN 'retries_spent' END,
+                CASE WHEN state NOT IN ('paid', 'failed') THEN now() + interval '1 hour' END, 1, 0, due_on + time '05:00',
+                CASE WHEN state = 'paid' THEN due_on + time '05:00' END,
+                CASE WHEN state = 'paid' THEN pg_temp.id_of(n * 12 + k, 4) END, due_on + time '05:00',
+                CASE WHEN k = 11 THEN due_on + interval '1 month 5 hours' END",
+    ),
+    (
+        "attempts",
+        false,
+        "(attempt_id, charge_id, subscription_id, shop, card_id, period_no, attempt_no, order_id, amount_minor, currency, state,
+          is_retry, fence_id, permitted_at, deadline_at, quiet_until, transaction_id, decline, next_poll_at, decided_at)
+         SELECT pg_temp.id_of(n * 12 + k, 4), charge_id, subscription_id, 'main', pg_temp.id_of(n, 1), period_no, 1,
+                'cykl-' || replace(subscription_id::text, '-', '') || '-' || period_no || '-1', 4900, 'PLN',
+                outcome::attempt_state, false, gen_random_uuid(), due_on + time '05:00', due_on + time '05:03',
+                due_on + time '23:00', CASE WHEN outcome <> 'in_doubt' THEN gen_random_uuid() END,
+                CASE WHEN outcome = 'rejected' THEN 'soft'::decline_class END,
+                CASE WHEN outcome = 'in_doubt' THEN now() + interval '1 hour' END,
+                CASE WHEN outcome <> 'in_doubt' THEN due_on + time '05:00' END",
+    ),
+    (
+        "archived_charges",
+        true,
+        "(charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, attempts, declines, unsent,
+          first_attempt_at, paid_at, paid_attempt_id, paid_transaction_id, planned_at)
+         SELECT charge_id, subscription_id, 'main', period_no, due_on, due_on + time '05:00', 4900, 'PLN', 'paid', 1, 0, 0,
+                due_on + time '05:00', due_on + time '05:00', pg_temp.id_of(n * 12 + k, 4), gen_random_uuid(),
+                due_on + time '05:00'",
+    ),
+    (
+        "archived_attempts",
+        true,
+        "(attempt_id, charge_id, subscription_id, shop, card_id, period_no, due_on, attempt_no, order_id, amount_minor, currency,
+          state, is_retry, fence_id, permitted_at, deadline_at, quiet_until, transaction_id, polls, decided_at)
+         SELECT pg_temp.id_of(n * 12 + k, 4), charge_id, subscription_id, 'main', pg_temp.id_of(n, 1), period_no, due_on, 1,
+                'cykl-' || replace(subscription_id::text, '-', '') || '-' || period_no || '-1', 4900, 'PLN', 'settled', false,
+                gen_random_uuid(), due_on + time '05:00', due_on + time '05:03', due_on + time '23:00', gen_random_uuid(), 0,
+                due_on + time '05:00'",
+    ),
+];
+
+/// Gives each of `count` subscriptions a charge for each of the last twelve months, of which the older ones are archived, and lets
+/// its next one fall due within a month from `now`.
+pub async fn fill_history(
+    connection: &mut PgConnection,
+    count: u64,
+    now: DateTime<Utc>,
+) -> anyhow::Result<()> {
+    let unindexed = |ready: bool| {
+        format!(
+            "UPDATE pg_index SET indisready = {ready} WHERE indrelid IN (
+                 SELECT oid FROM pg_class WHERE relnamespace = 'cykl'::regnamespace AND relkind = 'r'
+                     AND relname ~ '^(due_periods|charges|attempts|archived_(charges|attempts)_)')"
+        )
+    };
+    let months = format!(
+        "SELECT add_archive_month((timestamptz '{now}' - make_interval(months => m))::date) FROM generate_series(0, 13) m"
+    );
+    let start = [
+        MAKE_IDS.to_owned(),
+        "BEGIN".to_owned(),
+        "SET LOCAL session_replication_role = replica".to_owned(),
+        "TRUNCATE charges, attempts, due_periods".to_owned(),
+        months,
+        unindexed(false),
+    ];
+    run_all(connection, &start).await?;
+    for (table, is_archived, columns) in HISTORY_TABLES {
+        let young = i32::try_from(MONTHS - YOUNG_MONTHS)?;
+        let (first, last) = if is_archived {
+            (0, young - 1)
+        } else {
+            (young, i32::try_from(MONTHS)? - 1)
+        };
+        sqlx::query(AssertSqlSafe(format!(
+            "INSERT INTO {table} {columns} FROM ({HISTORY}) h"
+        )))
+        .bind(i64::try_from(count)?)
+        .bind(first)
+        .bind(last)
+        .bind(now.date_naive())
+        .execute(&mut *connection)
+        .await
+        .with_context(|| format!("couldn't fill {table}"))?;
+    }
+    let rest = [
+        "INSERT INTO due_periods (due_at, subscription_id, period_no, due_on)
+         SELECT next_due_at, subscription_id, 12, next_due_at::date FROM charges
+         WHERE next_due_at IS NOT NULL AND state <> 'failed' ORDER BY 1"
+            .to_owned(),
+        "UPDATE subscriptions SET status = 'deactivated', status_reason = 'card_expired'
+         WHERE subscription_id IN (SELECT subscription_id FROM charges WHERE is_failed)"
+            .to_owned(),
+        unindexed(true),
+        "DO $$ DECLARE part regclass; BEGIN
+             FOR part IN SELECT oid FROM pg_class WHERE relnamespace = 'cykl'::regnamespace AND relkind = 'r'
+                 AND relname ~ '^(due_periods|charges|attempts|archived_(charges|attempts)_)'
+             LOOP EXECUTE format('REINDEX TABLE %s', part); END LOOP;
+         END $$"
+            .to_owned(),
+        "COMMIT".to_owned(),
+        "VACUUM (ANALYZE)".to_owned(),
+    ];
+    run_all(connection, &rest).await
+}
+
 async fn run_all(connection: &mut PgConnection, statements: &[String]) -> anyhow::Result<()> {
     for statement in statements {
         sqlx::raw_sql(AssertSqlSafe(statement.clone()))

@@ -96,7 +96,12 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         .iter()
         .flat_map(|figure| figure.databases(&sizes))
         .collect();
-    let mut bench = Bench::new(World::start(databases).await?, sizes);
+    let histories: BTreeSet<u64> = figures
+        .iter()
+        .filter_map(|figure| figure.history(&sizes))
+        .collect();
+    let world = World::start(databases, histories).await?;
+    let mut bench = Bench::new(world, sizes);
     let heading = heading(args, &bench.world).await?;
     println!("{heading}");
     let outcome = measure(&mut bench, &figures).await;

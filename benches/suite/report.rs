@@ -187,9 +187,18 @@ impl Report {
     }
 }
 
+/// Each round, or, of many, between what they are.
 fn words(amounts: &[Amount]) -> String {
-    let words: Vec<String> = amounts.iter().map(Amount::to_string).collect();
-    words.join("  ")
+    const FEW: usize = 6;
+    match (amounts.iter().min(), amounts.iter().max()) {
+        (Some(least), Some(most)) if amounts.len() > FEW => {
+            format!("{} from {least} to {most}", amounts.len())
+        }
+        _ => {
+            let words: Vec<String> = amounts.iter().map(Amount::to_string).collect();
+            words.join("  ")
+        }
+    }
 }
 
 fn row_json(row: &Row) -> Value {

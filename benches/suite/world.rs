@@ -1,6 +1,6 @@
 //! A private PostgreSQL with filled databases to copy from, and a fresh copy for every measurement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -14,7 +14,7 @@ use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
 use cykl::store::installation::ShopIdentity;
 use cykl::store::{Channels, Store, StoreOptions};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgPool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 use tempfile::TempDir;
 
 use crate::books::{self, WAVES};
@@ -50,6 +50,7 @@ pub struct World {
     directory: TempDir,
     counts_statements: bool,
     templates: BTreeMap<u64, DateTime<Utc>>,
+    with_history: BTreeSet<u64>,
     copies: u32,
 }
 
@@ -70,8 +71,12 @@ pub struct Database {
 }
 
 impl World {
-    /// Starts PostgreSQL, with the extension that counts statements where there is one, and fills a database of each of `sizes`.
-    pub async fn start(sizes: impl IntoIterator<Item = u64>) -> anyhow::Result<Self> {
+    /// Starts PostgreSQL, with the extension that counts statements where there is one, and fills a database of each of `sizes`, and one
+    /// with a year of charges for each of `histories`.
+    pub async fn start(
+        sizes: impl IntoIterator<Item = u64>,
+        histories: impl IntoIterator<Item = u64>,
+    ) -> anyhow::Result<Self> {
         cykl::gateway::install_crypto();
         let directory = tempfile::Builder::new()
             .prefix("cykl-bench-")
@@ -101,6 +106,14 @@ impl World {
                 println!("{size} subscriptions stored in {seconds} s");
             }
         }
+        let mut with_history = BTreeSet::new();
+        for size in histories {
+            let started = Instant::now();
+            make_history(&filling, size).await?;
+            let seconds = started.elapsed().as_secs();
+            println!("a year of charges of {size} subscriptions stored in {seconds} s");
+            with_history.insert(size);
+        }
         filling.stop().await?;
         // The server wrote without waiting for the disk; what is left of that must not go on while something is measured.
         nix::unistd::syncfs(File::open(directory.path())?)
@@ -115,6 +128,7 @@ impl World {
             directory,
             counts_statements,
             templates,
+            with_history,
             copies: 0,
         })
     }
@@ -186,6 +200,16 @@ impl World {
             opened: Instant::now(),
             released: 0,
         })
+    }
+
+    /// A connection to the database of `size` subscriptions with a year of charges, as the operators' reports connect.
+    pub async fn history(&self, size: u64) -> anyhow::Result<PgConnection> {
+        anyhow::ensure!(
+            self.with_history.contains(&size),
+            "there is no history of {size} subscriptions"
+        );
+        let options = self.database.connect_options(&history_name(size));
+        Ok(options.connect().await?)
     }
 
     /// Removes a copy, so that nothing is left to be vacuumed while the next one is measured.
@@ -266,6 +290,26 @@ async fn start_postgres(
 
 fn template_name(size: u64) -> String {
     format!("template_{size}")
+}
+
+fn history_name(size: u64) -> String {
+    format!("history_{size}")
+}
+
+/// Makes a database of `size` subscriptions with a year of charges.
+async fn make_history(server: &EmbeddedDatabase, size: u64) -> anyhow::Result<()> {
+    let mut admin = server.connect_options("postgres").connect().await?;
+    let (name, template) = (history_name(size), template_name(size));
+    let copy = format!("CREATE DATABASE {name} TEMPLATE {template}");
+    sqlx::raw_sql(AssertSqlSafe(copy))
+        .execute(&mut admin)
+        .await?;
+    admin.close().await?;
+    let mut connection = as_observer(&server.connect_options(&name))
+        .connect()
+        .await?;
+    books::fill_history(&mut connection, size, Clock::system().now()).await?;
+    Ok(connection.close().await?)
 }
 
 fn as_observer(options: &PgConnectOptions) -> PgConnectOptions {

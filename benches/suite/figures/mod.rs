@@ -7,6 +7,7 @@ mod doors;
 mod latency;
 mod quiet;
 mod setups;
+mod views;
 
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub enum Figure {
     Idle,
     /// How soon the daemon is ready
     Cold,
+    /// The views that operators read, over a year of charges
+    Views,
 }
 
 impl Figure {
@@ -81,8 +84,14 @@ impl Figure {
             | Figure::Instances
             | Figure::Inbox
             | Figure::Idle
-            | Figure::Cold => vec![sizes.small],
+            | Figure::Cold
+            | Figure::Views => vec![sizes.small],
         }
+    }
+
+    /// How many subscriptions with a year of charges it needs, if it needs any.
+    pub fn history(self, sizes: &Sizes) -> Option<u64> {
+        matches!(self, Figure::Views).then_some(sizes.small)
     }
 
     /// Measures it.
@@ -103,6 +112,7 @@ impl Figure {
             Figure::Import => doors::import(bench).await,
             Figure::Idle => quiet::idle(bench).await,
             Figure::Cold => quiet::cold(bench).await,
+            Figure::Views => views::views(bench).await,
         }
     }
 }
@@ -260,7 +270,7 @@ impl Bench {
         self.report.add(Row {
             figure: label.figure,
             key: label.key.to_owned(),
-            name: label.name.into(),
+            name: label.name,
             goal: label.goal,
             rounds: runs.iter().map(amount).collect(),
             cores: cores.map_or_else(Vec::new, |cores| runs.iter().map(cores).collect()),
@@ -272,16 +282,16 @@ impl Bench {
 struct Label {
     figure: &'static str,
     key: &'static str,
-    name: &'static str,
+    name: String,
     goal: Goal,
 }
 
 impl Label {
-    const fn new(figure: &'static str, key: &'static str, name: &'static str, goal: Goal) -> Self {
+    fn new(figure: &'static str, key: &'static str, name: impl Into<String>, goal: Goal) -> Self {
         Self {
             figure,
             key,
-            name,
+            name: name.into(),
             goal,
         }
     }
