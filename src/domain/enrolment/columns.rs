@@ -1,6 +1,5 @@
 //! The named texts that describe a new subscription: columns of an import, options of `cykl subscription add`.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::domain::spelling;
@@ -146,33 +145,36 @@ impl fmt::Display for Column {
 }
 
 /// The texts of one subscription. An empty text is the same as none.
+///
+/// There are few enough that looking through them is cheaper than any map, and millions of these are made.
 #[derive(Debug, Clone, Default)]
-pub struct Fields<'a>(BTreeMap<Column, &'a str>);
+pub struct Fields<'a>(Vec<(Column, &'a str)>);
 
 impl<'a> Fields<'a> {
     /// Says what stands in `column`.
     pub fn set(&mut self, column: Column, text: &'a str) {
-        if text.is_empty() {
-            self.0.remove(&column);
-        } else {
-            self.0.insert(column, text);
+        self.0.retain(|(known, _)| *known != column);
+        if !text.is_empty() {
+            self.0.push((column, text));
         }
     }
 
     /// What stands in `column`.
     pub fn get(&self, column: Column) -> Option<&'a str> {
-        self.0.get(&column).copied()
+        self.iter()
+            .find_map(|(known, text)| (known == column).then_some(text))
     }
 
     /// Everything that stands somewhere.
     pub fn iter(&self) -> impl Iterator<Item = (Column, &'a str)> {
-        self.0.iter().map(|(column, text)| (*column, *text))
+        self.0.iter().copied()
     }
 }
 
 impl<'a> FromIterator<(Column, &'a str)> for Fields<'a> {
     fn from_iter<I: IntoIterator<Item = (Column, &'a str)>>(texts: I) -> Self {
-        let mut fields = Self::default();
+        let texts = texts.into_iter();
+        let mut fields = Self(Vec::with_capacity(texts.size_hint().0));
         for (column, text) in texts {
             fields.set(column, text);
         }

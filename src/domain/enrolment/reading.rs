@@ -5,6 +5,7 @@ use std::str::FromStr;
 use chrono::{Datelike, NaiveDate};
 use chrono_tz::Tz;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::domain::calendar::PeriodError;
 use crate::domain::card_number::looks_like_card_number;
@@ -25,6 +26,8 @@ const DATE: &str = "a date from 1970 to 2199, written like 2027-01-31";
 const PERIOD: &str = "P7D, P2W, P1M, P3M, P1Y: days, weeks, months or years, at most one year";
 const PROFILE: &str =
     "a UUID of version 4 in lower case, such as c0de0b1e-1111-4222-8333-9a4b5c6d7e8f";
+const AMOUNT: &str = "1 to 999999999, in minor units: 1999 is 19.99";
+const MAX_CHARGES: &str = "1 to 99999";
 const CURRENCY: &str = "PLN, EUR, USD, GBP, CHF, SEK, HUF, CZK, BGN, RON";
 
 pub(super) struct Reading<'a> {
@@ -43,15 +46,13 @@ impl<'a> Reading<'a> {
     /// Begins with the texts that hold no card number; the others are mistakes already and are not looked at again.
     pub fn of(fields: &Fields<'a>) -> Self {
         let mut reading = Self {
-            fields: Fields::default(),
+            fields: fields.clone(),
             mistakes: Vec::new(),
         };
         for (column, text) in fields.iter() {
             if looks_like_card_number(text) {
-                let mistake = Mistake::new(column, text, Wrong::card_number());
-                reading.mistakes.push(mistake);
-            } else {
-                reading.fields.set(column, text);
+                reading.mistake(column, Wrong::card_number());
+                reading.fields.set(column, "");
             }
         }
         reading
@@ -107,12 +108,8 @@ impl<'a> Reading<'a> {
     }
 
     pub fn amount(&mut self) -> Option<Money> {
-        let allowed = format!(
-            "1 to {}, in minor units: 1999 is 19.99",
-            Money::CHARGE_MINOR_MAX
-        );
-        let minor = self.required(Column::AmountMinor, &allowed, |text| {
-            let wrong = |problem| Wrong::new(problem, allowed.as_str());
+        let minor = self.required(Column::AmountMinor, AMOUNT, |text| {
+            let wrong = |problem| Wrong::new(problem, AMOUNT);
             let minor = whole_number(text).ok_or_else(|| wrong("is not a whole number"))?;
             // The currency does not matter to the range.
             Money::new(minor, Currency::Pln).map_err(|_| wrong("is out of range"))?;
@@ -138,9 +135,8 @@ impl<'a> Reading<'a> {
         let anchor = self.required(Column::AnchorDate, DATE, date);
         let starts_on = self.date(Column::StartsOn);
         let ends_on = self.date(Column::EndsOn);
-        let allowed = format!("1 to {MAX_CHARGES_MAX}");
         let max_charges = self.optional(Column::MaxCharges, |text| {
-            let wrong = |problem| Wrong::new(problem, allowed.as_str());
+            let wrong = |problem| Wrong::new(problem, MAX_CHARGES);
             let number = whole_number(text).ok_or_else(|| wrong("is not a whole number"))?;
             u32::try_from(number)
                 .ok()
@@ -172,14 +168,14 @@ impl<'a> Reading<'a> {
     }
 
     pub fn shop(&mut self, circumstances: &Circumstances) -> Option<ShopName> {
-        let names: Vec<&str> = circumstances.shops.keys().map(ShopName::as_str).collect();
-        let allowed = names.join(", ");
         if self.fields.get(Column::Shop).is_none()
             && !self.has_mistake(Column::Shop)
             && let Some(usual) = &circumstances.usual_shop
         {
             return Some(usual.clone());
         }
+        let names: Vec<&str> = circumstances.shops.keys().map(ShopName::as_str).collect();
+        let allowed = names.join(", ");
         self.required(Column::Shop, &allowed, |text| {
             let known = circumstances.shops.keys();
             known
@@ -332,7 +328,8 @@ fn profile(text: &str) -> Result<ProfileId, Wrong> {
     let profile = ProfileId::from_str(text).map_err(|_| wrong())?;
     fields::validate_profile_id(profile).map_err(|_| wrong())?;
     // imoje's pattern is the hyphenated form in lower case; others would be the same card under another name.
-    if profile.to_string() == text {
+    let mut buffer = Uuid::encode_buffer();
+    if profile.as_uuid().as_hyphenated().encode_lower(&mut buffer) == text {
         Ok(profile)
     } else {
         Err(wrong())

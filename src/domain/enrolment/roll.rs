@@ -1,7 +1,7 @@
 //! Who is on the list already: subscriptions that cannot be stored together.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::rc::Rc;
 
 use crate::domain::card_number::looks_like_card_number;
 use crate::domain::enrolment::mistake::Wrong;
@@ -11,10 +11,19 @@ use crate::domain::enrolment::{Circumstances, Column, Fields, Mistake};
 /// as well.
 #[derive(Debug, Default)]
 pub struct Roll {
-    names: HashMap<(String, String), u64>,
-    profiles: HashMap<(String, String), (String, u64)>,
-    cids: HashMap<(String, String), (String, u64)>,
+    shops: HashMap<Box<str>, ShopRoll>,
 }
+
+/// Those of one shop, each text with its line.
+#[derive(Debug, Default)]
+struct ShopRoll {
+    names: HashMap<Box<str>, u64>,
+    profiles_by_cid: Pairs,
+    cids_by_profile: Pairs,
+}
+
+/// The text that goes with another, and the line in which it was so first.
+type Pairs = HashMap<Rc<str>, (Rc<str>, u64)>;
 
 impl Roll {
     /// Enters the row in `line`. Returns in what it contradicts an earlier one: the same name, a `cid` with another profile, or a
@@ -35,74 +44,77 @@ impl Roll {
                 .filter(|text| !looks_like_card_number(text))
         };
         let mut mistakes = Vec::new();
+        let of_shop = self.of_shop(shop);
         if let Some(name) = text(Column::ExternalId) {
-            mistakes.extend(self.enter_name(line, shop, name));
+            mistakes.extend(of_shop.enter_name(line, name));
         }
         if let (Some(cid), Some(profile)) = (text(Column::Cid), text(Column::PaymentProfileId)) {
-            let problem = |other: &str, earlier| {
-                format!("has the profile {other} in line {earlier} and another one here")
-            };
-            mistakes.extend(pair(
-                &mut self.profiles,
-                line,
-                shop,
-                (Column::Cid, cid),
-                profile,
-                problem,
-            ));
-            let problem = |other: &str, earlier| {
-                format!("has the cid {other} in line {earlier} and another one here")
-            };
-            mistakes.extend(pair(
-                &mut self.cids,
-                line,
-                shop,
-                (Column::PaymentProfileId, profile),
-                cid,
-                problem,
-            ));
+            mistakes.extend(of_shop.enter_card(line, cid, profile));
         }
         mistakes
     }
 
-    fn enter_name(&mut self, line: u64, shop: &str, name: &str) -> Option<Mistake> {
-        match self.names.entry((shop.to_owned(), name.to_owned())) {
-            Entry::Vacant(free) => {
-                free.insert(line);
-                None
-            }
-            Entry::Occupied(earlier) => Some(Mistake::new(
-                Column::ExternalId,
-                name,
-                Wrong::new(
-                    format!("stands in line {} already", earlier.get()),
-                    "each external_id once per shop",
-                ),
-            )),
+    /// How many cards there are.
+    pub fn cards(&self) -> usize {
+        let shops = self.shops.values();
+        shops.map(|shop| shop.profiles_by_cid.len()).sum()
+    }
+
+    fn of_shop(&mut self, shop: &str) -> &mut ShopRoll {
+        if !self.shops.contains_key(shop) {
+            self.shops.insert(shop.into(), ShopRoll::default());
         }
+        self.shops.get_mut(shop).expect("inserted if missing")
     }
 }
 
-/// Remembers that `key` goes with `value`, and finds the earlier line in which it went with another.
-fn pair(
-    known: &mut HashMap<(String, String), (String, u64)>,
-    line: u64,
-    shop: &str,
-    (column, key): (Column, &str),
-    value: &str,
-    problem: impl Fn(&str, u64) -> String,
-) -> Option<Mistake> {
-    match known.entry((shop.to_owned(), key.to_owned())) {
-        Entry::Vacant(free) => {
-            free.insert((value.to_owned(), line));
-            None
+impl ShopRoll {
+    fn enter_name(&mut self, line: u64, name: &str) -> Option<Mistake> {
+        let Some(earlier) = self.names.get(name) else {
+            self.names.insert(name.into(), line);
+            return None;
+        };
+        Some(Mistake::new(
+            Column::ExternalId,
+            name,
+            Wrong::new(
+                format!("stands in line {earlier} already"),
+                "each external_id once per shop",
+            ),
+        ))
+    }
+
+    fn enter_card(&mut self, line: u64, cid: &str, profile: &str) -> Vec<Mistake> {
+        let known_cid = self.profiles_by_cid.get(cid);
+        let known_profile = self.cids_by_profile.get(profile);
+        let mut mistakes = Vec::new();
+        let mut wrong = |column, text, problem| {
+            mistakes.push(Mistake::new(column, text, Wrong::new(problem, ONE_CARD)));
+        };
+        if let Some((other, earlier)) = known_cid
+            && **other != *profile
+        {
+            let problem = format!("has the profile {other} in line {earlier} and another one here");
+            wrong(Column::Cid, cid, problem);
         }
-        Entry::Occupied(earlier) if earlier.get().0 == value => None,
-        Entry::Occupied(earlier) => {
-            let (other, earlier_line) = earlier.get();
-            let wrong = Wrong::new(problem(other, *earlier_line), ONE_CARD);
-            Some(Mistake::new(column, key, wrong))
+        if let Some((other, earlier)) = known_profile
+            && **other != *cid
+        {
+            let problem = format!("has the cid {other} in line {earlier} and another one here");
+            wrong(Column::PaymentProfileId, profile, problem);
         }
+        let (is_new_cid, is_new_profile) = (known_cid.is_none(), known_profile.is_none());
+        if is_new_cid || is_new_profile {
+            let (cid, profile): (Rc<str>, Rc<str>) = (cid.into(), profile.into());
+            if is_new_cid {
+                let pair = (Rc::clone(&profile), line);
+                self.profiles_by_cid.insert(Rc::clone(&cid), pair);
+            }
+            if is_new_profile {
+                self.cids_by_profile.insert(profile, (cid, line));
+            }
+        }
+        mistakes
     }
 }
 
