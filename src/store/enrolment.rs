@@ -6,24 +6,23 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use chrono::{DateTime, NaiveDate, Utc};
-use serde::Serialize;
-use serde_json::json;
-use sqlx::PgTransaction;
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgTransaction};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::domain::enrolment::NewSubscription;
-use crate::domain::event::EventKind;
 use crate::domain::id::{CardId, ProfileId, SubscriptionId};
-use crate::domain::money::Currency;
 use crate::domain::shop::ShopName;
-use crate::domain::subscription::SubscriptionStatus;
-use crate::store::copying::Rows;
-use crate::store::events::{self, FirstEvent, NewEvent};
+use crate::store::enrolment_rows::{Batch, Newcomer, store_all};
 use crate::store::status::By;
-use crate::store::{Store, StoreError, Wake, new_id, readings, wake};
+use crate::store::{Store, StoreError, Wake, new_id, wake};
 
 /// How many subscriptions are compared or stored by one statement.
 pub const BATCH: usize = 5_000;
+
+/// How many batches may be ready to be stored while one is being stored.
+const BATCHES_AHEAD: usize = 1;
 
 /// The key of the advisory lock that lets one list after the other be compared and stored.
 const ONE_AT_A_TIME: i64 = 0x6379_6b6c_0001;
@@ -85,12 +84,21 @@ impl From<sqlx::Error> for EnrolError {
     }
 }
 
-/// A new subscription with what the store adds to it.
-struct Newcomer<'a> {
-    subscription_id: SubscriptionId,
-    card_id: CardId,
-    first_due_at: DateTime<Utc>,
-    new: &'a NewSubscription,
+/// New subscriptions on their way into the books, in one transaction: all of them or none. Dropped before [`commit`](Self::commit),
+/// it leaves nothing behind.
+///
+/// What is stored already is asked on another connection, so that it does not wait for what is being stored.
+pub struct Enrolment<'a> {
+    store: Store,
+    telling: Telling,
+    by: By<'a>,
+    now: DateTime<Utc>,
+    /// Whether there was nothing to compare with when it began. Nobody else may add to that meanwhile.
+    is_first: bool,
+    batches: mpsc::Sender<Batch>,
+    storing: JoinHandle<Result<PgTransaction<'static>, StoreError>>,
+    new_cards: HashMap<ShopName, HashMap<ProfileId, CardId>>,
+    subscription_ids: Vec<SubscriptionId>,
 }
 
 impl Store {
@@ -99,13 +107,19 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database does not answer.
     pub async fn conflicts(&self, list: &[NewSubscription]) -> Result<Vec<Conflict>, StoreError> {
-        let mut transaction = self.pool.begin().await?;
-        let (conflicts, _) = compare(&mut transaction, list).await?;
+        let mut conflicts = Vec::new();
+        for (batch_no, batch) in list.chunks(BATCH).enumerate() {
+            let (of_batch, _) = self.compare(batch).await?;
+            conflicts.extend(of_batch.into_iter().map(|conflict| Conflict {
+                place: batch_no * BATCH + conflict.place,
+                with: conflict.with,
+            }));
+        }
         Ok(conflicts)
     }
 
     /// Stores every subscription of the list in one transaction, each due first at the instant that `due_at` finds. The list must
-    /// not contradict itself; see [`Roll`](crate::domain::enrolment::Roll). `progress` hears how many are written.
+    /// not contradict itself; see [`Roll`](crate::domain::enrolment::Roll).
     ///
     /// # Errors
     /// [`EnrolError`]; nothing is stored then.
@@ -115,9 +129,30 @@ impl Store {
         telling: Telling,
         by: By<'_>,
         now: DateTime<Utc>,
-        due_at: impl Fn(SubscriptionId, &NewSubscription) -> DateTime<Utc> + Send,
-        progress: impl Fn(usize) + Send,
+        due_at: impl Fn(SubscriptionId, &NewSubscription) -> DateTime<Utc>,
     ) -> Result<Enrolled, EnrolError> {
+        let mut enrolment = self.begin_enrolment(telling, by, now).await?;
+        for batch in list.chunks(BATCH) {
+            enrolment = match enrolment.add(batch, &due_at).await {
+                Err(EnrolError::Conflicts(_)) => {
+                    return Err(EnrolError::Conflicts(self.conflicts(list).await?));
+                }
+                added => added?,
+            };
+        }
+        Ok(enrolment.commit().await?)
+    }
+
+    /// Begins to store subscriptions that come in batches. One enrolment after the other is let in.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when another one takes long, or when the database does not answer.
+    pub async fn begin_enrolment<'a>(
+        &self,
+        telling: Telling,
+        by: By<'a>,
+        now: DateTime<Utc>,
+    ) -> Result<Enrolment<'a>, StoreError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query!(
             "-- enrol_one_at_a_time
@@ -126,84 +161,144 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        let (conflicts, known_cards) = compare(&mut transaction, list).await?;
-        if !conflicts.is_empty() {
-            return Err(EnrolError::Conflicts(conflicts));
-        }
-        let mut new_cards = HashMap::new();
-        let mut subscription_ids = Vec::with_capacity(list.len());
-        for (batch, known_cards) in list.chunks(BATCH).zip(known_cards.chunks(BATCH)) {
-            let cards =
-                store_cards(&mut transaction, batch, known_cards, &mut new_cards, now).await?;
-            let newcomers: Vec<Newcomer<'_>> = batch
-                .iter()
-                .zip(cards)
-                .map(|(new, card_id)| {
-                    let subscription_id = SubscriptionId::from_uuid(new_id(now));
-                    Newcomer {
-                        subscription_id,
-                        card_id,
-                        first_due_at: due_at(subscription_id, new),
-                        new,
-                    }
-                })
-                .collect();
-            store_subscriptions(&mut transaction, &newcomers, now).await?;
-            match telling {
-                Telling::Everybody => {
-                    let told: Vec<_> = newcomers.iter().map(|one| one.told(by)).collect();
-                    events::append(&mut transaction, &told, self.channels, now).await?;
-                }
-                Telling::Nobody => {
-                    let kept: Vec<_> = newcomers.iter().map(|one| one.kept(by)).collect();
-                    events::keep_first(&mut transaction, &kept, now).await?;
-                }
-            }
-            subscription_ids.extend(newcomers.iter().map(|one| one.subscription_id));
-            progress(subscription_ids.len());
-        }
-        wake(&mut transaction, Wake::Scheduler).await?;
-        transaction.commit().await?;
-        Ok(Enrolled {
-            subscription_ids,
-            new_cards: new_cards.len(),
+        let is_first = sqlx::query_scalar!(
+            r#"-- is_first_enrolment
+            SELECT NOT EXISTS (SELECT FROM subscriptions) AND NOT EXISTS (SELECT FROM cards) AS "is_first!""#
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        let (batches, to_store) = mpsc::channel(BATCHES_AHEAD);
+        Ok(Enrolment {
+            store: self.clone(),
+            telling,
+            by,
+            now,
+            is_first,
+            batches,
+            storing: tokio::spawn(store_all(transaction, to_store, self.channels, now)),
+            new_cards: HashMap::new(),
+            subscription_ids: Vec::new(),
         })
     }
-}
 
-/// What contradicts what is stored, and the card of each subscription whose card is stored already.
-async fn compare(
-    transaction: &mut PgTransaction<'_>,
-    list: &[NewSubscription],
-) -> Result<(Vec<Conflict>, Vec<Option<CardId>>), StoreError> {
-    let mut conflicts = Vec::new();
-    let mut cards = vec![None; list.len()];
-    for (batch_no, batch) in list.chunks(BATCH).enumerate() {
-        let place_in_list = |place: i64| {
-            // `WITH ORDINALITY` counts from 1.
-            let place = usize::try_from(place - 1).expect("a place in an array is not negative");
-            batch_no * BATCH + place
-        };
-        for place in stored_names(transaction, batch).await? {
+    /// What of at most [`BATCH`] subscriptions contradicts what is stored, and the card of each whose card is stored already.
+    async fn compare(
+        &self,
+        batch: &[NewSubscription],
+    ) -> Result<(Vec<Conflict>, Vec<Option<CardId>>), StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let mut conflicts = Vec::new();
+        let mut cards = vec![None; batch.len()];
+        for place in stored_names(&mut connection, batch).await? {
             conflicts.push(Conflict {
-                place: place_in_list(place),
+                place: place_in_batch(place),
                 with: Stored::Name,
             });
         }
-        for card in stored_cards(transaction, batch).await? {
-            let place = place_in_list(card.place);
-            match card.fit(&list[place]) {
+        for card in stored_cards(&mut connection, batch).await? {
+            let place = place_in_batch(card.place);
+            match card.fit(&batch[place]) {
                 Ok(card_id) => cards[place] = Some(card_id),
                 Err(with) => conflicts.push(Conflict { place, with }),
             }
         }
+        conflicts.sort_by_key(|conflict| conflict.place);
+        Ok((conflicts, cards))
     }
-    conflicts.sort_by_key(|conflict| conflict.place);
-    Ok((conflicts, cards))
+}
+
+impl Enrolment<'_> {
+    /// Adds at most [`BATCH`] subscriptions. They are stored while the next are made ready.
+    ///
+    /// # Errors
+    /// [`EnrolError`], with places in `batch`; nothing is stored then.
+    pub async fn add(
+        mut self,
+        batch: &[NewSubscription],
+        due_at: impl Fn(SubscriptionId, &NewSubscription) -> DateTime<Utc>,
+    ) -> Result<Self, EnrolError> {
+        let known_cards = if self.is_first {
+            vec![None; batch.len()]
+        } else {
+            let (conflicts, known_cards) = self.store.compare(batch).await?;
+            if !conflicts.is_empty() {
+                return Err(EnrolError::Conflicts(conflicts));
+            }
+            known_cards
+        };
+        let mut rows = Batch::default();
+        for (new, known_card) in batch.iter().zip(known_cards) {
+            let card_id = match known_card {
+                Some(known_card) => known_card,
+                None => self.new_card(&mut rows, new)?,
+            };
+            let subscription_id = SubscriptionId::from_uuid(new_id(self.now));
+            let newcomer = Newcomer {
+                subscription_id,
+                card_id,
+                first_due_at: due_at(subscription_id, new),
+                new,
+            };
+            rows.add(&newcomer, self.now)?;
+            rows.tell(&newcomer, self.telling, self.by, self.now)?;
+            self.subscription_ids.push(subscription_id);
+        }
+        if self.batches.send(rows).await.is_err() {
+            let failed = stored(self.storing).await;
+            return Err(failed
+                .expect_err("it stops taking only when it fails")
+                .into());
+        }
+        Ok(self)
+    }
+
+    /// Stores all that was added.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is stored then.
+    pub async fn commit(self) -> Result<Enrolled, StoreError> {
+        drop(self.batches);
+        let mut transaction = stored(self.storing).await?;
+        wake(&mut transaction, Wake::Scheduler).await?;
+        transaction.commit().await?;
+        Ok(Enrolled {
+            subscription_ids: self.subscription_ids,
+            new_cards: self.new_cards.values().map(HashMap::len).sum(),
+        })
+    }
+
+    /// The card of `new`, which is not stored yet but may be on the list already.
+    fn new_card(&mut self, rows: &mut Batch, new: &NewSubscription) -> Result<CardId, StoreError> {
+        if !self.new_cards.contains_key(&new.shop) {
+            self.new_cards.insert(new.shop.clone(), HashMap::new());
+        }
+        let of_shop = self
+            .new_cards
+            .get_mut(&new.shop)
+            .expect("inserted if missing");
+        Ok(match of_shop.entry(new.card.payment_profile_id) {
+            Entry::Occupied(listed) => *listed.get(),
+            Entry::Vacant(free) => *free.insert(rows.add_card(new, self.now)?),
+        })
+    }
+}
+
+/// The transaction of a task that has stored all it was given, or why it has not.
+async fn stored(
+    storing: JoinHandle<Result<PgTransaction<'static>, StoreError>>,
+) -> Result<PgTransaction<'static>, StoreError> {
+    storing
+        .await
+        .expect("it is never aborted, and does not panic")
+}
+
+/// `WITH ORDINALITY` counts from 1.
+fn place_in_batch(place: i64) -> usize {
+    usize::try_from(place - 1).expect("a place in an array is not negative")
 }
 
 async fn stored_names(
-    transaction: &mut PgTransaction<'_>,
+    connection: &mut PgConnection,
     batch: &[NewSubscription],
 ) -> Result<Vec<i64>, StoreError> {
     Ok(sqlx::query_scalar!(
@@ -214,7 +309,7 @@ async fn stored_names(
         &column(batch, |new| new.shop.as_str()) as &[&str],
         &column(batch, |new| new.external_id.as_str()) as &[&str],
     )
-    .fetch_all(&mut **transaction)
+    .fetch_all(connection)
     .await?)
 }
 
@@ -242,7 +337,7 @@ impl StoredCard {
 }
 
 async fn stored_cards(
-    transaction: &mut PgTransaction<'_>,
+    connection: &mut PgConnection,
     batch: &[NewSubscription],
 ) -> Result<Vec<StoredCard>, StoreError> {
     Ok(sqlx::query_file_as!(
@@ -252,134 +347,8 @@ async fn stored_cards(
         &column(batch, |new| new.card.cid.as_str()) as &[&str],
         &column(batch, |new| new.card.payment_profile_id) as &[ProfileId],
     )
-    .fetch_all(&mut **transaction)
+    .fetch_all(connection)
     .await?)
-}
-
-/// Stores the cards of `batch` that are neither stored nor in `new_cards`, and returns the card of each subscription.
-async fn store_cards<'a>(
-    transaction: &mut PgTransaction<'_>,
-    batch: &'a [NewSubscription],
-    known_cards: &[Option<CardId>],
-    new_cards: &mut HashMap<(&'a ShopName, &'a str), CardId>,
-    now: DateTime<Utc>,
-) -> Result<Vec<CardId>, StoreError> {
-    let mut rows = Rows::default();
-    let mut cards = Vec::with_capacity(batch.len());
-    for (new, known) in batch.iter().zip(known_cards) {
-        let card_id = match known {
-            Some(known) => *known,
-            None => match new_cards.entry((&new.shop, &new.card.cid)) {
-                Entry::Occupied(listed) => *listed.get(),
-                Entry::Vacant(free) => {
-                    let card_id = CardId::from_uuid(new_id(now));
-                    let profile_id = new.card.payment_profile_id;
-                    rows.push(&[&card_id, &new.shop, &new.card.cid, &profile_id, &now])?;
-                    *free.insert(card_id)
-                }
-            },
-        };
-        cards.push(card_id);
-    }
-    let statement = include_str!("sql/copy_cards.sql");
-    rows.store(transaction, statement).await?;
-    Ok(cards)
-}
-
-async fn store_subscriptions(
-    transaction: &mut PgTransaction<'_>,
-    newcomers: &[Newcomer<'_>],
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    let mut subscriptions = Rows::default();
-    let mut due_periods = Rows::default();
-    for newcomer in newcomers {
-        let (new, terms) = (newcomer.new, &newcomer.new.terms);
-        let first_period_no = readings::stored_count(new.first.period_no)?;
-        let max_charges = terms.max_charges.map(readings::stored_count).transpose()?;
-        subscriptions.push(&[
-            &newcomer.subscription_id,
-            &new.shop,
-            &new.external_id,
-            &SubscriptionStatus::Active,
-            &newcomer.card_id,
-            &new.amount.minor(),
-            &new.amount.currency(),
-            &terms.period.to_string(),
-            &terms.anchor,
-            &new.zone.name(),
-            &new.title,
-            &terms.starts_on,
-            &terms.ends_on,
-            &max_charges,
-            &new.paid_until,
-            &first_period_no,
-            &newcomer.first_due_at,
-            &new.notification_url,
-            &new.invoice,
-            &new.multipayout,
-            &now,
-            &now,
-        ])?;
-        due_periods.push(&[
-            &newcomer.first_due_at,
-            &newcomer.subscription_id,
-            &first_period_no,
-            &new.first.due_on,
-        ])?;
-    }
-    let statement = include_str!("sql/copy_subscriptions.sql");
-    subscriptions.store(transaction, statement).await?;
-    let statement = include_str!("sql/copy_due_periods.sql");
-    due_periods.store(transaction, statement).await
-}
-
-/// What is told of a new subscription.
-#[derive(Serialize)]
-struct Told<'a> {
-    actor: &'a str,
-    reason: &'a str,
-    amount_minor: i64,
-    currency: Currency,
-    period: String,
-    first_period_no: u32,
-    next_charge_on: NaiveDate,
-}
-
-impl<'a> Newcomer<'a> {
-    /// Its event, to be delivered.
-    fn told(&self, by: By<'_>) -> NewEvent {
-        NewEvent {
-            kind: EventKind::SubscriptionCreated,
-            subscription_id: Some(self.subscription_id),
-            shop: Some(self.new.shop.clone()),
-            charge_id: None,
-            attempt_id: None,
-            payload: json!(self.payload(by)),
-        }
-    }
-
-    /// Its event, to be kept.
-    fn kept<'b>(&self, by: By<'b>) -> FirstEvent<'a, Told<'b>> {
-        FirstEvent {
-            kind: EventKind::SubscriptionCreated,
-            subscription_id: self.subscription_id,
-            shop: &self.new.shop,
-            payload: self.payload(by),
-        }
-    }
-
-    fn payload<'b>(&self, by: By<'b>) -> Told<'b> {
-        Told {
-            actor: by.actor,
-            reason: by.reason,
-            amount_minor: self.new.amount.minor(),
-            currency: self.new.amount.currency(),
-            period: self.new.terms.period.to_string(),
-            first_period_no: self.new.first.period_no,
-            next_charge_on: self.new.first.due_on,
-        }
-    }
 }
 
 /// One parameter of an `unnest`.

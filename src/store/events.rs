@@ -60,29 +60,24 @@ pub(super) async fn append(
     Ok(())
 }
 
-/// Appends the first event of each of many new subscriptions, and tells nobody: for facts by the thousand that whoever caused them
-/// knows.
-pub(super) async fn keep_first<P: Serialize>(
-    transaction: &mut PgTransaction<'_>,
-    events: &[FirstEvent<'_, P>],
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    const SEQUENCE_NO: i64 = 1;
-    let mut rows = Rows::default();
-    for event in events {
+/// Appends the rows of [`FirstEvent::add_to`], and tells nobody: for facts by the thousand that whoever caused them knows.
+pub(super) const COPY_FIRST: &str = include_str!("sql/copy_first_events.sql");
+
+impl<P: Serialize> FirstEvent<'_, P> {
+    /// Adds its row to those that [`COPY_FIRST`] stores.
+    pub fn add_to(&self, rows: &mut Rows, now: DateTime<Utc>) -> Result<(), StoreError> {
+        const SEQUENCE_NO: i64 = 1;
         rows.push(&[
             &EventId::from_uuid(new_id(now)),
-            &event.subscription_id,
+            &self.subscription_id,
             &SEQUENCE_NO,
-            &event.kind.as_str(),
-            &event.kind.is_alert(),
-            event.shop,
-            &Json(&event.payload),
+            &self.kind.as_str(),
+            &self.kind.is_alert(),
+            self.shop,
+            &Json(&self.payload),
             &now,
-        ])?;
+        ])
     }
-    rows.store(transaction, include_str!("sql/copy_first_events.sql"))
-        .await
 }
 
 async fn write(

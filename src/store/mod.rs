@@ -13,6 +13,7 @@
 
 mod card_budgets;
 mod copying;
+mod enrolment_rows;
 mod error;
 mod events;
 mod permit_rows;

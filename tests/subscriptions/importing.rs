@@ -279,6 +279,64 @@ async fn a_hundred_thousand_rows_are_stored_together_or_not_at_all() {
     assert_eq!(desk.count("events").await, 100_000);
 }
 
+/// More rows than are stored at once.
+const MANY: u32 = 12_000;
+
+#[tokio::test]
+async fn mistakes_of_the_file_are_told_before_what_the_database_says_of_it() {
+    let desk = Desk::new().await;
+    assert_eq!(desk.import(file(1), &[]).code, 0);
+    let bad = file(MANY).replace("cus-11999,", "cus_11999,");
+    for args in [vec![], vec!["--dry-run"]] {
+        let ended = desk.import(&bad, &args);
+        assert_eq!((ended.code, ended.out.as_str()), (65, ""));
+        assert!(
+            ended.err.starts_with("line 12001: cid \"cus_11999\" "),
+            "{}",
+            ended.err
+        );
+        assert!(ended.err.contains("1 mistake; nothing"), "{}", ended.err);
+    }
+    assert_eq!(desk.count("subscriptions").await, 1);
+}
+
+#[tokio::test]
+async fn everything_that_is_stored_already_is_named_however_long_the_file_is() {
+    let desk = Desk::new().await;
+    let stored = file_of([row(7).as_str(), &row(11_998)]);
+    assert_eq!(desk.import(&stored, &[]).code, 0);
+    for args in [vec![], vec!["--dry-run"]] {
+        let ended = desk.import(file(MANY), &args);
+        assert_eq!((ended.code, ended.out.as_str()), (65, ""));
+        let lines: Vec<&str> = ended.err.lines().collect();
+        assert!(lines[0].starts_with("line 9: external_id \"sub-7\" is stored already;"));
+        assert!(lines[1].starts_with("line 12000: external_id \"sub-11998\" is stored already;"));
+        assert!(lines[2].contains("2 mistakes; nothing was stored"));
+    }
+    assert_eq!(desk.count("subscriptions").await, 2);
+}
+
+#[tokio::test]
+async fn rows_far_apart_share_a_card_whether_it_was_stored_before_or_not() {
+    let desk = Desk::new().await;
+    for (first, told) in [
+        (0, "stored 12001 subscriptions on 12000 cards (12000 new)\n"),
+        (1, "stored 12001 subscriptions on 12000 cards (0 new)\n"),
+    ] {
+        let again = file(MANY).replace("sub-", &format!("sub-{first}-"));
+        let last = format!("last-{first},cus-0,{},1,PLN,P1W,2027-01-01\n", profile(0));
+        let ended = desk.import(again + &last, &[]);
+        assert_eq!(ended.err, "");
+        assert!(ended.out.starts_with(told), "{}", ended.out);
+    }
+    assert_eq!(desk.count("cards").await, 12_000);
+    let of_first_card = "SELECT external_id FROM subscriptions JOIN cards USING (card_id) WHERE cid = 'cus-0' ORDER BY 1";
+    assert_eq!(
+        desk.column(of_first_card).await,
+        ["last-0", "last-1", "sub-0-0", "sub-1-0"]
+    );
+}
+
 #[tokio::test]
 async fn of_several_shops_each_row_names_one_or_the_command_does() {
     let desk = Desk::with_shops(&["main", "second"]).await;

@@ -119,7 +119,13 @@ impl Stage {
             usual_shop: self.config.shops.keys().next().cloned(),
             now: self.start,
         };
-        let sheet = Sheet::read(csv(count).as_bytes(), &circumstances, |_| {});
+        let mut subscriptions = Vec::new();
+        let sheet = Sheet::read(
+            csv(count).as_bytes(),
+            &circumstances,
+            |_| {},
+            |part| subscriptions.extend(part.subscriptions),
+        );
         if let Some(fault) = sheet.faults.first() {
             return Err(CliError::internal(anyhow::anyhow!(
                 "config/demo/subscriptions.csv: {fault}"
@@ -135,7 +141,7 @@ impl Stage {
         let enrolled = self
             .store
             .enrol(
-                &sheet.subscriptions,
+                &subscriptions,
                 Telling::Nobody,
                 By {
                     actor: ACTOR,
@@ -143,7 +149,6 @@ impl Stage {
                 },
                 self.start,
                 |id, new| calendar.due_at(id, new.zone, new.first.due_on),
-                |_| {},
             )
             .await
             .map_err(CliError::internal)?;

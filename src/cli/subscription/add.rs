@@ -156,14 +156,9 @@ async fn add(
     let calendars = Calendars::of(context);
     let list = [new];
     let enrolled = store
-        .enrol(
-            &list,
-            Telling::Everybody,
-            by,
-            context.now(),
-            |id, new| calendars.due_at(id, &new.shop, new.zone, new.first.due_on),
-            |_| {},
-        )
+        .enrol(&list, Telling::Everybody, by, context.now(), |id, new| {
+            calendars.due_at(id, &new.shop, new.zone, new.first.due_on)
+        })
         .await
         .map_err(|error| match error {
             EnrolError::Conflicts(conflicts) => {

@@ -1,26 +1,31 @@
 //! `cykl subscription import`: all subscriptions of a file, or none.
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use chrono::NaiveDate;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::cli::context::Context;
-use crate::cli::subscription::sheet::{BYTES_MAX, Fault, Sheet};
+use crate::cli::subscription::sheet::{BYTES_MAX, Fault, Part, Sheet};
 use crate::cli::subscription::{Calendars, circumstances, kept_reason};
 use crate::cli::{CliError, Exit, Outcome, one_line, output};
-use crate::domain::enrolment::{NewSubscription, shown};
+use crate::domain::enrolment::{Circumstances, NewSubscription, shown};
 use crate::domain::shop::ShopName;
-use crate::store::Store;
 use crate::store::enrolment::{Conflict, EnrolError, Stored, Telling};
 use crate::store::status::By;
+use crate::store::{Store, StoreError};
 
 /// How many mistakes are printed unless all are asked for.
 const FAULTS_SHOWN: usize = 50;
+
+/// How many parts of the file may be read while one is being stored.
+const PARTS_AHEAD: usize = 1;
 
 /// Arguments of `cykl subscription import`.
 #[derive(Debug, Args)]
@@ -69,40 +74,189 @@ Optional:
 Importing charges nobody. Every mistake is printed with its line, and then nothing is stored
 (exit 65). The event of each subscription is kept in the books and not delivered to the shop."#;
 
+/// A file that is being read while what was read of it is stored.
+struct Reader {
+    parts: mpsc::Receiver<Part>,
+    reading: JoinHandle<Sheet>,
+    sheet: Option<Sheet>,
+    tally: Tally,
+}
+
+/// What is said of the subscriptions of a file at the end.
+#[derive(Default)]
+struct Tally {
+    subscriptions: usize,
+    first_due_on: Option<NaiveDate>,
+    paid_elsewhere: u64,
+    overdue: usize,
+}
+
+/// What became of a file.
+enum Taken {
+    Stored {
+        new_cards: usize,
+    },
+    Compared,
+    /// It contradicts what is stored.
+    Refused(Vec<Fault>),
+    /// It has mistakes of its own.
+    Mistaken,
+}
+
 pub(super) async fn run(args: &ImportArgs, context: &Context) -> Outcome {
     let reason = reason(args)?;
     let bytes = read_file(&args.file)?;
-    let now = context.now();
-    let circumstances = circumstances(context, args.shop.as_ref(), now)?;
-    let bar = progress_bar(bytes.len(), "reading");
-    let sheet = Sheet::read(&bytes, &circumstances, |read| bar.set_position(count(read)));
-    bar.finish_and_clear();
-    if !sheet.faults.is_empty() {
-        return Err(refused(args, &sheet.faults));
-    }
-    let by = By {
-        actor: &context.actor,
-        reason: &reason,
+    let circumstances = circumstances(context, args.shop.as_ref(), context.now())?;
+    let mut reader = Reader::start(bytes, circumstances);
+    let outcome = match reader.next().await {
+        Some(first) => {
+            let by = By {
+                actor: &context.actor,
+                reason: &reason,
+            };
+            context
+                .with_store(async |store| take(first, &mut reader, store, args, by, context).await)
+                .await
+        }
+        None => Ok(Exit::Ok),
     };
-    context
-        .with_store(async |store| {
-            let stored = if args.dry_run {
-                compare(&sheet, store).await
-            } else {
-                store.record_shops(&context.shop_identities(), now).await?;
-                enrol(&sheet, store, by, context).await
-            };
-            let new_cards = match stored {
-                Ok(new_cards) => new_cards,
-                Err(EnrolError::Conflicts(conflicts)) => {
-                    return Err(refused(args, &faults(&sheet, &conflicts)));
-                }
-                Err(EnrolError::Store(error)) => return Err(error.into()),
-            };
-            output::write(summary(&sheet.subscriptions, new_cards).as_bytes())?;
-            Ok(Exit::Ok)
-        })
-        .await
+    // They come before whatever the database said of the rows above the first of them.
+    match reader.sheet().await.faults.as_slice() {
+        [] => outcome,
+        faults => Err(refused(args, faults)),
+    }
+}
+
+async fn take(
+    first: Part,
+    reader: &mut Reader,
+    store: &Store,
+    args: &ImportArgs,
+    by: By<'_>,
+    context: &Context,
+) -> Outcome {
+    let taken = if args.dry_run {
+        compare(Some(first), reader, store).await?
+    } else {
+        store
+            .record_shops(&context.shop_identities(), context.now())
+            .await?;
+        enrol(first, reader, store, by, context).await?
+    };
+    let new_cards = match taken {
+        Taken::Stored { new_cards } => Some(new_cards),
+        Taken::Compared => None,
+        Taken::Refused(faults) => return Err(refused(args, &faults)),
+        Taken::Mistaken => return Ok(Exit::Ok),
+    };
+    let cards = reader.sheet().await.cards;
+    output::write(reader.tally.summary(cards, new_cards).as_bytes())?;
+    Ok(Exit::Ok)
+}
+
+/// Stores every part as it comes, and all of them together when the file has turned out to be right.
+async fn enrol(
+    first: Part,
+    reader: &mut Reader,
+    store: &Store,
+    by: By<'_>,
+    context: &Context,
+) -> Result<Taken, StoreError> {
+    let calendars = Calendars::of(context);
+    let due_at =
+        |id, new: &NewSubscription| calendars.due_at(id, &new.shop, new.zone, new.first.due_on);
+    let mut enrolment = store
+        .begin_enrolment(Telling::Nobody, by, context.now())
+        .await?;
+    let mut next = Some(first);
+    while let Some(part) = next {
+        enrolment = match enrolment.add(&part.subscriptions, due_at).await {
+            Ok(enrolment) => enrolment,
+            Err(EnrolError::Conflicts(_)) => return compare(Some(part), reader, store).await,
+            Err(EnrolError::Store(error)) => return Err(error),
+        };
+        next = reader.next().await;
+    }
+    if reader.sheet().await.faults.is_empty() {
+        let new_cards = enrolment.commit().await?.new_cards;
+        Ok(Taken::Stored { new_cards })
+    } else {
+        Ok(Taken::Mistaken)
+    }
+}
+
+/// Compares what is left of the file with what is stored.
+async fn compare(
+    mut next: Option<Part>,
+    reader: &mut Reader,
+    store: &Store,
+) -> Result<Taken, StoreError> {
+    let mut faults = Vec::new();
+    while let Some(part) = next {
+        let conflicts = store.conflicts(&part.subscriptions).await?;
+        faults.extend(conflicts.iter().map(|conflict| part.fault(conflict)));
+        next = reader.next().await;
+    }
+    if !reader.sheet().await.faults.is_empty() {
+        Ok(Taken::Mistaken)
+    } else if faults.is_empty() {
+        Ok(Taken::Compared)
+    } else {
+        Ok(Taken::Refused(faults))
+    }
+}
+
+impl Reader {
+    fn start(bytes: Vec<u8>, circumstances: Circumstances) -> Self {
+        let (handed_on, parts) = mpsc::channel(PARTS_AHEAD);
+        let reading = tokio::task::spawn_blocking(move || {
+            let bar = progress_bar(bytes.len());
+            let sheet = Sheet::read(
+                &bytes,
+                &circumstances,
+                |read| bar.set_position(count(read)),
+                |part| match handed_on.blocking_send(part) {
+                    // When storing has failed, mistakes are looked for all the same.
+                    Ok(()) | Err(_) => {}
+                },
+            );
+            bar.finish_and_clear();
+            sheet
+        });
+        Self {
+            parts,
+            reading,
+            sheet: None,
+            tally: Tally::default(),
+        }
+    }
+
+    /// The next part. `None`: the file has ended, or has a mistake.
+    async fn next(&mut self) -> Option<Part> {
+        let part = self.parts.recv().await?;
+        self.tally.add(&part.subscriptions);
+        Some(part)
+    }
+
+    /// All that is known of the file when it is read to its end.
+    async fn sheet(&mut self) -> &Sheet {
+        self.parts.close();
+        if self.sheet.is_none() {
+            let read = (&mut self.reading).await;
+            self.sheet = Some(read.expect("it is never aborted, and does not panic"));
+        }
+        self.sheet.as_ref().expect("set above")
+    }
+}
+
+impl Part {
+    /// What a conflict says of its line.
+    fn fault(&self, conflict: &Conflict) -> Fault {
+        Fault {
+            line: self.lines[conflict.place],
+            told: told(&self.subscriptions[conflict.place], &conflict.with),
+        }
+    }
 }
 
 fn reason(args: &ImportArgs) -> Result<String, CliError> {
@@ -137,45 +291,11 @@ fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
     Ok(bytes)
 }
 
-/// Compares with what is stored. `None`: nobody knows how many cards would be new.
-async fn compare(sheet: &Sheet, store: &Store) -> Result<Option<usize>, EnrolError> {
-    let conflicts = store.conflicts(&sheet.subscriptions).await?;
-    if conflicts.is_empty() {
-        Ok(None)
-    } else {
-        Err(EnrolError::Conflicts(conflicts))
-    }
-}
-
-async fn enrol(
-    sheet: &Sheet,
-    store: &Store,
-    by: By<'_>,
-    context: &Context,
-) -> Result<Option<usize>, EnrolError> {
-    let bar = progress_bar(sheet.subscriptions.len(), "storing");
-    let calendars = Calendars::of(context);
-    let enrolled = store
-        .enrol(
-            &sheet.subscriptions,
-            Telling::Nobody,
-            by,
-            context.now(),
-            |id, new| calendars.due_at(id, &new.shop, new.zone, new.first.due_on),
-            |stored| bar.set_position(count(stored)),
-        )
-        .await;
-    bar.finish_and_clear();
-    Ok(Some(enrolled?.new_cards))
-}
-
 /// A bar on standard error; nothing when that is not a terminal.
-fn progress_bar(length: usize, doing: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}%")
-        .expect("the template has known keys");
-    ProgressBar::new(count(length))
-        .with_style(style)
-        .with_message(doing)
+fn progress_bar(length: usize) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{wide_bar} {percent}%").expect("the template has known keys");
+    ProgressBar::new(count(length)).with_style(style)
 }
 
 fn count(number: usize) -> u64 {
@@ -206,16 +326,6 @@ fn refused(args: &ImportArgs, faults: &[Fault]) -> CliError {
     ))
 }
 
-fn faults(sheet: &Sheet, conflicts: &[Conflict]) -> Vec<Fault> {
-    conflicts
-        .iter()
-        .map(|conflict| Fault {
-            line: sheet.lines[conflict.place],
-            told: told(&sheet.subscriptions[conflict.place], &conflict.with),
-        })
-        .collect()
-}
-
 /// In what a description contradicts the database.
 pub(super) fn told(new: &NewSubscription, stored: &Stored) -> String {
     let quoted = |text: &str| shown(text).unwrap_or_default();
@@ -241,41 +351,46 @@ pub(super) fn told(new: &NewSubscription, stored: &Stored) -> String {
     }
 }
 
-fn summary(subscriptions: &[NewSubscription], new_cards: Option<usize>) -> String {
-    let cards: HashSet<_> = subscriptions
-        .iter()
-        .map(|new| (&new.shop, &new.card.cid))
-        .collect();
-    let (done, cards) = match new_cards {
-        Some(new_cards) => (
-            "stored",
-            format!("{} ({new_cards} new)", plural(cards.len(), "card")),
-        ),
-        None => ("would store", plural(cards.len(), "card")),
-    };
-    let mut text = format!(
-        "{done} {} on {cards}\n",
-        plural(subscriptions.len(), "subscription")
-    );
-    let mut line = |told: String| writeln!(text, "{told}").expect("a String can be written to");
-    if let Some(first) = subscriptions.iter().map(|new| new.first.due_on).min() {
-        line(format!("first due date: {first}"));
+impl Tally {
+    fn add(&mut self, subscriptions: &[NewSubscription]) {
+        self.subscriptions += subscriptions.len();
+        for new in subscriptions {
+            let earlier = self.first_due_on.filter(|first| *first <= new.first.due_on);
+            self.first_due_on = earlier.or(Some(new.first.due_on));
+            self.paid_elsewhere += u64::from(new.paid_elsewhere);
+            self.overdue += usize::from(new.is_overdue);
+        }
     }
-    let elsewhere: u64 = subscriptions
-        .iter()
-        .map(|new| u64::from(new.paid_elsewhere))
-        .sum();
-    if elsewhere > 0 {
-        line(format!("taken as paid elsewhere: {elsewhere} periods"));
+
+    /// `new_cards` is `None` when nothing was stored.
+    fn summary(&self, cards: usize, new_cards: Option<usize>) -> String {
+        let cards = plural(cards, "card");
+        let (done, cards) = match new_cards {
+            Some(new_cards) => ("stored", format!("{cards} ({new_cards} new)")),
+            None => ("would store", cards),
+        };
+        let mut text = format!(
+            "{done} {} on {cards}\n",
+            plural(self.subscriptions, "subscription")
+        );
+        let mut line = |told: String| writeln!(text, "{told}").expect("a String can be written to");
+        if let Some(first) = self.first_due_on {
+            line(format!("first due date: {first}"));
+        }
+        if self.paid_elsewhere > 0 {
+            line(format!(
+                "taken as paid elsewhere: {} periods",
+                self.paid_elsewhere
+            ));
+        }
+        if self.overdue > 0 {
+            line(format!(
+                "overdue: {}; what is unpaid since paid_until falls due at once, and catch_up of the shop decides what of it is charged",
+                plural(self.overdue, "subscription")
+            ));
+        }
+        text
     }
-    let overdue = subscriptions.iter().filter(|new| new.is_overdue).count();
-    if overdue > 0 {
-        line(format!(
-            "overdue: {}; what is unpaid since paid_until falls due at once, and catch_up of the shop decides what of it is charged",
-            plural(overdue, "subscription")
-        ));
-    }
-    text
 }
 
 fn plural(number: usize, noun: &str) -> String {

@@ -1,7 +1,7 @@
 //! Reading a CSV file of subscriptions: RFC 4180, UTF-8, a header in any order.
 //!
-//! Every mistake in the file is found, each with its line. What is read is kept in memory; a file may not be larger than
-//! [`BYTES_MAX`].
+//! Every mistake in the file is found, each with its line. What is right is handed on in parts while the rest is being read. The file
+//! itself is kept in memory; it may not be larger than [`BYTES_MAX`].
 
 use csv::{ByteRecord, ReaderBuilder};
 
@@ -9,18 +9,27 @@ use crate::domain::enrolment::{
     Circumstances, Column, Fields, NewSubscription, Roll, enrol, shown,
 };
 
+use crate::store::enrolment::BATCH;
+
 /// The largest file that is read.
 pub(in crate::cli) const BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What stands in a file.
+/// Some of the subscriptions of a file, at most [`BATCH`] of them.
 #[derive(Debug, Default)]
-pub(in crate::cli) struct Sheet {
-    /// The subscriptions that were described without a mistake.
+pub(in crate::cli) struct Part {
+    /// The subscriptions.
     pub subscriptions: Vec<NewSubscription>,
     /// The line of each.
     pub lines: Vec<u64>,
+}
+
+/// What is known of a file when all of it is read.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Sheet {
+    /// How many cards its subscriptions are charged to.
+    pub cards: usize,
     /// Everything that is wrong, by line.
     pub faults: Vec<Fault>,
 }
@@ -41,12 +50,18 @@ impl std::fmt::Display for Fault {
 }
 
 impl Sheet {
-    /// Reads a file. `progress` hears how many bytes are read.
-    pub fn read(bytes: &[u8], circumstances: &Circumstances, progress: impl Fn(usize)) -> Self {
+    /// Reads a file. `progress` hears how many bytes are read. `take` gets its subscriptions, up to the first mistake at most; then
+    /// only mistakes are looked for. A file without any subscription has a mistake.
+    pub fn read(
+        bytes: &[u8],
+        circumstances: &Circumstances,
+        progress: impl Fn(usize),
+        mut take: impl FnMut(Part),
+    ) -> Self {
         let mut sheet = Self::default();
         let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         let mut records = Records::new(bytes);
-        let Some(header) = records.next() else {
+        let Some(header) = records.advance() else {
             let names = Column::ALL.map(Column::name).join(", ");
             sheet.fault(
                 1,
@@ -67,37 +82,58 @@ impl Sheet {
                 return sheet;
             }
         };
+        let header_line = header.line;
         let mut roll = Roll::default();
-        for record in records {
+        let mut part = Part::default();
+        let mut count = 0;
+        while let Some(record) = records.advance() {
             progress(record.end);
-            sheet.row(&record, &columns, circumstances, &mut roll);
+            let subscription = sheet.row(&record, &columns, circumstances, &mut roll);
+            let Some(subscription) = subscription.filter(|_| sheet.faults.is_empty()) else {
+                continue;
+            };
+            count += 1;
+            part.subscriptions.push(subscription);
+            part.lines.push(record.line);
+            if part.lines.len() == BATCH {
+                take(std::mem::take(&mut part));
+            }
         }
-        if sheet.lines.is_empty() && sheet.faults.is_empty() {
+        if sheet.faults.is_empty() && count == 0 {
             sheet.fault(
-                header.line,
+                header_line,
                 "no subscription stands below the header".to_owned(),
             );
+        }
+        sheet.cards = roll.cards();
+        if sheet.faults.is_empty() && !part.lines.is_empty() {
+            take(part);
         }
         sheet
     }
 
+    /// The subscription in a row, unless it is empty or wrong.
     fn row(
         &mut self,
         record: &Record<'_>,
         columns: &[Column],
         circumstances: &Circumstances,
         roll: &mut Roll,
-    ) {
+    ) -> Option<NewSubscription> {
         let texts = match record.texts() {
             Ok(texts) => texts,
-            Err(told) => return self.fault(record.line, told),
+            Err(told) => {
+                self.fault(record.line, told);
+                return None;
+            }
         };
         if texts.iter().all(|text| text.is_empty()) {
-            return;
+            return None;
         }
         if texts.len() != columns.len() {
             let told = record.wrong_length(texts.len(), columns.len());
-            return self.fault(record.line, told);
+            self.fault(record.line, told);
+            return None;
         }
         let fields: Fields<'_> = columns.iter().copied().zip(texts).collect();
         let twins = roll.enter(record.line, &fields, circumstances);
@@ -109,10 +145,7 @@ impl Sheet {
         for mistake in mistakes.iter().chain(&twins) {
             self.fault(record.line, mistake.to_string());
         }
-        if let Some(subscription) = subscription {
-            self.subscriptions.push(subscription);
-            self.lines.push(record.line);
-        }
+        subscription
     }
 
     fn fault(&mut self, line: u64, told: String) {
@@ -180,16 +213,17 @@ fn unknown(name: &str) -> String {
 struct Records<'a> {
     bytes: &'a [u8],
     reader: csv::Reader<&'a [u8]>,
+    cells: ByteRecord,
     counted: usize,
     line: u64,
 }
 
-/// One record.
-struct Record<'a> {
+/// One record, until the next is read in its place.
+struct Record<'r> {
     line: u64,
     end: usize,
-    raw: &'a [u8],
-    cells: ByteRecord,
+    raw: &'r [u8],
+    cells: &'r ByteRecord,
 }
 
 impl<'a> Records<'a> {
@@ -201,6 +235,7 @@ impl<'a> Records<'a> {
         Self {
             bytes,
             reader,
+            cells: ByteRecord::new(),
             counted: 0,
             line: 1,
         }
@@ -224,17 +259,13 @@ impl<'a> Records<'a> {
         usize::try_from(self.reader.position().byte())
             .map_or(self.bytes.len(), |offset| offset.min(self.bytes.len()))
     }
-}
 
-impl<'a> Iterator for Records<'a> {
-    type Item = Record<'a>;
-
-    fn next(&mut self) -> Option<Record<'a>> {
+    /// The next one, if there is one.
+    fn advance(&mut self) -> Option<Record<'_>> {
         let before = self.offset();
-        let mut cells = ByteRecord::new();
         let is_there = self
             .reader
-            .read_byte_record(&mut cells)
+            .read_byte_record(&mut self.cells)
             .expect("reading from memory cannot fail, and records may have any length");
         if !is_there {
             return None;
@@ -249,7 +280,7 @@ impl<'a> Iterator for Records<'a> {
             line: self.line_of(start),
             end,
             raw: &self.bytes[start..end.max(start)],
-            cells,
+            cells: &self.cells,
         })
     }
 }
@@ -323,12 +354,25 @@ mod tests {
         )
     }
 
-    fn read(file: &[u8]) -> Sheet {
-        Sheet::read(file, &circumstances(), |_| {})
+    /// What a file says before its first mistake, and its mistakes.
+    fn read(file: &[u8]) -> (Part, Sheet) {
+        let mut all = Part::default();
+        let sheet = Sheet::read(
+            file,
+            &circumstances(),
+            |_| {},
+            |part| {
+                assert!((1..=BATCH).contains(&part.lines.len()));
+                all.subscriptions.extend(part.subscriptions);
+                all.lines.extend(part.lines);
+            },
+        );
+        (all, sheet)
     }
 
     fn faults(file: &[u8]) -> Vec<String> {
-        read(file).faults.iter().map(ToString::to_string).collect()
+        let (_, sheet) = read(file);
+        sheet.faults.iter().map(ToString::to_string).collect()
     }
 
     fn file(rows: &[&str]) -> Vec<u8> {
@@ -338,26 +382,30 @@ mod tests {
     #[test]
     fn lines_are_counted_whatever_ends_them() {
         for end in ["\n", "\r\n", "\r"] {
-            let quoted = row(1).replace("Abonament", &format!("\"A{end}B\""));
-            let lines = [
-                "",
-                HEADER,
-                "",
-                "",
-                &row(0),
-                ",,,,,,,",
-                &quoted,
-                &row(2),
-                "",
-                &row(3),
-            ];
-            let mut bytes = BYTE_ORDER_MARK.to_vec();
-            bytes.extend(lines.join(end).into_bytes());
-            let sheet = read(&bytes);
-            assert_eq!(sheet.lines, [5, 9, 11], "{end:?}");
-            assert_eq!(sheet.faults.len(), 1);
-            assert_eq!(sheet.faults[0].line, 7);
-            assert!(sheet.faults[0].told.starts_with("title \"A"), "{end:?}");
+            let file_with = |second: &str| {
+                let lines = [
+                    "",
+                    HEADER,
+                    "",
+                    "",
+                    &row(0),
+                    ",,,,,,,",
+                    second,
+                    &row(2).replace("Abonament", "\"Abonament\""),
+                    "",
+                    &row(3),
+                ];
+                [BYTE_ORDER_MARK, lines.join(end).as_bytes()].concat()
+            };
+            let (part, sheet) = read(&file_with(&row(1)));
+            assert_eq!(part.lines, [5, 7, 8, 10], "{end:?}");
+            assert_eq!((sheet.cards, sheet.faults), (4, vec![]), "{end:?}");
+            let broken = row(1).replace("Abonament", &format!("\"A{end}B\""));
+            let bad_after_it = file_with(&format!("{broken}{end}{}", row(4).replace("PLN", "JPY")));
+            let told = faults(&bad_after_it);
+            assert_eq!(told.len(), 2, "{end:?}");
+            assert!(told[0].starts_with("line 7: title \"A"), "{end:?}");
+            assert!(told[1].starts_with("line 9: currency "), "{end:?}");
         }
     }
 
@@ -365,7 +413,7 @@ mod tests {
     fn a_header_may_stand_in_any_order_and_is_complete() {
         let swapped = "currency,external_id,cid,payment_profile_id,amount_minor,period,anchor_date\n\
              PLN,a,b,c0de0b1e-1111-4222-8333-9a4b5c6d7e8f,1,P1W,2027-01-01";
-        assert_eq!(read(swapped.as_bytes()).subscriptions.len(), 1);
+        assert_eq!(read(swapped.as_bytes()).0.subscriptions.len(), 1);
         assert_eq!(
             faults(b"external_id,cid,cid,amount,currency,period,4111111111111111,\n"),
             [
@@ -445,10 +493,25 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_line_is_told_and_every_good_one_is_kept() {
-        let bad = row(2).replace("PLN", "JPY").replace("P1M", "P2Y");
-        let sheet = read(&file(&[&row(1), &bad, &row(3)]));
-        assert_eq!((sheet.lines, sheet.faults.len()), (vec![2, 4], 2));
+    fn every_bad_line_is_told_and_nothing_is_handed_on_after_it() {
+        let bad = |number| row(number).replace("PLN", "JPY").replace("P1M", "P2Y");
+        let (part, sheet) = read(&file(&[&row(1), &bad(2), &row(3), &bad(4)]));
+        assert!(part.lines.is_empty());
+        let lines: Vec<u64> = sheet.faults.iter().map(|fault| fault.line).collect();
+        assert_eq!(lines, [3, 3, 5, 5]);
+    }
+
+    #[test]
+    fn what_is_right_is_handed_on_in_parts_until_a_mistake() {
+        let count = u32::try_from(BATCH).unwrap();
+        let rows: Vec<String> = (0..count + 2).map(row).collect();
+        let mut rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+        let (all, sheet) = read(&file(&rows));
+        assert_eq!((all.lines.len(), sheet.cards), (BATCH + 2, BATCH + 2));
+        let twin = row(0);
+        rows.push(&twin);
+        let (all, sheet) = read(&file(&rows));
+        assert_eq!((all.lines.len(), sheet.faults.len()), (BATCH, 1));
     }
 
     proptest! {
@@ -472,9 +535,9 @@ mod tests {
             read(&bytes);
             let mut headed = format!("{HEADER}\n").into_bytes();
             headed.extend(&rest);
-            let sheet = read(&headed);
-            prop_assert_eq!(sheet.lines.len(), sheet.subscriptions.len());
-            let rows = sheet.lines.len() + sheet.faults.len();
+            let (part, sheet) = read(&headed);
+            prop_assert_eq!(part.lines.len(), part.subscriptions.len());
+            let rows = part.lines.len() + sheet.faults.len();
             prop_assert!(rows > 0);
         }
     }

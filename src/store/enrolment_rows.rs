@@ -1,0 +1,178 @@
+//! The rows of new subscriptions, a batch at a time: made ready while the batch before is being stored.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::Serialize;
+use serde_json::json;
+use sqlx::PgTransaction;
+use tokio::sync::mpsc;
+
+use crate::domain::enrolment::NewSubscription;
+use crate::domain::event::EventKind;
+use crate::domain::id::{CardId, SubscriptionId};
+use crate::domain::money::Currency;
+use crate::domain::subscription::SubscriptionStatus;
+use crate::store::copying::Rows;
+use crate::store::enrolment::Telling;
+use crate::store::events::{self, FirstEvent, NewEvent};
+use crate::store::status::By;
+use crate::store::{Channels, StoreError, new_id, readings};
+
+/// A new subscription with what the store adds to it.
+pub(super) struct Newcomer<'a> {
+    pub subscription_id: SubscriptionId,
+    pub card_id: CardId,
+    pub first_due_at: DateTime<Utc>,
+    pub new: &'a NewSubscription,
+}
+
+/// Subscriptions that are ready to be stored, with their new cards and their first events.
+#[derive(Default)]
+pub(super) struct Batch {
+    cards: Rows,
+    subscriptions: Rows,
+    due_periods: Rows,
+    kept: Rows,
+    told: Vec<NewEvent>,
+}
+
+/// Stores batches as they come, and hands the transaction back when no more will come.
+pub(super) async fn store_all(
+    mut transaction: PgTransaction<'static>,
+    mut batches: mpsc::Receiver<Batch>,
+    channels: Channels,
+    now: DateTime<Utc>,
+) -> Result<PgTransaction<'static>, StoreError> {
+    while let Some(batch) = batches.recv().await {
+        batch.store(&mut transaction, channels, now).await?;
+    }
+    Ok(transaction)
+}
+
+impl Batch {
+    /// Adds the card of `new`, which is not stored yet.
+    pub fn add_card(
+        &mut self,
+        new: &NewSubscription,
+        now: DateTime<Utc>,
+    ) -> Result<CardId, StoreError> {
+        let card_id = CardId::from_uuid(new_id(now));
+        let card = &new.card;
+        self.cards.push(&[
+            &card_id,
+            &new.shop,
+            &card.cid,
+            &card.payment_profile_id,
+            &now,
+        ])?;
+        Ok(card_id)
+    }
+
+    /// Adds a subscription.
+    pub fn add(&mut self, newcomer: &Newcomer<'_>, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let (new, terms) = (newcomer.new, &newcomer.new.terms);
+        let first_period_no = readings::stored_count(new.first.period_no)?;
+        let max_charges = terms.max_charges.map(readings::stored_count).transpose()?;
+        self.subscriptions.push(&[
+            &newcomer.subscription_id,
+            &new.shop,
+            &new.external_id,
+            &SubscriptionStatus::Active,
+            &newcomer.card_id,
+            &new.amount.minor(),
+            &new.amount.currency(),
+            &terms.period.to_string(),
+            &terms.anchor,
+            &new.zone.name(),
+            &new.title,
+            &terms.starts_on,
+            &terms.ends_on,
+            &max_charges,
+            &new.paid_until,
+            &first_period_no,
+            &newcomer.first_due_at,
+            &new.notification_url,
+            &new.invoice,
+            &new.multipayout,
+            &now,
+            &now,
+        ])?;
+        self.due_periods.push(&[
+            &newcomer.first_due_at,
+            &newcomer.subscription_id,
+            &first_period_no,
+            &new.first.due_on,
+        ])
+    }
+
+    /// Adds the event of a subscription.
+    pub fn tell(
+        &mut self,
+        newcomer: &Newcomer<'_>,
+        telling: Telling,
+        by: By<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let (kind, new) = (EventKind::SubscriptionCreated, newcomer.new);
+        let payload = Payload {
+            actor: by.actor,
+            reason: by.reason,
+            amount_minor: new.amount.minor(),
+            currency: new.amount.currency(),
+            period: new.terms.period.to_string(),
+            first_period_no: new.first.period_no,
+            next_charge_on: new.first.due_on,
+        };
+        match telling {
+            Telling::Everybody => self.told.push(NewEvent {
+                kind,
+                subscription_id: Some(newcomer.subscription_id),
+                shop: Some(new.shop.clone()),
+                charge_id: None,
+                attempt_id: None,
+                payload: json!(payload),
+            }),
+            Telling::Nobody => {
+                let event = FirstEvent {
+                    kind,
+                    subscription_id: newcomer.subscription_id,
+                    shop: &new.shop,
+                    payload,
+                };
+                event.add_to(&mut self.kept, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn store(
+        self,
+        transaction: &mut PgTransaction<'_>,
+        channels: Channels,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        for (rows, statement) in [
+            (self.cards, include_str!("sql/copy_cards.sql")),
+            (
+                self.subscriptions,
+                include_str!("sql/copy_subscriptions.sql"),
+            ),
+            (self.due_periods, include_str!("sql/copy_due_periods.sql")),
+            (self.kept, events::COPY_FIRST),
+        ] {
+            rows.store(transaction, statement).await?;
+        }
+        events::append(transaction, &self.told, channels, now).await
+    }
+}
+
+/// What is told of a new subscription.
+#[derive(Serialize)]
+struct Payload<'a> {
+    actor: &'a str,
+    reason: &'a str,
+    amount_minor: i64,
+    currency: Currency,
+    period: String,
+    first_period_no: u32,
+    next_charge_on: NaiveDate,
+}
