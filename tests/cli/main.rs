@@ -5,4 +5,6 @@
 mod audit;
 mod commands;
 mod place;
+#[path = "../scratch/mod.rs"]
+mod scratch;
 mod start;

@@ -11,6 +11,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use crate::scratch;
+
 /// The merchant of every configuration here.
 pub const MERCHANT_ID: &str = "simmerchant000000001";
 /// The shop of every configuration here.
@@ -18,47 +20,35 @@ pub const SERVICE_ID: &str = "2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b";
 
 const HEALTHY: &str = include_str!("healthy.sql");
 
-struct Cluster {
-    server: EmbeddedDatabase,
-    _directory: TempDir,
-}
-
-static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static CLUSTER: OnceCell<EmbeddedDatabase> = OnceCell::const_new();
 static HEALTHY_TEMPLATE: OnceCell<()> = OnceCell::const_new();
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A directory that PostgreSQL's own user can enter.
 pub fn directory() -> TempDir {
-    let directory = tempfile::Builder::new()
-        .prefix("cykl-cli-")
-        .tempdir()
-        .unwrap();
-    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    directory
+    tempfile::Builder::new()
+        .permissions(PermissionsExt::from_mode(0o755))
+        .tempdir_in(scratch::directory())
+        .unwrap()
 }
 
-async fn cluster() -> &'static Cluster {
+async fn cluster() -> &'static EmbeddedDatabase {
     CLUSTER
         .get_or_init(|| async {
-            let directory = directory();
-            let server = EmbeddedDatabase::start(EmbeddedConfig {
-                data_dir: directory.path().join("postgres"),
+            EmbeddedDatabase::start(EmbeddedConfig {
+                data_dir: scratch::postgres(),
                 bin_dir: None,
                 durable: false,
                 settings: vec![],
             })
             .await
-            .unwrap();
-            Cluster {
-                server,
-                _directory: directory,
-            }
+            .unwrap()
         })
         .await
 }
 
 async fn admin(statement: &str) {
-    let options = cluster().await.server.connect_options("postgres");
+    let options = cluster().await.connect_options("postgres");
     let mut connection = PgConnection::connect_with(&options).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(statement))
         .execute(&mut connection)
@@ -117,7 +107,7 @@ impl Place {
     async fn cloned(template: &str) -> Self {
         let name = format!("place_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         admin(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
-        let socket = cluster().await.server.socket_dir();
+        let socket = cluster().await.socket_dir();
         let url = format!("postgres://cykl@localhost/{name}?host={}", socket.display());
         let mut place = Self::with_config(&config(&url, "http://127.0.0.1:9/v1/merchant"));
         place.database = Some(name);
@@ -135,7 +125,6 @@ impl Place {
     pub async fn sql(&self, statements: &str) {
         let options = cluster()
             .await
-            .server
             .connect_options(self.database.as_deref().unwrap());
         let mut connection = PgConnection::connect_with(&options).await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(statements))
@@ -149,7 +138,6 @@ impl Place {
     pub async fn texts(&self, query: &str) -> Vec<String> {
         let options = cluster()
             .await
-            .server
             .connect_options(self.database.as_deref().unwrap())
             .options([("search_path", "cykl")]);
         let mut connection = PgConnection::connect_with(&options).await.unwrap();

@@ -28,6 +28,7 @@ use crate::harness::{
     Agreement, Parts, SERVICE_ID, START, World, connect, fresh_database, open_books, simulator,
     toml,
 };
+use crate::scratch;
 
 /// How long a process may take for what it usually does in well under a second.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -83,7 +84,7 @@ impl Site {
         let simulator = simulator(now, door, Script::default(), Delivery::Automatic).await;
         let database = fresh_database().await;
         let site = Self {
-            directory: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir_in(scratch::directory()).unwrap(),
             books: open_books(&database).await,
             database,
             simulator,

@@ -24,6 +24,8 @@ use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::scratch;
+
 /// The shop of every test, as the simulator knows it.
 pub const MERCHANT_ID: &str = "simmerchant000000001";
 /// imoje's id of that shop.
@@ -37,37 +39,21 @@ pub const SERVICE_KEY: &str = "sim-service-key-000";
 pub const PUBLIC_HOST: &str = "billing.example.com";
 
 /// The private PostgreSQL that all tests of this binary share. It ends with the process.
-struct Cluster {
-    database: EmbeddedDatabase,
-    _directory: tempfile::TempDir,
-}
-
-static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static CLUSTER: OnceCell<EmbeddedDatabase> = OnceCell::const_new();
 static TEMPLATE: OnceCell<()> = OnceCell::const_new();
 static NEXT_DATABASE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
-async fn cluster() -> &'static Cluster {
+async fn cluster() -> &'static EmbeddedDatabase {
     CLUSTER
         .get_or_init(|| async {
-            let directory = tempfile::Builder::new()
-                .prefix("cykl-it-")
-                .tempdir()
-                .unwrap();
-            // As root the server runs as another user, who has to be let through.
-            let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-            std::fs::set_permissions(directory.path(), open).unwrap();
-            let database = EmbeddedDatabase::start(EmbeddedConfig {
-                data_dir: directory.path().join("postgres"),
+            EmbeddedDatabase::start(EmbeddedConfig {
+                data_dir: scratch::postgres(),
                 bin_dir: None,
                 durable: false,
                 settings: vec![("max_connections".to_owned(), "300".to_owned())],
             })
             .await
-            .unwrap();
-            Cluster {
-                database,
-                _directory: directory,
-            }
+            .unwrap()
         })
         .await
 }
@@ -77,12 +63,8 @@ pub async fn fresh_database() -> PgConnectOptions {
     let cluster = cluster().await;
     TEMPLATE
         .get_or_init(|| async {
-            cluster
-                .database
-                .ensure_database("cykl_template")
-                .await
-                .unwrap();
-            let store = connect(cluster.database.connect_options("cykl_template"), 2).await;
+            cluster.ensure_database("cykl_template").await.unwrap();
+            let store = connect(cluster.connect_options("cykl_template"), 2).await;
             store.migrate().await.unwrap();
             store.close().await;
         })
@@ -101,7 +83,7 @@ async fn create_database(template: &str) -> PgConnectOptions {
     let cluster = cluster().await;
     let number = NEXT_DATABASE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let name = format!("cykl_{number}");
-    let mut admin = PgConnection::connect_with(&cluster.database.connect_options("postgres"))
+    let mut admin = PgConnection::connect_with(&cluster.connect_options("postgres"))
         .await
         .unwrap();
     let statements = format!(
@@ -114,7 +96,7 @@ async fn create_database(template: &str) -> PgConnectOptions {
             .await
             .unwrap();
     }
-    cluster.database.connect_options(&name)
+    cluster.connect_options(&name)
 }
 
 /// Connects to books.

@@ -10,6 +10,8 @@
 )]
 
 mod harness;
+#[path = "../scratch/mod.rs"]
+mod scratch;
 
 mod archive;
 mod brakes;

@@ -11,24 +11,20 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use crate::scratch;
+
 /// The time at which every desk begins.
 pub const NOW: &str = "2026-11-20T12:00:00Z";
 
-struct Cluster {
-    database: EmbeddedDatabase,
-    _directory: TempDir,
-}
-
-static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static CLUSTER: OnceCell<EmbeddedDatabase> = OnceCell::const_new();
 static NEXT_DATABASE: AtomicU32 = AtomicU32::new(0);
 
 /// The private PostgreSQL that all tests of this binary share. It ends with the process.
-async fn cluster() -> &'static Cluster {
+async fn cluster() -> &'static EmbeddedDatabase {
     CLUSTER
         .get_or_init(|| async {
-            let directory = directory();
             let database = EmbeddedDatabase::start(EmbeddedConfig {
-                data_dir: directory.path().join("postgres"),
+                data_dir: scratch::postgres(),
                 bin_dir: None,
                 durable: false,
                 settings: vec![("max_connections".to_owned(), "300".to_owned())],
@@ -39,23 +35,9 @@ async fn cluster() -> &'static Cluster {
             let store = connect(database.connect_options("template_cykl")).await;
             store.migrate().await.unwrap();
             store.close().await;
-            Cluster {
-                database,
-                _directory: directory,
-            }
+            database
         })
         .await
-}
-
-fn directory() -> TempDir {
-    let directory = tempfile::Builder::new()
-        .prefix("cykl-subscriptions-")
-        .tempdir()
-        .unwrap();
-    // As root the server runs as another user, who has to be let through.
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(directory.path(), open).unwrap();
-    directory
 }
 
 async fn connect(options: PgConnectOptions) -> Store {
@@ -92,7 +74,7 @@ impl Desk {
     pub async fn with_shops(shops: &'static [&'static str]) -> Self {
         let cluster = cluster().await;
         let name = format!("desk_{}", NEXT_DATABASE.fetch_add(1, Ordering::Relaxed));
-        let mut admin = PgConnection::connect_with(&cluster.database.connect_options("postgres"))
+        let mut admin = PgConnection::connect_with(&cluster.connect_options("postgres"))
             .await
             .unwrap();
         let create = format!("CREATE DATABASE {name} TEMPLATE template_cykl");
@@ -100,13 +82,13 @@ impl Desk {
             .execute(&mut admin)
             .await
             .unwrap();
-        let options = cluster.database.connect_options(&name);
+        let options = cluster.connect_options(&name);
         let url = format!(
             "postgres://cykl@localhost:{}/{name}?host={}",
             options.get_port(),
-            cluster.database.socket_dir().display()
+            cluster.socket_dir().display()
         );
-        let directory = directory();
+        let directory = tempfile::tempdir_in(scratch::directory()).unwrap();
         let desk = Self {
             store: connect(options.clone()).await,
             books: PgPool::connect_with(options.options([("search_path", "cykl,billing")]))

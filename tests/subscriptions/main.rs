@@ -7,6 +7,8 @@
 
 mod generator;
 mod harness;
+#[path = "../scratch/mod.rs"]
+mod scratch;
 
 mod importing;
 mod stepping;
