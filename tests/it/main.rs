@@ -21,6 +21,7 @@ mod health;
 mod idle;
 mod inbox;
 mod notices;
+mod racing;
 mod resolving;
 mod robustness;
 mod scheduling;

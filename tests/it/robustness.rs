@@ -76,6 +76,51 @@ async fn an_answer_that_cannot_be_recorded_takes_no_other_with_it() {
     );
 }
 
+#[tokio::test]
+async fn an_answer_that_the_database_is_too_busy_for_is_recorded_while_others_are_on_their_way() {
+    // The server takes no connection for now; the transaction lost against another.
+    for code in ["57P03", "40001"] {
+        let world = World::new(Script::default()).await;
+        let quick = Behaviour::settle_at_once().with_notices(Notices::none());
+        let slow = quick.clone().answering_after(Duration::from_millis(500));
+        let first = world
+            .subscribe(Agreement::monthly("2027-01-01").with_card(quick))
+            .await;
+        for _ in 0..6 {
+            world
+                .subscribe(Agreement::monthly("2027-01-01").with_card(slow.clone()))
+                .await;
+        }
+        let fault = format!(
+            "CREATE SEQUENCE faults;
+             CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF NEW.subscription_id = '{first}'
+                     AND EXISTS (SELECT FROM attempts WHERE subscription_id <> '{first}' AND state = 'in_doubt')
+                     AND nextval('faults') = 1
+                 THEN RAISE EXCEPTION 'not now' USING ERRCODE = '{code}'; END IF;
+                 RETURN NEW; END $$;
+             CREATE TRIGGER fault BEFORE INSERT ON evidence FOR EACH ROW EXECUTE FUNCTION fault();"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(fault))
+            .execute(&world.books)
+            .await
+            .unwrap();
+        let now = world.clock.now();
+        world.workers.scheduler.run_once(now).await.unwrap();
+        let report = world.workers.charger.run_once(now).await.unwrap();
+        assert_eq!((report.permitted, report.settled), (7, 7), "{code}");
+        let was_raised: bool = world.one("SELECT is_called FROM faults").await;
+        assert!(was_raised, "{code}");
+        assert_eq!(world.attempts().await, ["settled"; 7]);
+        world.run_days(1).await;
+        assert_eq!(
+            (world.charges().await, world.posts()),
+            (vec!["paid".to_owned(); 7], 7)
+        );
+        world.settle_up().await;
+    }
+}
+
 /// Seven debits that were pending and have settled since, each told by a notice that nobody has followed up.
 async fn seven_notices_wait(world: &World) {
     let later = Behaviour::settle_after(Duration::from_secs(60));
