@@ -286,7 +286,9 @@ pub async fn prepare_claims(
     claims: u64,
     now: DateTime<Utc>,
 ) -> anyhow::Result<()> {
-    for _ in 0..claims {
+    let wanted = usize::try_from(claims * u64::from(CLAIM))?;
+    let mut ready = 0;
+    while ready < wanted {
         let plan = |due: &DueSubscription| Plan {
             birth: Birth::Planned,
             next: Some(NextPeriod {
@@ -299,6 +301,7 @@ pub async fn prepare_claims(
             .plan_due(std::slice::from_ref(shop), None, now, plan)
             .await?;
         ensure!(!planned.is_empty(), "too little is due");
+        ready += planned.len();
     }
     Ok(())
 }

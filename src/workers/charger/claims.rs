@@ -182,7 +182,8 @@ impl Run {
             .is_some_and(|shop| shop.is_unreachable.load(Ordering::Relaxed))
     }
 
-    /// How many charges of `shop` may be claimed now. Claims wait until half of the room is free, so that they stay large.
+    /// How many charges of `shop` may be claimed now. So that claims stay large, they wait until half of what may be permitted ahead is
+    /// free, or half of all, if nothing may be.
     fn room(&self, shop: &ShopName) -> u32 {
         let open = self.flight.open_of(shop);
         if self.is_unreachable(shop) {
@@ -199,7 +200,9 @@ impl Run {
         let free = room
             .saturating_sub(self.flight.open())
             .min(max.saturating_sub(open));
-        if open > 0 && free < max.div_ceil(2) {
+        let ahead = room.saturating_sub(self.charger.requests_max);
+        let enough = if ahead > 0 { ahead.min(max) } else { max }.div_ceil(2);
+        if open > 0 && free < enough {
             return 0;
         }
         free.min(BATCH_MAX)
