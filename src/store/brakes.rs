@@ -133,7 +133,9 @@ async fn put(
         shop: shop.cloned(),
         charge_id: None,
         attempt_id: None,
-        payload: json!({ "shop": scope, "mode": mode, "actor": actor, "reason": reason }),
+        payload: events::payload(
+            &json!({ "shop": scope, "mode": mode, "actor": actor, "reason": reason }),
+        ),
     })
 }
 

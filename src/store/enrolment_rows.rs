@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
-use serde_json::json;
 use sqlx::PgTransaction;
 use tokio::sync::mpsc;
 
@@ -129,7 +128,7 @@ impl Batch {
                 shop: Some(new.shop.clone()),
                 charge_id: None,
                 attempt_id: None,
-                payload: json!(payload),
+                payload: events::payload(&payload),
             }),
             Telling::Nobody => {
                 let event = FirstEvent {

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use sqlx::PgTransaction;
 use sqlx::types::Json;
 
@@ -27,7 +27,12 @@ pub(super) struct NewEvent {
     pub shop: Option<ShopName>,
     pub charge_id: Option<ChargeId>,
     pub attempt_id: Option<AttemptId>,
-    pub payload: Value,
+    pub payload: Box<RawValue>,
+}
+
+/// What an event says. A member that would be null is left out by whoever makes it.
+pub(super) fn payload(of: &impl Serialize) -> Box<RawValue> {
+    to_raw_value(of).expect("a payload has words for keys")
 }
 
 /// The first fact about a subscription that is being stored.
@@ -102,7 +107,7 @@ async fn write(
     let shops: Vec<_> = events.iter().map(|event| event.shop.clone()).collect();
     let charges: Vec<_> = events.iter().map(|event| event.charge_id).collect();
     let attempts: Vec<_> = events.iter().map(|event| event.attempt_id).collect();
-    let payloads: Vec<_> = events.iter().map(|event| event.payload.clone()).collect();
+    let payloads: Vec<_> = events.iter().map(|event| Json(&*event.payload)).collect();
     sqlx::query_file!(
         "src/store/sql/append_events.sql",
         &ids as &[EventId],
@@ -112,7 +117,7 @@ async fn write(
         &shops as &[Option<ShopName>],
         &charges as &[Option<ChargeId>],
         &attempts as &[Option<AttemptId>],
-        &payloads,
+        &payloads as &[Json<&RawValue>],
         now,
         outbox,
     )

@@ -276,11 +276,11 @@ impl Store {
             shop: Some(notice.shop.clone()),
             charge_id: None,
             attempt_id: None,
-            payload: json!({
+            payload: events::payload(&json!({
                 "notice_id": notice.notice_id,
                 "order_id": notice.order_id,
                 "transaction_id": notice.transaction_id,
-            }),
+            })),
         }];
         told.extend(brakes::stop_all(&mut transaction, "orphan_transaction", now).await?);
         events::append(&mut transaction, &told, self.channels, now).await?;

@@ -121,7 +121,9 @@ impl Store {
             shop: None,
             charge_id: None,
             attempt_id: None,
-            payload: json!({ "actor": actor, "reason": reason, "fence_id": fence_id }),
+            payload: events::payload(
+                &json!({ "actor": actor, "reason": reason, "fence_id": fence_id }),
+            ),
         };
         events::append(&mut transaction, &[event], self.channels, now).await?;
         transaction.commit().await?;

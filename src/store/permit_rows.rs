@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
-use sqlx::PgTransaction;
+use sqlx::{Connection, PgTransaction};
 
 use crate::domain::attempt::AttemptState;
 use crate::domain::event::EventKind;
@@ -23,7 +23,7 @@ pub(super) async fn insert(
     if permits.is_empty() {
         return Ok(());
     }
-    let inserted = insert_attempts(
+    insert_attempts(
         transaction,
         permits,
         AttemptState::InDoubt,
@@ -31,12 +31,6 @@ pub(super) async fn insert(
         fence_id,
     )
     .await?;
-    if inserted != permits.len() {
-        return Err(StoreError::Refused {
-            refusal: Refusal::Duplicate,
-            message: "an attempt of one of these charges exists already".to_owned(),
-        });
-    }
     let charges: Vec<_> = permits.iter().map(|permit| permit.row.charge_id).collect();
     let subscriptions: Vec<_> = permits
         .iter()
@@ -67,14 +61,14 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// The attempt rows themselves. A row whose key is taken is left out; returns how many were written.
+/// The attempt rows themselves. One whose key is taken is refused, and with it all of them.
 async fn insert_attempts(
     transaction: &mut PgTransaction<'_>,
     permits: &[Permit],
     state: AttemptState,
     limits: &Limits,
     fence_id: FenceId,
-) -> Result<usize, StoreError> {
+) -> Result<(), StoreError> {
     let ids: Vec<_> = permits.iter().map(|permit| permit.attempt_id).collect();
     let charges: Vec<_> = permits.iter().map(|permit| permit.row.charge_id).collect();
     let subscriptions: Vec<_> = permits
@@ -110,7 +104,7 @@ async fn insert_attempts(
         .iter()
         .map(|permit| permit.permitted_at + limits.min_gap)
         .collect();
-    let inserted = sqlx::query_file!(
+    sqlx::query_file!(
         "src/store/sql/insert_attempts.sql",
         &ids as &[AttemptId],
         &charges as &[ChargeId],
@@ -130,9 +124,8 @@ async fn insert_attempts(
         fence_id as FenceId,
     )
     .execute(&mut **transaction)
-    .await?
-    .rows_affected();
-    Ok(usize::try_from(inserted).unwrap_or(usize::MAX))
+    .await?;
+    Ok(())
 }
 
 /// Puts charges off to the time when they may be tried, and lets their declined attempts be read again then.
@@ -223,7 +216,7 @@ pub(super) async fn hold(
             shop: Some(shop.clone()),
             charge_id: Some(*charge_id),
             attempt_id: None,
-            payload: json!({ "reason": reason }),
+            payload: events::payload(&json!({ "reason": reason })),
         })
         .collect();
     events::append(transaction, &events, channels, now).await
@@ -266,7 +259,9 @@ impl Store {
                 shop: Some(row.shop),
                 charge_id: Some(charge_id),
                 attempt_id: None,
-                payload: json!({ "refusal": refused.to_string(), "next_action_at": now + REFUSED_WAIT }),
+                payload: events::payload(
+                    &json!({ "refusal": refused.to_string(), "next_action_at": now + REFUSED_WAIT }),
+                ),
             };
             events::append(&mut transaction, &[event], self.channels, now).await?;
         }
@@ -288,14 +283,19 @@ impl Store {
         fence_id: FenceId,
     ) -> Result<Vec<(SubscriptionId, AttemptId)>, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        insert_attempts(
-            &mut transaction,
-            permits,
-            AttemptState::NotSent,
-            limits,
-            fence_id,
-        )
-        .await?;
+        for permit in permits {
+            let mut tombstone = transaction.begin().await?;
+            let one = std::slice::from_ref(permit);
+            match insert_attempts(&mut tombstone, one, AttemptState::NotSent, limits, fence_id)
+                .await
+            {
+                Ok(()) => tombstone.commit().await?,
+                Err(error) if error.refusal() == Some(Refusal::Duplicate) => {
+                    tombstone.rollback().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let ids: Vec<_> = permits.iter().map(|permit| permit.attempt_id).collect();
         sqlx::query!(
             "-- count_tombstones

@@ -203,7 +203,7 @@ impl Store {
                 shop: Some(row.shop),
                 charge_id: None,
                 attempt_id: None,
-                payload: serde_json::json!({}),
+                payload: events::payload(&serde_json::json!({})),
             })
             .collect();
         events::append(&mut transaction, &events, self.channels, now).await?;
@@ -294,7 +294,7 @@ async fn insert_charges(
         .iter()
         .map(|plan| plan.next.map(|next| next.due_at))
         .collect();
-    // Idempotent: a period that has its charge already keeps it.
+    // Idempotent: a period that has its charge already keeps it. Nobody else plans it meanwhile: its row in due_periods is locked.
     sqlx::query!(
         "-- insert_charges
         INSERT INTO charges (charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, reason,
@@ -304,7 +304,7 @@ async fn insert_charges(
         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::date[], $6::timestamptz[], $7::bigint[],
                     $8::currency[], $9::charge_state[], $10::text[], $11::timestamptz[])
             AS n (charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, reason, next_due_at)
-        ON CONFLICT ON CONSTRAINT one_charge_per_period DO NOTHING",
+        WHERE NOT EXISTS (SELECT FROM charges c WHERE c.subscription_id = n.subscription_id AND c.period_no = n.period_no)",
         &ids as &[ChargeId],
         &subscriptions as &[SubscriptionId],
         &shops as &[ShopName],
@@ -328,7 +328,7 @@ async fn insert_charges(
             shop: Some(due.shop.clone()),
             charge_id: Some(*id),
             attempt_id: None,
-            payload: serde_json::json!({ "reason": reason, "period_no": due.period_no, "due_on": due.due_on }),
+            payload: events::payload(&serde_json::json!({ "reason": reason, "period_no": due.period_no, "due_on": due.due_on })),
         })
     });
     Ok(events.collect())

@@ -265,7 +265,7 @@ impl Store {
             shop: Some(row.shop),
             charge_id: Some(row.charge_id),
             attempt_id: Some(attempt_id),
-            payload: json!({
+            payload: events::payload(&json!({
                 "period_no": row.period_no,
                 "order_id": row.order_id,
                 "amount_minor": row.amount_minor,
@@ -273,7 +273,7 @@ impl Store {
                 "permitted_at": row.permitted_at,
                 "card_masked": row.card_masked,
                 "write_off_at": until,
-            }),
+            })),
         };
         events::append(&mut transaction, &[event], self.channels, now).await?;
         transaction.commit().await?;

@@ -249,13 +249,13 @@ fn told(
         shop: Some(stopped.shop.clone()),
         charge_id: None,
         attempt_id: None,
-        payload: json!({
+        payload: events::payload(&json!({
             "status": status,
             "reason": by.reason,
             "actor": by.actor,
             "voided_charges": voided,
             "next_charge_on": next.map(|next| next.due_on),
-        }),
+        })),
     }
 }
 

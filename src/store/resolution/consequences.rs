@@ -1,10 +1,13 @@
 //! What a record changes beyond the attempts and their charges: subscriptions, cards, the brake, and what is told.
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::json;
 use sqlx::PgTransaction;
 
 use super::Resolved;
+use crate::domain::charge::ChargeState;
+use crate::domain::decline::DeclineClass;
 use crate::domain::event::EventKind;
 use crate::domain::id::{CardId, ChargeId, SubscriptionId};
 use crate::domain::money::Currency;
@@ -29,9 +32,42 @@ pub(super) async fn write(
     events::append(transaction, &told, channels, now).await
 }
 
+/// What is told about an attempt; see `docs/events.md`.
+#[derive(Serialize)]
+struct AttemptPayload<'a> {
+    period_no: i32,
+    attempt_no: i16,
+    amount_minor: i64,
+    currency: Currency,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<ChargeState>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_action_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decline: Option<DeclineClass>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    brake: Option<&'a str>,
+}
+
 /// The events that the decision itself names.
 fn own_events(one: &Resolved<'_>) -> Vec<NewEvent> {
-    let subject = &one.subject;
+    let (subject, decision) = (&one.subject, &one.decision);
+    let payload = events::payload(&AttemptPayload {
+        period_no: subject.period_no,
+        attempt_no: subject.attempt_no,
+        amount_minor: subject.amount_minor,
+        currency: subject.currency,
+        state: decision.charge.map(|step| step.state),
+        next_action_at: decision.charge.and_then(|step| step.next_action_at),
+        reason: decision.charge.and_then(|step| step.reason),
+        decline: decision.decline,
+        status_code: decision.status_code.as_deref(),
+        brake: decision.brake,
+    });
     one.decision
         .events
         .iter()
@@ -41,18 +77,7 @@ fn own_events(one: &Resolved<'_>) -> Vec<NewEvent> {
             shop: Some(subject.shop.clone()),
             charge_id: Some(subject.charge_id),
             attempt_id: Some(subject.attempt_id),
-            payload: json!({
-                "period_no": subject.period_no,
-                "attempt_no": subject.attempt_no,
-                "amount_minor": subject.amount_minor,
-                "currency": subject.currency,
-                "state": one.decision.charge.map(|step| step.state),
-                "next_action_at": one.decision.charge.and_then(|step| step.next_action_at),
-                "reason": one.decision.charge.and_then(|step| step.reason),
-                "decline": one.decision.decline,
-                "status_code": one.decision.status_code,
-                "brake": one.decision.brake,
-            }),
+            payload: payload.clone(),
         })
         .collect()
 }
@@ -100,7 +125,9 @@ async fn step_subscriptions(
             shop: Some(row.shop),
             charge_id: None,
             attempt_id: None,
-            payload: json!({ "status": status, "reason": reason, "voided_charges": voided }),
+            payload: events::payload(
+                &json!({ "status": status, "reason": reason, "voided_charges": voided }),
+            ),
         });
     }
     Ok(told)
@@ -158,12 +185,12 @@ async fn hold_charges_of_inactive_cards(
             shop: Some(row.shop),
             charge_id: Some(row.charge_id),
             attempt_id: None,
-            payload: json!({
+            payload: events::payload(&json!({
                 "period_no": row.period_no,
                 "amount_minor": row.amount_minor,
                 "currency": row.currency,
                 "reason": "card_inactive",
-            }),
+            })),
         })
         .collect())
 }

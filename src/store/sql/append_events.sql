@@ -1,22 +1,18 @@
 -- append_events
-WITH new_events AS (
-    SELECT *
+WITH kept AS (
+    INSERT INTO events (event_id, subscription_id, sequence_no, kind, is_alert, shop, charge_id, attempt_id, payload, occurred_at)
+    SELECT e.event_id, e.subscription_id,
+           -- Whoever tells of a subscription has locked what it tells about. Two that tell of different things at once would take the
+           -- same number: then one of them is refused by its uniqueness and tried again.
+           CASE WHEN e.subscription_id IS NOT NULL THEN
+               row_number() OVER (PARTITION BY e.subscription_id ORDER BY e.place)
+               + coalesce((SELECT p.sequence_no FROM events p WHERE p.subscription_id = e.subscription_id
+                           ORDER BY p.sequence_no DESC LIMIT 1), 0)
+           END,
+           e.kind, e.is_alert, e.shop, e.charge_id, e.attempt_id, e.payload, $9
     FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::boolean[], $5::text[], $6::uuid[], $7::uuid[], $8::jsonb[])
         WITH ORDINALITY
         AS e (event_id, subscription_id, kind, is_alert, shop, charge_id, attempt_id, payload, place)
-), numbered AS (
-    -- Whoever tells of a subscription has locked what it tells about. Two that tell of different things at once would take the same
-    -- number: then one of them is refused by its uniqueness and tried again.
-    SELECT n.subscription_id,
-           coalesce((SELECT e.sequence_no FROM events e WHERE e.subscription_id = n.subscription_id
-                     ORDER BY e.sequence_no DESC LIMIT 1), 0) AS before
-    FROM (SELECT DISTINCT subscription_id FROM new_events WHERE subscription_id IS NOT NULL) n
-), kept AS (
-    INSERT INTO events (event_id, subscription_id, sequence_no, kind, is_alert, shop, charge_id, attempt_id, payload, occurred_at)
-    SELECT e.event_id, e.subscription_id,
-           n.before + row_number() OVER (PARTITION BY e.subscription_id ORDER BY e.place),
-           e.kind, e.is_alert, e.shop, e.charge_id, e.attempt_id, e.payload, $9
-    FROM new_events e LEFT JOIN numbered n USING (subscription_id)
     RETURNING event_id, is_alert
 )
 INSERT INTO outbox (event_id, channel, next_attempt_at)

@@ -9,5 +9,3 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::inte
             $10::currency[], $11::boolean[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[])
     AS n (attempt_id, charge_id, subscription_id, shop, card_id, period_no, attempt_no, order_id, amount_minor, currency, is_retry,
           permitted_at, deadline_at, quiet_until)
--- Only a tombstone may find its key taken; a claim counts the rows.
-ON CONFLICT DO NOTHING
