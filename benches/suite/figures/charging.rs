@@ -67,7 +67,7 @@ pub async fn run(bench: &mut Bench, stage: Stage, count: u64, calls: u64) -> any
 
 /// The answer says settled.
 pub async fn cpu(bench: &mut Bench) -> anyhow::Result<()> {
-    let (count, calls) = (bench.sizes.many.min(bench.sizes.small), bench.sizes.calls);
+    let (count, calls) = (bench.sizes.several, bench.sizes.calls);
     let runs = bench
         .rounds(Run::cores, async |bench| {
             run(bench, PLAIN, count, calls).await

@@ -128,8 +128,10 @@ pub struct Sizes {
     pub small: u64,
     /// Subscriptions in the large database.
     pub large: u64,
-    /// Charges of the figures about many.
+    /// Charges of a backlog, which is measured once, and rows of an import.
     pub many: u64,
+    /// Charges of the figure about what one costs.
+    pub several: u64,
     /// Charges of the figures about some.
     pub some: u64,
     /// Calls of the bare loop.
@@ -157,14 +159,15 @@ pub const FULL: Sizes = Sizes {
     small: 1_000_000,
     large: 10_000_000,
     many: 1_000_000,
-    some: 100_000,
-    calls: 300_000,
+    several: 200_000,
+    some: 40_000,
+    calls: 200_000,
     claims: &[10_000, 100_000, 1_000_000, 10_000_000],
-    snapshot: 250_000,
+    snapshot: 150_000,
     soak: 5_000_000,
-    soak_time: Duration::from_secs(180),
+    soak_time: Duration::from_secs(60),
     slice: Duration::from_secs(5),
-    pairs: 6,
+    pairs: 4,
     idle: Duration::from_secs(60),
 };
 
@@ -175,6 +178,7 @@ pub const QUICK: Sizes = Sizes {
     small: 20_000,
     large: 100_000,
     many: 10_000,
+    several: 10_000,
     some: 5_000,
     calls: 20_000,
     claims: &[10_000, 20_000, 100_000],
@@ -193,6 +197,7 @@ pub const SMOKE: Sizes = Sizes {
     small: 200,
     large: 200,
     many: 200,
+    several: 200,
     some: 200,
     calls: 200,
     ..QUICK
