@@ -90,7 +90,7 @@ CREATE TABLE archived_evidence (
     detail          text,
     actor           text NOT NULL,
     recorded_at     timestamptz NOT NULL,
-    PRIMARY KEY (attempt_id, evidence_id, due_on)
+    PRIMARY KEY (attempt_id, evidence_id, subscription_id, due_on)
 ) PARTITION BY RANGE (due_on);
 COMMENT ON TABLE archived_evidence IS 'The evidence about archived attempts.';
 
@@ -105,9 +105,9 @@ CREATE TABLE archived_events (
     attempt_id      uuid,
     payload         jsonb NOT NULL,
     occurred_at     timestamptz NOT NULL,
-    PRIMARY KEY (event_id, occurred_at),
-    UNIQUE (subscription_id, sequence_no, occurred_at)
+    CONSTRAINT archived_events_are_numbered UNIQUE (subscription_id, sequence_no, occurred_at)
 ) PARTITION BY RANGE (occurred_at);
+CREATE INDEX archived_events_by_id ON archived_events (event_id);
 COMMENT ON TABLE archived_events IS 'Events that were told long ago. The newest of a subscription stays: the next one is numbered after it.';
 
 CREATE TABLE archived_notices (
@@ -179,6 +179,9 @@ BEGIN
                        -- Months end where UTC says, whatever the zone of the session.
                        to_char(first_day, 'YYYY-MM-DD "00:00:00+00"'),
                        to_char(first_day + interval '1 month', 'YYYY-MM-DD "00:00:00+00"'));
+        -- A trigger for each statement belongs to the table that a statement names, so each part needs its own.
+        EXECUTE format('CREATE TRIGGER %I BEFORE UPDATE OR DELETE OR TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()',
+                       part || '_stays', part);
     END LOOP;
 END $$;
 

@@ -71,7 +71,7 @@ pub fn workers(
     };
     let caretaker = Caretaker::new(store.clone(), config.history, stop.clone());
     Ok(Workers {
-        scheduler: Scheduler::new(store.clone(), shops.clone(), metrics.clone()),
+        scheduler: Scheduler::new(store.clone(), shops.clone(), metrics.clone(), stop.clone()),
         charger: Charger {
             store: store.clone(),
             shops: shops.clone(),

@@ -58,7 +58,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
     let retry = retry(reader);
     let resolver = resolver(reader);
     let schedule = schedule(reader, shared_zone(known_shops));
-    let history = history(reader);
+    let history = history(reader, charging.as_ref());
     let http = http(reader, known_shops);
     let events = events(reader, known_shops);
     let alerts = AlertsConfig {
@@ -258,13 +258,21 @@ fn schedule(reader: &mut Reader, zone: Tz) -> Option<ScheduleConfig> {
     })
 }
 
-fn history(reader: &mut Reader) -> Option<HistoryPolicy> {
+fn history(reader: &mut Reader, charging: Option<&ChargingConfig>) -> Option<HistoryPolicy> {
     let archive_after = reader.value("history.archive_after", parse::duration);
     let keep_years = reader.optional("history.keep_years", parse::within(1..=100));
     if archive_after.is_some_and(|after| after < ARCHIVE_AFTER_MIN) {
         reader.problem(
             "history.archive_after",
             "is too short; cards' budgets look back 30 days and people may decide until resolver.write_off_after, so write at least 60d",
+        );
+    }
+    if let (Some(after), Some(charging)) = (archive_after, charging)
+        && after <= charging.min_gap
+    {
+        reader.problem(
+            "history.archive_after",
+            "must be longer than charging.min_gap, or the attempt that another must keep away from is not seen any more",
         );
     }
     Some(HistoryPolicy {

@@ -382,6 +382,10 @@ const BROKEN: &[(&str, &str)] = &[
         "[history]\narchive_after = \"59d\"",
         "history.archive_after",
     ),
+    (
+        "[history]\narchive_after = \"60d\"\n[charging]\nmin_gap = \"60d\"",
+        "history.archive_after",
+    ),
     ("[history]\nkeep_years = 0", "history.keep_years"),
     ("[schedule]\nscheduler = \"often\"", "schedule.scheduler"),
     (

@@ -5,7 +5,7 @@ use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 /// For how long the books are kept, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryPolicy {
-    /// How long after it was closed a period goes to the archive; events and notices by their own age.
+    /// How long after it was paid, or planned if it was not, a closed period goes to the archive; events and notices by their own age.
     pub archive_after: TimeDelta,
     /// How many calendar years the archive is kept after the one in which a period was due. For ever when `None`.
     pub keep_years: Option<u16>,

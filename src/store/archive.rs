@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::domain::id::{ChargeId, EventId, NoticeId};
 use crate::store::situation::first_id_of;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, TRIES_MAX};
 
 /// What is archived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +32,14 @@ impl Part {
 }
 
 /// One step through a part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Step {
     /// How many rows of the part were archived. What belongs to a charge is not counted.
     pub archived: usize,
     /// Where the next step goes on. `None` when there is nothing behind.
     pub reached: Option<Uuid>,
+    /// Why none of them was, if the database refused one.
+    pub refused: Option<StoreError>,
 }
 
 /// How many rows one step looks at.
@@ -50,7 +52,8 @@ impl Store {
     /// Archives what of the next rows of `part` was over `before` that time, beginning behind the row `after`.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing is archived then.
+    /// [`StoreError`]; nothing is archived then. A row that the database refuses is no error of the step: those that it was archived with
+    /// stay, and the next step goes on behind them.
     pub async fn archive_step(
         &self,
         part: Part,
@@ -59,28 +62,51 @@ impl Store {
     ) -> Result<Step, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let ids = next_ids(&mut transaction, part, after, before).await?;
-        let Some(&last) = ids.last() else {
-            return Ok(Step {
-                archived: 0,
-                reached: None,
-            });
+        transaction.commit().await?;
+        let mut step = Step {
+            archived: 0,
+            reached: ids.last().copied(),
+            refused: None,
         };
+        if ids.is_empty() {
+            return Ok(step);
+        }
+        let mut tries = 0;
+        loop {
+            match self.archive_rows(part, &ids, before).await {
+                Ok(archived) => step.archived = archived,
+                // A deadlock with a step of one of the subscriptions, for example.
+                Err(error) if error.is_busy() && tries < TRIES_MAX => {
+                    tries += 1;
+                    continue;
+                }
+                Err(error) if error.refusal().is_some() => step.refused = Some(error),
+                Err(error) => return Err(error),
+            }
+            return Ok(step);
+        }
+    }
+
+    async fn archive_rows(
+        &self,
+        part: Part,
+        ids: &[Uuid],
+        before: DateTime<Utc>,
+    ) -> Result<usize, StoreError> {
+        let mut transaction = self.pool.begin().await?;
         let archived = match part {
-            Part::Periods => archive_periods(&mut transaction, &ids, before).await?,
-            Part::Events => archive_events(&mut transaction, &ids, before).await?,
-            Part::Notices => archive_notices(&mut transaction, &ids, before).await?,
+            Part::Periods => archive_periods(&mut transaction, ids, before).await?,
+            Part::Events => archive_events(&mut transaction, ids, before).await?,
+            Part::Notices => archive_notices(&mut transaction, ids, before).await?,
         };
         transaction.commit().await?;
-        Ok(Step {
-            archived,
-            reached: Some(last),
-        })
+        Ok(archived)
     }
 
     /// Drops what the archive has from before the year that begins on `first_of_year`, for good. Returns how many months that was.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing is dropped then. Busy when somebody reads the archive.
+    /// [`StoreError`]; nothing is dropped then. So it is when somebody reads the archive for longer than a moment.
     pub async fn drop_archive(&self, first_of_year: NaiveDate) -> Result<i32, StoreError> {
         let mut transaction = self.pool.begin().await?;
         lock_months(&mut transaction).await?;
@@ -167,6 +193,16 @@ async fn archive_periods(
     sqlx::query_file!("src/store/sql/archive/archive_evidence.sql", charges as _)
         .execute(&mut **transaction)
         .await?;
+    // In the order in which everybody locks them.
+    sqlx::query!(
+        "-- lock_subscriptions_of_charges
+        SELECT subscription_id FROM subscriptions
+        WHERE subscription_id IN (SELECT c.subscription_id FROM charges c WHERE c.charge_id = ANY($1))
+        ORDER BY subscription_id FOR NO KEY UPDATE",
+        charges as _,
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
     sqlx::query_file!("src/store/sql/archive/count_archived.sql", charges as _)
         .execute(&mut **transaction)
         .await?;

@@ -18,7 +18,7 @@ pub struct Situation {
     pub retry_wait: i64,
     /// Charges that wait for a person.
     pub held: i64,
-    /// Charges that were given up, ever.
+    /// Charges that were given up and are not archived.
     pub failed: i64,
     /// Attempts in doubt past their deadline that were not given up.
     pub in_doubt: i64,

@@ -53,6 +53,27 @@ impl Store {
         .await?)
     }
 
+    /// Whether a charge of `shops` that fell due in this time still waits to be sent.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn waits_to_be_sent(
+        &self,
+        shops: &[ShopName],
+        from: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        Ok(sqlx::query_scalar!(
+            r#"-- waits_to_be_sent
+            SELECT EXISTS (SELECT FROM charges WHERE send_at BETWEEN $1 AND $2 AND shop = ANY($3)) AS "waits!""#,
+            from,
+            until,
+            shops as &[ShopName],
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
     /// Whether a notice of `shops` is to be followed up, an attempt is to be looked at, or as many attempts as `in_doubt_max` are in
     /// doubt past their deadline.
     ///

@@ -72,7 +72,8 @@ impl Caretaker {
                 place: Some((0, None)),
                 began_at: Some(now),
             };
-            report.dropped = self.drop_what_is_not_kept(now).await?;
+            self.keep(round);
+            report.dropped = self.drop_what_is_not_kept(now).await;
         }
         let before = now - self.policy.archive_after;
         for _ in 0..STEPS_MAX {
@@ -87,6 +88,9 @@ impl Caretaker {
                 Some(&part) => {
                     let step = self.store.archive_step(part, after, before).await?;
                     report.archived += step.archived;
+                    if let Some(error) = step.refused {
+                        tracing::error!(?part, %error, "couldn't archive some rows; they stay until the next round");
+                    }
                     match step.reached {
                         Some(reached) => Some((part_no, Some(reached))),
                         None => Some((part_no + 1, None)),
@@ -98,15 +102,22 @@ impl Caretaker {
         Ok(report)
     }
 
-    async fn drop_what_is_not_kept(&self, now: DateTime<Utc>) -> anyhow::Result<usize> {
+    /// Drops it, or leaves that to the next round: whoever reads the archive just now goes first.
+    async fn drop_what_is_not_kept(&self, now: DateTime<Utc>) -> usize {
         let Some(kept_from) = self.policy.kept_from(now) else {
-            return Ok(0);
+            return 0;
         };
-        let months = self.store.drop_archive(kept_from).await?;
-        if months > 0 {
-            tracing::info!(months, %kept_from, "dropped what was archived before the years that are kept");
+        match self.store.drop_archive(kept_from).await {
+            Ok(0) => 0,
+            Ok(months) => {
+                tracing::info!(months, %kept_from, "dropped what was archived before the years that are kept");
+                usize::try_from(months).unwrap_or(0)
+            }
+            Err(error) => {
+                tracing::warn!(%error, %kept_from, "couldn't drop what was archived before the years that are kept");
+                0
+            }
         }
-        Ok(usize::try_from(months).unwrap_or(0))
     }
 
     fn round(&self) -> Round {

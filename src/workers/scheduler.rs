@@ -3,9 +3,14 @@
 //! It looks for `due <= now`, never for `due = today`, so downtime loses nothing; and it plans one period of a subscription at a
 //! time, in one transaction with moving it on, so a crash plans nothing twice.
 
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::schedule::Birth;
+use crate::domain::shop::ShopName;
 use crate::metrics::{Metrics, ShopOnly, ShopState};
 use crate::store::Store;
 use crate::store::planning::{DueSubscription, NextPeriod, Plan};
@@ -14,12 +19,22 @@ use crate::workers::shops::Shops;
 /// How many batches one run plans at most; the next run goes on.
 const BATCHES_MAX: usize = 100_000;
 
+/// How many batches may wait to be sent before planning slows down.
+const BATCHES_AHEAD: usize = 1;
+
+/// How often it is looked whether a batch was sent.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// How long planning waits for a batch to be sent, at most.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Plans charges.
 #[derive(Clone)]
 pub struct Scheduler {
     store: Store,
     shops: Shops,
     metrics: Metrics,
+    stop: CancellationToken,
 }
 
 /// What one run did.
@@ -32,12 +47,13 @@ pub struct Report {
 }
 
 impl Scheduler {
-    /// A scheduler for `shops`.
-    pub fn new(store: Store, shops: Shops, metrics: Metrics) -> Self {
+    /// A scheduler for `shops`, until `stop` is cancelled.
+    pub fn new(store: Store, shops: Shops, metrics: Metrics, stop: CancellationToken) -> Self {
         Self {
             store,
             shops,
             metrics,
+            stop,
         }
     }
 
@@ -52,7 +68,16 @@ impl Scheduler {
             return Ok(report);
         }
         let mut due_from = None;
+        let mut waiting = VecDeque::new();
         for _ in 0..BATCHES_MAX {
+            if self.stop.is_cancelled() {
+                return Ok(report);
+            }
+            if waiting.len() > BATCHES_AHEAD
+                && let Some((from, until)) = waiting.pop_front()
+            {
+                self.keep_pace(&names, from, until).await?;
+            }
             let planned = self
                 .store
                 .plan_due(&names, due_from, now, |due| self.plan(due, now))
@@ -62,6 +87,9 @@ impl Scheduler {
             }
             // At the end it looks once more for what came in before the place where it is.
             due_from = planned.first().map(|first| first.due_at);
+            if let (Some(first), Some(last)) = (planned.first(), planned.last()) {
+                waiting.push_back((first.due_at, last.due_at));
+            }
             report.planned += planned.len();
             for one in planned {
                 self.metrics
@@ -76,6 +104,25 @@ impl Scheduler {
         }
         report.completed = self.store.complete_finished(now).await?;
         Ok(report)
+    }
+
+    /// Waits until the charges that fell due in this time were sent, or a moment at most: what is not planned now is planned late.
+    ///
+    /// Far ahead of the charger, the scheduler would push out of memory what the charger needs again for each charge.
+    async fn keep_pace(
+        &self,
+        shops: &[ShopName],
+        from: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> anyhow::Result<()> {
+        let patience = Instant::now() + PATIENCE;
+        while self.store.waits_to_be_sent(shops, from, until).await? && Instant::now() < patience {
+            let glance = tokio::time::sleep(GLANCE);
+            if self.stop.run_until_cancelled(glance).await.is_none() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn plan(&self, due: &DueSubscription, now: DateTime<Utc>) -> Plan {

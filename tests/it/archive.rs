@@ -1,6 +1,5 @@
 //! What is over leaves the books for the archive: nothing is lost, told otherwise or charged again by that.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -14,7 +13,7 @@ use uuid::Uuid;
 
 use crate::harness::{Agreement, Setting, World};
 use crate::notices::{notice, panel_address, post_signed};
-use crate::schema::{CHARGE_BIRTH, SUBSCRIPTION_GUARD, is_refused};
+use crate::schema::{CHARGE_BIRTH, SUBSCRIPTION_GUARD, is_refused, outcome};
 
 /// Lets the caretaker of `workers` finish its round.
 async fn take_care(world: &World, workers: &Workers) -> usize {
@@ -198,6 +197,46 @@ async fn money_that_moves_for_an_archived_decline_stops_everything() {
 }
 
 #[tokio::test]
+async fn money_that_moves_while_its_decline_is_archived_stops_everything() {
+    let world = World::new(Script::default()).await;
+    let late = Duration::from_secs(200 * 24 * 3600);
+    world
+        .simulator
+        .add_rule(Rule::debits(Behaviour::decline_then_settle("CODE_51", late)).times(1));
+    world.subscribe(Agreement::monthly("2027-01-01")).await;
+    world.run_days(199).await;
+    world.advance(TimeDelta::days(2));
+    world.simulator.deliver_due().await;
+    // The caretaker comes while the transaction is being read.
+    let slow = Behaviour::default().answering_after(Duration::from_secs(3));
+    world.simulator.add_rule(Rule::reads(slow).times(1));
+    let reads = world.simulator.totals().calls;
+    let now = world.clock.now();
+    let resolver = world.workers.resolver.clone();
+    let reading = tokio::spawn(async move { resolver.run_once(now).await });
+    while world.simulator.totals().calls == reads {
+        tokio::task::yield_now().await;
+    }
+    assert!(take_care(&world, &world.workers).await > 0);
+    assert_eq!(
+        world
+            .column(
+                "SELECT state::text FROM archived_attempts WHERE attempt_no = 1 AND period_no = 0"
+            )
+            .await,
+        ["rejected"]
+    );
+    reading.await.unwrap().unwrap();
+    let open: i64 = world
+        .one("SELECT count(*) FROM notices WHERE state = 'new'")
+        .await;
+    assert_eq!(open, 1, "what it says is in no book");
+    world.run_days(1).await;
+    assert_eq!(world.incidents().await, ["incident.orphan"]);
+    assert_eq!(world.brakes().await, ["* stop orphan_transaction"]);
+}
+
+#[tokio::test]
 async fn two_caretakers_archive_everything_once() {
     let world = eight_months().await;
     let before = seen(&world).await;
@@ -207,7 +246,7 @@ async fn two_caretakers_archive_everything_once() {
     // What the one skipped because the other had locked it comes with the next round.
     world.advance(TimeDelta::days(1));
     take_care(&world, &world.workers).await;
-    assert_eq!(seen(&world).await.len(), before.len());
+    assert_eq!(seen(&world).await, before);
     world.settle_up().await;
 }
 
@@ -226,10 +265,16 @@ async fn a_round_begins_once_a_day() {
 async fn years_that_are_not_kept_are_dropped_and_the_audit_knows() {
     let world = World::with(Setting {
         toml: "[history]\nkeep_years = 1".to_owned(),
+        // What is due on the first of January is paid in the old year, as UTC has it.
+        shop: "charge_time = \"00:30\"".to_owned(),
         ..Setting::default()
     })
     .await;
     world.subscribe(Agreement::monthly("2027-01-01")).await;
+    // Ends in 2027: its last period stays, and what was told about it goes.
+    world
+        .subscribe(Agreement::monthly("2027-01-15").times(2))
+        .await;
     world
         .subscribe(Agreement::monthly("2027-01-31").every("P3M"))
         .await;
@@ -238,25 +283,20 @@ async fn years_that_are_not_kept_are_dropped_and_the_audit_knows() {
         take_care(&world, &world.workers).await;
     }
     // March 2029: 2028 is kept, 2027 is not.
-    let years: BTreeSet<String> = world
-        .column("SELECT DISTINCT extract(year FROM due_on)::text FROM all_charges")
-        .await
-        .into_iter()
-        .collect();
-    assert_eq!(
-        years,
-        BTreeSet::from(["2028".to_owned(), "2029".to_owned()])
-    );
+    let years = world
+        .column("SELECT DISTINCT extract(year FROM due_on)::text FROM archived_charges")
+        .await;
+    assert_eq!(years, ["2028"]);
     let paid: Vec<String> = world
         .column("SELECT charges_paid::text FROM billing.subscriptions ORDER BY subscriptions.charges_paid")
         .await;
-    assert_eq!(paid, ["9", "27"], "what was dropped still counts");
+    assert_eq!(paid, ["2", "9", "27"], "what was dropped still counts");
     for check in world.store.audit(world.clock.now()).await.unwrap() {
         assert!(check.findings.is_empty(), "the audit found {check:#?}");
     }
     let ledger = world.simulator.ledger();
     assert_eq!(ledger.order_ids_posted_twice(), Vec::<&str>::new());
-    assert_eq!(ledger.settled().count(), 36);
+    assert_eq!(ledger.settled().count(), 38);
 }
 
 #[tokio::test]
@@ -269,29 +309,33 @@ async fn a_step_looks_only_at_what_is_old_enough() {
     }
 }
 
-/// Copies the newest charge of a subscription, its attempts and evidence into the archive, by hand.
-const COPY_NEWEST: [&str; 4] = [
-    "SELECT add_archive_month('2027-09-01')",
-    "CREATE TEMPORARY TABLE newest ON COMMIT DROP AS SELECT * FROM charges WHERE state = 'paid' ORDER BY period_no DESC LIMIT 1",
+/// Picks the newest charge of a subscription, or the one before.
+const PICK_NEWEST: &str = "CREATE TEMPORARY TABLE picked ON COMMIT DROP AS SELECT * FROM charges WHERE state = 'paid' ORDER BY period_no DESC LIMIT 1";
+const PICK_ANOTHER: &str = "CREATE TEMPORARY TABLE picked ON COMMIT DROP AS
+    SELECT c.* FROM charges c WHERE c.state = 'paid' AND c.period_no = 7 ORDER BY c.charge_id LIMIT 1";
+
+/// Copies it, its attempts and evidence into the archive, by hand.
+const COPY_IT: [&str; 2] = [
+    "SELECT add_archive_month(due_on) FROM picked",
     "INSERT INTO archived_charges
      SELECT charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, reason, attempts, declines,
-            unsent, first_attempt_at, paid_at, paid_attempt_id, NULL, last_status_code, planned_at, next_due_at FROM newest",
-    "UPDATE subscriptions s SET archived_to = period_no FROM newest n WHERE n.subscription_id = s.subscription_id",
+            unsent, first_attempt_at, paid_at, paid_attempt_id, NULL, last_status_code, planned_at, next_due_at FROM picked",
 ];
+const COUNT_IT: &str = "UPDATE subscriptions s SET archived_to = period_no FROM picked n WHERE n.subscription_id = s.subscription_id";
 const COPY_ITS_ATTEMPTS: [&str; 2] = [
     "INSERT INTO archived_attempts
      SELECT attempt_id, a.charge_id, subscription_id, a.shop, card_id, period_no, due_on, attempt_no, order_id, a.amount_minor,
             a.currency, a.state, is_retry, fence_id, permitted_at, deadline_at, quiet_until, transaction_id, status_code, decline,
             card_masked, polls, case_opened_at, decided_at, confirmed_at, last_evidence_id
-     FROM newest n JOIN attempts a USING (subscription_id, period_no)",
+     FROM picked n JOIN attempts a USING (subscription_id, period_no)",
     "INSERT INTO archived_evidence
      SELECT evidence_id, e.attempt_id, e.subscription_id, due_on, kind, verdict, http_status, error_code, gateway_status,
             e.status_code, e.transaction_id, detail, actor, recorded_at
-     FROM newest n JOIN attempts a USING (subscription_id, period_no) JOIN evidence e USING (attempt_id)",
+     FROM picked n JOIN attempts a USING (subscription_id, period_no) JOIN evidence e USING (attempt_id)",
 ];
-const DROP_ITS_EVIDENCE: &str = "DELETE FROM evidence WHERE attempt_id IN (SELECT attempt_id FROM attempts JOIN newest USING (subscription_id, period_no))";
-const DROP_ITS_ATTEMPTS: &str = "DELETE FROM attempts a USING newest n WHERE (a.subscription_id, a.period_no) = (n.subscription_id, n.period_no)";
-const DROP_IT: &str = "DELETE FROM charges WHERE charge_id IN (SELECT charge_id FROM newest)";
+const DROP_ITS_EVIDENCE: &str = "DELETE FROM evidence WHERE attempt_id IN (SELECT attempt_id FROM attempts JOIN picked USING (subscription_id, period_no))";
+const DROP_ITS_ATTEMPTS: &str = "DELETE FROM attempts a USING picked n WHERE (a.subscription_id, a.period_no) = (n.subscription_id, n.period_no)";
+const DROP_IT: &str = "DELETE FROM charges WHERE charge_id IN (SELECT charge_id FROM picked)";
 
 #[tokio::test]
 async fn nothing_leaves_the_books_but_for_the_archive() {
@@ -314,43 +358,107 @@ async fn nothing_leaves_the_books_but_for_the_archive() {
     .await;
     let unguarded = "ALTER TABLE notices DISABLE TRIGGER notices_are_archived";
     is_refused(&world, "CY009", unguarded, &["DELETE FROM notices"]).await;
+}
 
-    // The newest charge says where the next period is, and evidence goes before its attempt, an attempt before its charge.
-    let charges = "ALTER TABLE charges DISABLE TRIGGER charges_are_archived";
-    let copies = [&COPY_NEWEST[..], &COPY_ITS_ATTEMPTS].concat();
-    let newest = [
-        &copies[..],
-        &[DROP_ITS_EVIDENCE, DROP_ITS_ATTEMPTS, DROP_IT],
-    ]
-    .concat();
-    is_refused(&world, "CY009", charges, &newest).await;
-    is_refused(
-        &world,
-        "CY009",
-        charges,
-        &[&copies[..], &[DROP_IT]].concat(),
-    )
-    .await;
-    let attempts = "ALTER TABLE attempts DISABLE TRIGGER attempts_are_archived";
-    is_refused(
-        &world,
-        "CY009",
-        attempts,
-        &[&copies[..], &[DROP_ITS_ATTEMPTS]].concat(),
-    )
-    .await;
-    // Not without its charge, either.
+const CHARGES: &str = "ALTER TABLE charges DISABLE TRIGGER charges_are_archived";
+const ATTEMPTS: &str = "ALTER TABLE attempts DISABLE TRIGGER attempts_are_archived";
+const EVIDENCE: &str = "ALTER TABLE evidence DISABLE TRIGGER evidence_is_archived";
+const DROPS: [&str; 3] = [DROP_ITS_EVIDENCE, DROP_ITS_ATTEMPTS, DROP_IT];
+
+#[tokio::test]
+async fn a_period_leaves_the_books_as_a_whole_in_order_and_counted() {
+    let world = eight_months().await;
+    let copies = [&COPY_IT[..], &COPY_ITS_ATTEMPTS].concat();
+    let whole = [&[PICK_ANOTHER], &copies[..], &[COUNT_IT], &DROPS].concat();
+    assert_eq!(outcome(&world, &whole).await, "ok");
+    // The newest charge says where the next period is.
+    let newest = [&[PICK_NEWEST], &copies[..], &[COUNT_IT], &DROPS].concat();
+    is_refused(&world, "CY009", CHARGES, &newest).await;
+    // Uncounted, its period could be planned again.
+    let uncounted = [&[PICK_ANOTHER], &copies[..], &DROPS].concat();
+    is_refused(&world, "CY009", CHARGES, &uncounted).await;
+    // Evidence goes before its attempt, an attempt before its charge, and neither without it.
+    for (guard, drop) in [(CHARGES, DROP_IT), (ATTEMPTS, DROP_ITS_ATTEMPTS)] {
+        let early = [&[PICK_ANOTHER], &copies[..], &[COUNT_IT, drop]].concat();
+        is_refused(&world, "CY009", guard, &early).await;
+    }
     let alone = [
-        &COPY_NEWEST[..2],
+        &[PICK_ANOTHER],
+        &COPY_IT[..1],
         &COPY_ITS_ATTEMPTS,
-        &[DROP_ITS_EVIDENCE, DROP_ITS_ATTEMPTS],
+        &DROPS[..2],
     ]
     .concat();
-    is_refused(&world, "CY009", attempts, &alone).await;
+    is_refused(&world, "CY009", ATTEMPTS, &alone).await;
 }
 
 #[tokio::test]
-async fn what_is_archived_stays_as_it_is() {
+async fn what_is_in_the_archive_must_be_what_was_in_the_books() {
+    let world = eight_months().await;
+    let copies = [&COPY_IT[..], &COPY_ITS_ATTEMPTS].concat();
+    for (guard, copy, was, is, drop) in [
+        (
+            CHARGES,
+            COPY_IT[1],
+            " state, reason, attempts",
+            " 'void', reason, attempts",
+            3,
+        ),
+        (
+            CHARGES,
+            COPY_IT[1],
+            "reason, attempts, declines",
+            "reason, 9, declines",
+            3,
+        ),
+        (
+            CHARGES,
+            COPY_IT[1],
+            "paid_attempt_id, NULL",
+            "gen_random_uuid(), NULL",
+            3,
+        ),
+        (
+            ATTEMPTS,
+            COPY_ITS_ATTEMPTS[0],
+            " a.state, is_retry",
+            " 'surplus', is_retry",
+            2,
+        ),
+        (
+            ATTEMPTS,
+            COPY_ITS_ATTEMPTS[0],
+            "transaction_id, status_code",
+            "gen_random_uuid(), status_code",
+            2,
+        ),
+        (
+            EVIDENCE,
+            COPY_ITS_ATTEMPTS[1],
+            "verdict, http_status",
+            "'surplus', http_status",
+            1,
+        ),
+    ] {
+        let values = copy.split_once("SELECT").unwrap().1;
+        assert!(values.contains(was), "{values}");
+        let changed = copy.replacen(was, is, copy.matches(was).count());
+        let changed = if is.contains("void") {
+            changed.replace("paid_at, paid_attempt_id, NULL", "NULL, NULL, NULL")
+        } else {
+            changed
+        };
+        let others = copies
+            .iter()
+            .map(|&one| if one == copy { changed.as_str() } else { one });
+        let others: Vec<&str> = others.collect();
+        let wrong = [&[PICK_ANOTHER], &others[..], &[COUNT_IT], &DROPS[..drop]].concat();
+        is_refused(&world, "CY009", guard, &wrong).await;
+    }
+}
+
+/// A world with something in each table of the archive.
+async fn archived() -> World {
     let world = eight_months().await;
     post_signed(
         &panel_address(&world.door),
@@ -359,6 +467,12 @@ async fn what_is_archived_stays_as_it_is() {
     .await;
     world.run_days(130).await;
     take_care(&world, &world.workers).await;
+    world
+}
+
+#[tokio::test]
+async fn what_is_archived_stays_as_it_is() {
+    let world = archived().await;
     for (table, guard, column) in [
         ("archived_charges", "archived_charges_stay", "reason"),
         ("archived_attempts", "archived_attempts_stay", "status_code"),
@@ -370,11 +484,28 @@ async fn what_is_archived_stays_as_it_is() {
         for change in [
             format!("UPDATE {table} SET {column} = 'another'"),
             format!("DELETE FROM {table}"),
-            format!("TRUNCATE {table}"),
         ] {
             is_refused(&world, "CY009", &unguarded, &[&change]).await;
         }
+        // Each month refuses this as well.
+        let truncated = format!("TRUNCATE {table}");
+        assert_eq!(outcome(&world, &[&truncated]).await, "CY009");
+        // A month by itself, too.
+        let month: String = world
+            .column("SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relname LIKE 'archived%' ORDER BY relname")
+            .await
+            .into_iter()
+            .find(|name| name.starts_with(table))
+            .unwrap();
+        let unguarded = format!("ALTER TABLE {month} DISABLE TRIGGER {month}_stays");
+        let change = format!("UPDATE {month} SET {column} = 'another'");
+        is_refused(&world, "CY009", &unguarded, &[&change]).await;
     }
+}
+
+#[tokio::test]
+async fn the_archive_holds_each_thing_once_and_only_what_is_over() {
+    let world = archived().await;
     for (table, constraint, change) in [
         (
             "archived_charges",
@@ -408,6 +539,7 @@ async fn what_is_archived_stays_as_it_is() {
         ("archived_charges", "one_archived_charge_per_period"),
         ("archived_attempts", "archived_order_id_is_never_reused"),
         ("archived_evidence", "archived_evidence_pkey"),
+        ("archived_events", "archived_events_are_numbered"),
         ("archived_notices", "archived_notices_pkey"),
     ] {
         let rule = format!("ALTER TABLE {table} DROP CONSTRAINT {key}");

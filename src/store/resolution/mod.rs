@@ -109,7 +109,8 @@ struct Resolved<'a> {
 }
 
 impl Store {
-    /// Records findings, as few transactions as possible, each charge at most once in one.
+    /// Records findings, as few transactions as possible, each charge at most once in one. An attempt that is not in the books, because
+    /// it went to the archive, is left out of what is returned.
     ///
     /// # Errors
     /// [`StoreError`]; what was recorded before the error stays, and recording the same findings again changes nothing twice.

@@ -23,12 +23,12 @@ SELECT t.notice_id AS "notice_id!: NoticeId",
        a.amount_minor AS "amount_minor?",
        a.currency AS "currency?: Currency",
        a.transaction_id AS "attempt_transaction_id?: TransactionId",
-       -- A word about money that moved long ago, or that did not, says nothing new.
+       -- Money that the archive knows of, or that did not move for what is there, is nothing new.
        a.attempt_id IS NULL AND EXISTS (
            SELECT FROM archived_attempts h
            WHERE h.subscription_id = CASE WHEN t.order_id ~ '^cykl-[0-9a-f]{32}-' THEN split_part(t.order_id, '-', 2)::uuid END
-             AND h.order_id = t.order_id AND h.transaction_id = t.transaction_id AND h.shop = t.shop
-             AND (h.state IN ('settled', 'surplus') OR NOT t.says_settled)) AS "is_archived!"
+             AND h.order_id = t.order_id AND h.shop = t.shop
+             AND (NOT t.says_settled OR h.transaction_id = t.transaction_id AND h.state IN ('settled', 'surplus'))) AS "is_archived!"
 FROM taken t
     -- The address names the attempt; without it the order does.
     LEFT JOIN attempts a

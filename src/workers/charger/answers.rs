@@ -18,8 +18,11 @@ const GROUP_MAX: usize = 1_000;
 /// How long an answer waits for others at most. Short beside the answer time of any gateway; a crash meanwhile leaves it in doubt.
 const GROUP_WAIT: Duration = Duration::from_millis(20);
 
-/// The same where permits are committed ahead of their turn: others go out meanwhile.
+/// The same where at least [`AHEAD_MIN`] permits are committed ahead of their turn: others go out meanwhile.
 const GROUP_WAIT_AHEAD: Duration = Duration::from_millis(100);
+
+/// See [`GROUP_WAIT_AHEAD`].
+const AHEAD_MIN: u32 = 500;
 
 /// How often the record of answers is tried while the database is away; after that they stay in doubt, which is safe.
 const RECORD_TRIES_MAX: usize = 60;
@@ -51,8 +54,11 @@ impl Run {
 
     /// Waits a moment for further answers, unless none can come.
     async fn gather(&self, landed: &mut UnboundedReceiver<Landed>, group: &mut Vec<Landed>) {
-        let is_ahead = self.charger.limits.unanswered_max > self.charger.requests_max;
-        let wait = if is_ahead {
+        let (room, on_the_wire) = (
+            self.charger.limits.unanswered_max,
+            self.charger.requests_max,
+        );
+        let wait = if room.saturating_sub(on_the_wire) >= AHEAD_MIN {
             GROUP_WAIT_AHEAD
         } else {
             GROUP_WAIT

@@ -17,6 +17,9 @@ use crate::store::permits::{BATCH_MAX, Claim, ClaimError, Permit};
 use crate::store::resolution::{Evidence, Finding};
 use crate::workers::count;
 
+/// Claims wait for so much room, unless they are all alone or half of it is less.
+const CLAIM_MIN: u32 = 64;
+
 /// What came of a claim.
 enum Claimed {
     /// There may be more to claim.
@@ -182,8 +185,8 @@ impl Run {
             .is_some_and(|shop| shop.is_unreachable.load(Ordering::Relaxed))
     }
 
-    /// How many charges of `shop` may be claimed now. So that claims stay large, they wait until half of what may be permitted ahead is
-    /// free, or half of all, if nothing may be.
+    /// How many charges of `shop` may be claimed now. So that claims stay large, they wait until [`CLAIM_MIN`], or half of what may be
+    /// permitted ahead, or half of all is free.
     fn room(&self, shop: &ShopName) -> u32 {
         let open = self.flight.open_of(shop);
         if self.is_unreachable(shop) {
@@ -200,8 +203,8 @@ impl Run {
         let free = room
             .saturating_sub(self.flight.open())
             .min(max.saturating_sub(open));
-        let ahead = room.saturating_sub(self.charger.requests_max);
-        let enough = if ahead > 0 { ahead.min(max) } else { max }.div_ceil(2);
+        let ahead = room.saturating_sub(self.charger.requests_max).min(max);
+        let enough = max.div_ceil(2).min(CLAIM_MIN.max(ahead / 2));
         if open > 0 && free < enough {
             return 0;
         }

@@ -11,6 +11,9 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use crate::domain::shop::ShopName;
 use crate::store::resolution::Finding;
 
+/// When a brake was looked at, and whether it says stop, or why nobody knows.
+pub(super) type BrakeLook = tokio::sync::Mutex<Option<(Instant, Result<bool, String>)>>;
+
 /// The requests of one run.
 pub(super) struct Flight {
     turns: Semaphore,
@@ -20,7 +23,7 @@ pub(super) struct Flight {
     open_by_shop: Mutex<HashMap<ShopName, u32>>,
     closed: Mutex<HashSet<ShopName>>,
     claimed_until: Mutex<HashMap<ShopName, DateTime<Utc>>>,
-    brakes: tokio::sync::Mutex<HashMap<ShopName, Instant>>,
+    brakes: Mutex<HashMap<ShopName, Arc<BrakeLook>>>,
 }
 
 impl Flight {
@@ -34,7 +37,7 @@ impl Flight {
             open_by_shop: Mutex::default(),
             closed: Mutex::default(),
             claimed_until: Mutex::default(),
-            brakes: tokio::sync::Mutex::default(),
+            brakes: Mutex::default(),
         })
     }
 
@@ -72,10 +75,11 @@ impl Flight {
             .expect("the semaphore is never closed")
     }
 
-    /// When the brake of each shop was last looked at for permits that waited for their turn, and was off. Whoever looks holds it, and
-    /// the others wait for what it finds.
-    pub async fn brakes(&self) -> tokio::sync::MutexGuard<'_, HashMap<ShopName, Instant>> {
-        self.brakes.lock().await
+    /// The last look at the brake of `shop` for permits that wait for their turn. Whoever looks holds it, and the others wait for what
+    /// it finds.
+    pub fn brake_look(&self, shop: &ShopName) -> Arc<BrakeLook> {
+        let mut brakes = self.brakes.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(brakes.entry(shop.clone()).or_default())
     }
 
     /// Waits until a permit's answer is recorded, unless one was since the last wait.

@@ -10,13 +10,12 @@ use crate::domain::resolution::News;
 use crate::domain::shop::ShopName;
 use crate::gateway::{DebitAnswer, DebitOrder, NoAnswer, NotSent};
 use crate::metrics::CallOutcome;
-use crate::store::StoreError;
 use crate::store::permits::Permit;
 use crate::store::resolution::{Evidence, Finding};
 use crate::workers::count;
 use crate::workers::shops::Shop;
 
-/// How long ago the brake was looked at last when a request leaves.
+/// How long ago the brake was looked at last when a request is handed over to be sent.
 const BRAKE_AGE_MAX: Duration = Duration::from_millis(500);
 
 impl Run {
@@ -48,10 +47,12 @@ impl Run {
         let Some(_turn) = charger.stop.run_until_cancelled(turn).await else {
             return not_sent("the daemon is stopping");
         };
-        match self.is_stopped(&permit.shop, permitted_at).await {
-            Ok(false) => {}
-            Ok(true) => return not_sent("the brake was put on before its turn"),
-            Err(error) => return not_sent(&format!("couldn't read the brake: {error}")),
+        let look = self.is_stopped(&permit.shop, permitted_at);
+        match charger.stop.run_until_cancelled(look).await {
+            Some(Ok(false)) => {}
+            Some(Ok(true)) => return not_sent("the brake was put on before its turn"),
+            Some(Err(error)) => return not_sent(&format!("couldn't read the brake: {error}")),
+            None => return not_sent("the daemon is stopping"),
         }
         let order = match order_of(permit, |attempt| shop.notification_url(attempt)) {
             Ok(order) => order,
@@ -75,21 +76,27 @@ impl Run {
     }
 
     /// Whether the brake of `shop` was put on after a permit was committed. It is looked at once for all permits that wait.
-    async fn is_stopped(&self, shop: &ShopName, permitted_at: Instant) -> Result<bool, StoreError> {
+    async fn is_stopped(&self, shop: &ShopName, permitted_at: Instant) -> Result<bool, String> {
         if permitted_at.elapsed() <= BRAKE_AGE_MAX {
             return Ok(false);
         }
-        let mut brakes = self.flight.brakes().await;
-        let is_known = |&at: &Instant| at.elapsed() <= BRAKE_AGE_MAX;
-        if brakes.get(shop).is_some_and(is_known) {
-            return Ok(false);
+        let look = self.flight.brake_look(shop);
+        let mut look = look.lock().await;
+        if let Some((at, found)) = look.as_ref()
+            && at.elapsed() <= BRAKE_AGE_MAX
+        {
+            return found.clone();
         }
-        let looked_at = Instant::now();
-        let is_stopped = self.charger.store.is_stopped(shop).await?;
-        if !is_stopped {
-            brakes.insert(shop.clone(), looked_at);
-        }
-        Ok(is_stopped)
+        let at = Instant::now();
+        let found = match self.charger.store.is_stopped(shop).await {
+            Ok(_) if at.elapsed() > BRAKE_AGE_MAX => Err("it took too long".to_owned()),
+            Ok(is_stopped) => Ok(is_stopped),
+            Err(error) => Err(error.to_string()),
+        };
+        // What failed is not tried by each of them in turn.
+        let known_at = if found.is_ok() { at } else { Instant::now() };
+        *look = Some((known_at, found.clone()));
+        found
     }
 
     /// Notes whether imoje could be reached for `shop`. When not, or when permits grow too old in the queue, the rest of the shop

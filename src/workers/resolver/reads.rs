@@ -3,6 +3,7 @@
 //! Reading and recording go on at the same time, so one slow answer keeps no other from being recorded, and a commit is shared by
 //! many. A read moves no money: what was not recorded is read again later.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -121,7 +122,8 @@ impl Resolver {
             .into_iter()
             .map(|told| (told.finding, told.notices))
             .unzip();
-        match self.store.record(&findings, &self.policy, now).await {
+        let known: HashSet<AttemptId> = match self.store.record(&findings, &self.policy, now).await
+        {
             Ok(recorded) => {
                 count::recorded(&self.metrics, &recorded);
                 report.read += findings.len();
@@ -132,6 +134,7 @@ impl Resolver {
                             .is_some_and(|state| state != AttemptState::Pending)
                     })
                     .count();
+                recorded.iter().map(|one| one.attempt_id).collect()
             }
             Err(error) if findings.len() == 1 || is_away(&error) => return Err(error),
             Err(_) => {
@@ -147,10 +150,13 @@ impl Resolver {
                 }
                 return failure.map_or(Ok(()), Err);
             }
-        }
+        };
+        // An attempt that went to the archive while its transaction was read is not known any more: its notices are followed up again,
+        // and then it is looked for there.
         let answered: Vec<_> = findings
             .iter()
             .zip(notices)
+            .filter(|(finding, _)| known.contains(&finding.attempt_id))
             .flat_map(|(finding, notices)| answered(&finding.news, notices))
             .map(|notice_id| (notice_id, NoticeState::Done))
             .collect();

@@ -1,6 +1,6 @@
 -- lock_closed_periods
--- Which of these charges nothing can happen to any more: closed for long, with attempts that are final and need not be read again, and
--- not the newest, which says where the next period is. A charge that failed can be tried again as long as its subscription goes on.
+-- Which of these charges nothing can happen to any more: closed, paid or planned long ago, with attempts that were final by then and need
+-- not be read again, and not the newest, which says where the next period is. A charge that failed can be tried again as long as its subscription goes on.
 SELECT c.charge_id AS "charge_id: ChargeId", c.due_on
 FROM charges c JOIN subscriptions s USING (subscription_id)
 WHERE c.charge_id = ANY($1)

@@ -1,5 +1,5 @@
 -- audit_archived_payments_are_counted
--- Of what was dropped, nobody can tell any more.
+-- Of subscriptions that had periods before what is kept, nobody can tell any more.
 SELECT s.subscription_id AS "subscription_id?", NULL::uuid AS "charge_id?", NULL::uuid AS "attempt_id?",
        format('it counts %s payments in the archive up to period %s; there are %s up to period %s', s.archived_payments, s.archived_to,
               coalesce(c.payments, 0), coalesce(c.last_no, -1)) AS "detail!"
@@ -10,5 +10,5 @@ FROM subscriptions s
     ) c USING (subscription_id)
     CROSS JOIN archive h
 WHERE (s.archived_payments, s.archived_to) IS DISTINCT FROM (coalesce(c.payments, 0), coalesce(c.last_no, -1))
-  AND h.kept_from = '-infinity'
+  AND (s.anchor_date + s.first_period_no * s.period::interval)::date >= h.kept_from
 LIMIT $1

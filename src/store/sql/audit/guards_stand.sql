@@ -9,8 +9,7 @@ WITH expected (kind, relation, name) AS (VALUES
     ('constraint', 'archived_charges', 'archived_charges_are_closed'),
     ('constraint', 'archived_charges', 'archived_payments_are_named'),
     ('constraint', 'archived_charges', 'one_archived_charge_per_period'),
-    ('constraint', 'archived_events', 'archived_events_pkey'),
-    ('constraint', 'archived_events', 'archived_events_subscription_id_sequence_no_occurred_at_key'),
+    ('constraint', 'archived_events', 'archived_events_are_numbered'),
     ('constraint', 'archived_evidence', 'archived_evidence_pkey'),
     ('constraint', 'archived_notices', 'archived_notices_are_closed'),
     ('constraint', 'archived_notices', 'archived_notices_pkey'),
@@ -69,6 +68,7 @@ WITH expected (kind, relation, name) AS (VALUES
     ('constraint', 'worker_runs', 'worker_runs_pkey'),
     ('index', 'archived_attempts', 'archived_attempts_by_transaction'),
     ('index', 'archived_charges', 'archived_charges_by_id'),
+    ('index', 'archived_events', 'archived_events_by_id'),
     ('index', 'attempts', 'attempts_declined_by_card'),
     ('index', 'attempts', 'attempts_in_doubt'),
     ('index', 'attempts', 'attempts_retried_by_card'),
@@ -133,4 +133,9 @@ SELECT NULL::uuid AS "subscription_id?", NULL::uuid AS "charge_id?", NULL::uuid 
 FROM expected e
     LEFT JOIN found f ON f.kind = e.kind AND f.relation = to_regclass('cykl.' || e.relation) AND f.name = e.name
 WHERE NOT coalesce(f.works, false)
+UNION ALL
+SELECT NULL, NULL, NULL, format('the month %s of the archive can be changed', c.relname)
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
+WHERE c.relnamespace = 'cykl'::regnamespace AND c.relkind = 'r' AND p.relname ^@ 'archived_'
+  AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = c.relname || '_stays' AND t.tgenabled = 'O')
 LIMIT $1

@@ -20,7 +20,7 @@ WITH steps AS (
 SELECT g.subscription_id AS "subscription_id?", NULL::uuid AS "charge_id?", NULL::uuid AS "attempt_id?",
        format('periods %s to %s have no charge, and no stop of the subscription explains it', g.first_no, g.last_no) AS "detail!"
 FROM gaps g JOIN subscriptions s USING (subscription_id) CROSS JOIN archive h
-WHERE g.since >= h.kept_from AND NOT EXISTS (
+WHERE g.since >= h.kept_from AND (s.anchor_date + g.first_no * s.period::interval)::date >= h.kept_from AND NOT EXISTS (
     SELECT FROM all_events stopped JOIN all_events resumed USING (subscription_id)
     WHERE stopped.subscription_id = g.subscription_id
       AND stopped.kind IN ('subscription.paused', 'subscription.deactivated')
