@@ -105,12 +105,13 @@ const YOUNG_MONTHS: u32 = 4;
 
 /// What every charge of the history is made of: subscription $1 times month $2 to $3, of which 0 is the oldest; $4 is today. Of the
 /// newest month a few failed, are held, are retried, or wait for an answer.
-const HISTORY: &str = "SELECT pg_temp.id_of(n * 12 + k, 3) AS charge_id, pg_temp.id_of(n, 2) AS subscription_id, k AS period_no,
-           ($4::date - (n % 30)::int - make_interval(months => 11 - k))::date AS due_on, n, k,
+const HISTORY: &str = "SELECT s.n, k, s.subscription_id, s.card_id, k AS period_no,
+           ($4::date - (n % 30)::int - make_interval(months => 11 - k))::date AS due_on,
            CASE WHEN k < 11 THEN 'paid' WHEN n % 1000 = 0 THEN 'failed' WHEN n % 1000 = 1 THEN 'held'
                 WHEN n % 1000 = 2 THEN 'retry_wait' WHEN n % 1000 = 3 THEN 'in_flight' ELSE 'paid' END AS state,
            CASE WHEN k < 11 OR n % 1000 > 3 THEN 'settled' WHEN n % 1000 IN (1, 3) THEN 'in_doubt' ELSE 'rejected' END AS outcome
-    FROM generate_series(1, $1::bigint) n, generate_series($2::int, $3::int) k";
+    FROM (SELECT n, pg_temp.id_of(n, 2) AS subscription_id, pg_temp.id_of(n, 1) AS card_id
+          FROM generate_series(1, $1::bigint) n OFFSET 0) s, generate_series($2::int, $3::int) k";
 
 /// Where the history goes, young and archived.
 const HISTORY_TABLES: [(&str, bool, &str); 4] = [
@@ -119,7 +120,7 @@ const HISTORY_TABLES: [(&str, bool, &str); 4] = [
         false,
         "(charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, reason, next_action_at, attempts,
           declines, first_attempt_at, paid_at, paid_attempt_id, planned_at, next_due_at)
-         SELECT charge_id, subscription_id, 'main', period_no, due_on, due_on + time '05:00', 4900, 'PLN', state::charge_state,
+         SELECT pg_temp.id_of(n * 12 + k, 3), subscription_id, 'main', period_no, due_on, due_on + time '05:00', 4900, 'PLN', state::charge_state,
                 CASE WHEN state IN ('failed', 'held') THEN 'retries_spent' END,
                 CASE WHEN state NOT IN ('paid', 'failed') THEN now() + interval '1 hour' END, 1, 0, due_on + time '05:00',
                 CASE WHEN state = 'paid' THEN due_on + time '05:00' END,
@@ -131,7 +132,7 @@ const HISTORY_TABLES: [(&str, bool, &str); 4] = [
         false,
         "(attempt_id, charge_id, subscription_id, shop, card_id, period_no, attempt_no, order_id, amount_minor, currency, state,
           is_retry, fence_id, permitted_at, deadline_at, quiet_until, transaction_id, decline, next_poll_at, decided_at)
-         SELECT pg_temp.id_of(n * 12 + k, 4), charge_id, subscription_id, 'main', pg_temp.id_of(n, 1), period_no, 1,
+         SELECT pg_temp.id_of(n * 12 + k, 4), pg_temp.id_of(n * 12 + k, 3), subscription_id, 'main', card_id, period_no, 1,
                 'cykl-' || replace(subscription_id::text, '-', '') || '-' || period_no || '-1', 4900, 'PLN',
                 outcome::attempt_state, false, gen_random_uuid(), due_on + time '05:00', due_on + time '05:03',
                 due_on + time '23:00', CASE WHEN outcome <> 'in_doubt' THEN gen_random_uuid() END,
@@ -144,8 +145,8 @@ const HISTORY_TABLES: [(&str, bool, &str); 4] = [
         true,
         "(charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, attempts, declines, unsent,
           first_attempt_at, paid_at, paid_attempt_id, paid_transaction_id, planned_at)
-         SELECT charge_id, subscription_id, 'main', period_no, due_on, due_on + time '05:00', 4900, 'PLN', 'paid', 1, 0, 0,
-                due_on + time '05:00', due_on + time '05:00', pg_temp.id_of(n * 12 + k, 4), gen_random_uuid(),
+         SELECT gen_random_uuid(), subscription_id, 'main', period_no, due_on, due_on + time '05:00', 4900, 'PLN', 'paid', 1, 0, 0,
+                due_on + time '05:00', due_on + time '05:00', gen_random_uuid(), gen_random_uuid(),
                 due_on + time '05:00'",
     ),
     (
@@ -153,7 +154,7 @@ const HISTORY_TABLES: [(&str, bool, &str); 4] = [
         true,
         "(attempt_id, charge_id, subscription_id, shop, card_id, period_no, due_on, attempt_no, order_id, amount_minor, currency,
           state, is_retry, fence_id, permitted_at, deadline_at, quiet_until, transaction_id, polls, decided_at)
-         SELECT pg_temp.id_of(n * 12 + k, 4), charge_id, subscription_id, 'main', pg_temp.id_of(n, 1), period_no, due_on, 1,
+         SELECT gen_random_uuid(), gen_random_uuid(), subscription_id, 'main', card_id, period_no, due_on, 1,
                 'cykl-' || replace(subscription_id::text, '-', '') || '-' || period_no || '-1', 4900, 'PLN', 'settled', false,
                 gen_random_uuid(), due_on + time '05:00', due_on + time '05:03', due_on + time '23:00', gen_random_uuid(), 0,
                 due_on + time '05:00'",
