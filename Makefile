@@ -45,7 +45,7 @@ deny:
 # Every figure of docs/performance.md, in less than half an hour. BENCH="cpu claim" measures two of them.
 bench: setup
 	cargo bench --locked --bench suite -- $(BENCH)
-	@[ -n '$(BENCH)' ] || benches/peers/run --jobs 10000
+	@[ -n '$(BENCH)' ] || benches/peers/run --jobs 5000
 
 # Other job systems doing the same debit, for comparison. Needs Node and the package registries.
 bench-peers: setup

@@ -2,7 +2,8 @@
 --
 -- The tables that charging works on keep the periods of the last months only, so that a charge costs the same however long Cykl has
 -- been in use. A period that has been closed for long moves here as a whole, with its attempts and evidence; so do old events and
--- notices. The archive lies in partitions by month, which are dropped when the time for which the books are kept is over. The
+-- notices. The archive lies in partitions by quarter, which are dropped when the time for which the books are kept is over:
+-- months would be too many to look into for one subscription, and the indexes of a year too large to write to all over. The
 -- newest period of a subscription never moves: it says where the next one is.
 
 -- What has left the books for good.
@@ -34,7 +35,7 @@ CREATE TABLE archived_charges (
     last_status_code    text,
     planned_at          timestamptz NOT NULL,
     next_due_at         timestamptz,
-    -- The date follows from the period, so these hold across months as well.
+    -- The date follows from the period, so these hold across quarters as well.
     CONSTRAINT one_archived_charge_per_period PRIMARY KEY (subscription_id, period_no, due_on),
     CONSTRAINT archived_charges_are_closed CHECK (state IN ('paid', 'failed', 'skipped', 'void')),
     CONSTRAINT archived_payments_are_named CHECK ((state = 'paid') = (paid_at IS NOT NULL AND paid_attempt_id IS NOT NULL))
@@ -163,33 +164,33 @@ SELECT event_id, subscription_id, sequence_no, kind, is_alert, shop, charge_id, 
 UNION ALL
 SELECT event_id, subscription_id, sequence_no, kind, is_alert, shop, charge_id, attempt_id, payload, occurred_at FROM archived_events;
 
--- Makes the partitions of a month, unless they are there. Attached instead of created in place, so that whoever reads the archive need
+-- Makes the partitions of a quarter, unless they are there. Attached instead of created in place, so that whoever reads the archive need
 -- not have ended.
-CREATE FUNCTION add_archive_month(of date) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION add_archive_quarter(of date) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    first_day CONSTANT date := date_trunc('month', of)::date;
+    first_day CONSTANT date := date_trunc('quarter', of)::date;
     whole text;
     part text;
 BEGIN
     FOREACH whole IN ARRAY ARRAY['archived_charges', 'archived_attempts', 'archived_evidence', 'archived_events', 'archived_notices'] LOOP
-        part := whole || to_char(first_day, '_YYYY_MM');
+        part := whole || to_char(first_day, '_YYYY_"q"Q');
         CONTINUE WHEN to_regclass(part) IS NOT NULL;
         EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', part, whole);
         EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', whole, part,
                        -- Months end where UTC says, whatever the zone of the session.
                        to_char(first_day, 'YYYY-MM-DD "00:00:00+00"'),
-                       to_char(first_day + interval '1 month', 'YYYY-MM-DD "00:00:00+00"'));
+                       to_char(first_day + interval '3 months', 'YYYY-MM-DD "00:00:00+00"'));
         -- A trigger for each statement belongs to the table that a statement names, so each part needs its own.
         EXECUTE format('CREATE TRIGGER %I BEFORE UPDATE OR DELETE OR TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()',
                        part || '_stays', part);
     END LOOP;
 END $$;
 
--- Drops the months before the first of a year for good. Returns how many there were.
+-- Drops the quarters before the first of a year for good. Returns how many there were.
 CREATE FUNCTION drop_archive_before(first_of_year date) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     part record;
-    months integer := 0;
+    quarters integer := 0;
 BEGIN
     IF first_of_year <> date_trunc('year', first_of_year) THEN
         RAISE EXCEPTION 'the archive is dropped by whole years, and % does not begin one', first_of_year USING ERRCODE = '22023';
@@ -199,11 +200,11 @@ BEGIN
         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
         WHERE i.inhparent IN ('archived_charges'::regclass, 'archived_attempts'::regclass, 'archived_evidence'::regclass,
                               'archived_events'::regclass, 'archived_notices'::regclass)
-          AND to_date(right(c.relname, 7), 'YYYY_MM') < first_of_year
+          AND left(right(c.relname, 7), 4)::integer < extract(year FROM first_of_year)
     LOOP
         EXECUTE format('DROP TABLE %I', part.name);
-        months := months + (part.whole = 'archived_charges')::integer;
+        quarters := quarters + (part.whole = 'archived_charges')::integer;
     END LOOP;
     UPDATE archive SET kept_from = first_of_year WHERE kept_from < first_of_year;
-    RETURN months;
+    RETURN quarters;
 END $$;

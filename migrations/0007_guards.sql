@@ -48,7 +48,7 @@ BEGIN
             OR EXISTS (SELECT FROM attempts a WHERE (a.subscription_id, a.period_no) = (o.subscription_id, o.period_no))
             OR NOT EXISTS (SELECT FROM charges c WHERE c.subscription_id = o.subscription_id AND c.period_no > o.period_no)
             OR NOT EXISTS (SELECT FROM subscriptions s WHERE s.subscription_id = o.subscription_id AND s.archived_to >= o.period_no);
-    -- Before its charge, whose date says which month to look in.
+    -- Before its charge, whose date says which quarter to look in.
     WHEN 'attempts' THEN
         SELECT count(*) INTO lost FROM old_rows o WHERE NOT EXISTS (
             SELECT FROM charges c
@@ -90,7 +90,7 @@ CREATE TRIGGER events_are_archived AFTER DELETE ON events
     REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION refuse_unarchived();
 CREATE TRIGGER notices_are_archived AFTER DELETE ON notices
     REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION refuse_unarchived();
--- What is archived stays as it is, until its month is dropped.
+-- What is archived stays as it is, until its quarter is dropped.
 CREATE TRIGGER archived_charges_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON archived_charges
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER archived_attempts_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON archived_attempts

@@ -45,8 +45,8 @@ pub struct Step {
 /// How many rows one step looks at.
 const BATCH: i64 = 500;
 
-/// The key of the advisory lock under which months are added and dropped.
-const MONTHS: i64 = 0x6379_6b6c_0002;
+/// The key of the advisory lock under which quarters are added and dropped.
+const QUARTERS: i64 = 0x6379_6b6c_0002;
 
 impl Store {
     /// Archives what of the next rows of `part` was over `before` that time, beginning behind the row `after`.
@@ -103,26 +103,26 @@ impl Store {
         Ok(archived)
     }
 
-    /// Drops what the archive has from before the year that begins on `first_of_year`, for good. Returns how many months that was.
+    /// Drops what the archive has from before the year that begins on `first_of_year`, for good. Returns how many quarters that was.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is dropped then. So it is when somebody reads the archive for longer than a moment.
     pub async fn drop_archive(&self, first_of_year: NaiveDate) -> Result<i32, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        lock_months(&mut transaction).await?;
+        lock_quarters(&mut transaction).await?;
         // Whoever reads the archive is not made to wait behind us for longer than this.
         sqlx::query!("SET LOCAL lock_timeout = '2s'")
             .execute(&mut *transaction)
             .await?;
-        let months = sqlx::query_scalar!(
+        let quarters = sqlx::query_scalar!(
             r#"-- drop_archive
-            SELECT drop_archive_before($1) AS "months!""#,
+            SELECT drop_archive_before($1) AS "quarters!""#,
             first_of_year,
         )
         .fetch_one(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        Ok(months)
+        Ok(quarters)
     }
 }
 
@@ -181,7 +181,7 @@ async fn archive_periods(
     if closed.is_empty() {
         return Ok(0);
     }
-    add_months(transaction, closed.iter().map(|row| row.due_on)).await?;
+    add_quarters(transaction, closed.iter().map(|row| row.due_on)).await?;
     let closed: Vec<ChargeId> = closed.into_iter().map(|row| row.charge_id).collect();
     let charges = &closed as &[ChargeId];
     sqlx::query_file!("src/store/sql/archive/archive_charges.sql", charges as _)
@@ -244,7 +244,7 @@ async fn archive_events(
     if old.is_empty() {
         return Ok(0);
     }
-    add_months(
+    add_quarters(
         transaction,
         old.iter().map(|row| row.occurred_at.date_naive()),
     )
@@ -282,7 +282,7 @@ async fn archive_notices(
     if closed.is_empty() {
         return Ok(0);
     }
-    add_months(
+    add_quarters(
         transaction,
         closed.iter().map(|row| row.received_at.date_naive()),
     )
@@ -302,26 +302,31 @@ async fn archive_notices(
     Ok(closed.len())
 }
 
+/// The first day of the quarter of a day.
+fn first_of_quarter(day: NaiveDate) -> Option<NaiveDate> {
+    NaiveDate::from_ymd_opt(day.year(), day.month0() / 3 * 3 + 1, 1)
+}
+
 /// Makes room for what belongs to these days.
-async fn add_months(
+async fn add_quarters(
     transaction: &mut PgTransaction<'_>,
     days: impl Iterator<Item = NaiveDate>,
 ) -> Result<(), StoreError> {
-    let months: BTreeSet<NaiveDate> = days.filter_map(|day| day.with_day(1)).collect();
-    for month in months {
+    let quarters: BTreeSet<NaiveDate> = days.filter_map(first_of_quarter).collect();
+    for quarter in quarters {
         let is_there = sqlx::query_scalar!(
-            r#"-- has_archive_month
-            SELECT to_regclass('archived_notices_' || to_char($1::date, 'YYYY_MM')) IS NOT NULL AS "is_there!""#,
-            month,
+            r#"-- has_archive_quarter
+            SELECT to_regclass('archived_notices_' || to_char($1::date, 'YYYY_"q"Q')) IS NOT NULL AS "is_there!""#,
+            quarter,
         )
         .fetch_one(&mut **transaction)
         .await?;
         if !is_there {
-            lock_months(transaction).await?;
+            lock_quarters(transaction).await?;
             sqlx::query!(
-                "-- add_archive_month
-                SELECT add_archive_month($1)",
-                month
+                "-- add_archive_quarter
+                SELECT add_archive_quarter($1)",
+                quarter
             )
             .execute(&mut **transaction)
             .await?;
@@ -330,12 +335,12 @@ async fn add_months(
     Ok(())
 }
 
-/// Lets one instance after the other add and drop months.
-async fn lock_months(transaction: &mut PgTransaction<'_>) -> Result<(), StoreError> {
+/// Lets one instance after the other add and drop quarters.
+async fn lock_quarters(transaction: &mut PgTransaction<'_>) -> Result<(), StoreError> {
     sqlx::query!(
-        "-- lock_archive_months
+        "-- lock_archive_quarters
         SELECT pg_advisory_xact_lock($1)",
-        MONTHS
+        QUARTERS
     )
     .execute(&mut **transaction)
     .await?;

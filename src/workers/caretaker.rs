@@ -35,7 +35,7 @@ struct Round {
 pub struct Report {
     /// Periods, events and notices that were archived.
     pub archived: usize,
-    /// Months that were dropped.
+    /// Quarters that were dropped.
     pub dropped: usize,
 }
 
@@ -109,9 +109,9 @@ impl Caretaker {
         };
         match self.store.drop_archive(kept_from).await {
             Ok(0) => 0,
-            Ok(months) => {
-                tracing::info!(months, %kept_from, "dropped what was archived before the years that are kept");
-                usize::try_from(months).unwrap_or(0)
+            Ok(quarters) => {
+                tracing::info!(quarters, %kept_from, "dropped what was archived before the years that are kept");
+                usize::try_from(quarters).unwrap_or(0)
             }
             Err(error) => {
                 tracing::warn!(%error, %kept_from, "couldn't drop what was archived before the years that are kept");

@@ -316,7 +316,7 @@ const PICK_ANOTHER: &str = "CREATE TEMPORARY TABLE picked ON COMMIT DROP AS
 
 /// Copies it, its attempts and evidence into the archive, by hand.
 const COPY_IT: [&str; 2] = [
-    "SELECT add_archive_month(due_on) FROM picked",
+    "SELECT add_archive_quarter(due_on) FROM picked",
     "INSERT INTO archived_charges
      SELECT charge_id, subscription_id, shop, period_no, due_on, due_at, amount_minor, currency, state, reason, attempts, declines,
             unsent, first_attempt_at, paid_at, paid_attempt_id, NULL, last_status_code, planned_at, next_due_at FROM picked",
@@ -487,18 +487,18 @@ async fn what_is_archived_stays_as_it_is() {
         ] {
             is_refused(&world, "CY009", &unguarded, &[&change]).await;
         }
-        // Each month refuses this as well.
+        // Each quarter refuses this as well.
         let truncated = format!("TRUNCATE {table}");
         assert_eq!(outcome(&world, &[&truncated]).await, "CY009");
-        // A month by itself, too.
-        let month: String = world
+        // A quarter by itself, too.
+        let quarter: String = world
             .column("SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relname LIKE 'archived%' ORDER BY relname")
             .await
             .into_iter()
             .find(|name| name.starts_with(table))
             .unwrap();
-        let unguarded = format!("ALTER TABLE {month} DISABLE TRIGGER {month}_stays");
-        let change = format!("UPDATE {month} SET {column} = 'another'");
+        let unguarded = format!("ALTER TABLE {quarter} DISABLE TRIGGER {quarter}_stays");
+        let change = format!("UPDATE {quarter} SET {column} = 'another'");
         is_refused(&world, "CY009", &unguarded, &[&change]).await;
     }
 }

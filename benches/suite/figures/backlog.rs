@@ -33,7 +33,7 @@ async fn run(bench: &mut Bench, stage: Stage, count: u64) -> anyhow::Result<Run>
 /// With and without notices.
 pub async fn backlog(bench: &mut Bench) -> anyhow::Result<()> {
     let count = bench.sizes.many.min(bench.sizes.large / 10);
-    // Once: it is as long as all that else is measured of charging.
+    // Each is measured once: it takes as long as all other figures about charging.
     let runs = [run(bench, PLAIN, count).await?];
     let label = |key, name, goal| Label::new("backlog", key, name, goal);
     let name = "time of a backlog / of as many bare calls";
@@ -59,9 +59,7 @@ pub async fn backlog(bench: &mut Bench) -> anyhow::Result<()> {
     bench.add(seconds, &runs, wall, Some(Run::cores));
 
     let few = bench.sizes.some;
-    let runs = bench
-        .rounds(Run::cores, async |bench| run(bench, PENDING, few).await)
-        .await?;
+    let runs = [run(bench, PENDING, few).await?];
     let name = "the same with notices (estimated from a part)";
     let ratio = label("backlog_notices_ratio", name, Goal::AtMost(8_000));
     bench.add(ratio, &runs, wall_ratio, Some(Run::cores));

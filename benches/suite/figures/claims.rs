@@ -65,6 +65,7 @@ impl Contender {
 
     async fn claim(&self) -> anyhow::Result<Duration> {
         let shop = shop_identity()?.shop;
+        books::warm(&self.database.observer).await?;
         books::claim(&self.store, &shop, self.fence_id, self.database.now()).await
     }
 

@@ -134,7 +134,7 @@ FROM expected e
     LEFT JOIN found f ON f.kind = e.kind AND f.relation = to_regclass('cykl.' || e.relation) AND f.name = e.name
 WHERE NOT coalesce(f.works, false)
 UNION ALL
-SELECT NULL, NULL, NULL, format('the month %s of the archive can be changed', c.relname)
+SELECT NULL, NULL, NULL, format('the quarter %s of the archive can be changed', c.relname)
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
 WHERE c.relnamespace = 'cykl'::regnamespace AND c.relkind = 'r' AND p.relname ^@ 'archived_'
   AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = c.relname || '_stays' AND t.tgenabled = 'O')
