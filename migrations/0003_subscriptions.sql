@@ -59,6 +59,7 @@ CREATE INDEX subscriptions_by_card ON subscriptions (card_id);
 COMMENT ON TABLE subscriptions IS
     'The agreements. Amount, currency, period, anchor and zone never change: the card schemes demand that a recurring payment repeats "in terms of amount and time period".';
 CREATE INDEX subscriptions_finishing ON subscriptions (subscription_id) WHERE is_finishing;
+CREATE INDEX subscriptions_without_card ON subscriptions (subscription_id) WHERE status IN ('deactivated', 'registering');
 
 -- The queue of the scheduler. It changes with every charge, so it is narrow and has no index but its order, in which it also lies on
 -- the disk: a run takes its rows from few pages and puts them behind all others.

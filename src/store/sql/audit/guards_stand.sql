@@ -81,6 +81,7 @@ WITH expected (kind, relation, name) AS (VALUES
     ('index', 'outbox', 'outbox_due'),
     ('index', 'subscriptions', 'subscriptions_by_card'),
     ('index', 'subscriptions', 'subscriptions_finishing'),
+    ('index', 'subscriptions', 'subscriptions_without_card'),
     ('unique index', 'attempts', 'one_live_attempt'),
     ('trigger', 'archived_attempts', 'archived_attempts_stay'),
     ('trigger', 'archived_charges', 'archived_charges_stay'),
