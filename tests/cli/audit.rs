@@ -157,7 +157,19 @@ const FAULTS: &[(&str, &str)] = &[
         "events_are_numbered",
         "DELETE FROM events WHERE subscription_id = '00000000-0000-7000-8000-000000005001' AND sequence_no = 3",
     ),
+    (
+        "archived_payments_are_counted",
+        "UPDATE subscriptions SET archived_payments = 1 WHERE subscription_id = '00000000-0000-7000-8000-000000005001'",
+    ),
+    (
+        "archived_payments_are_counted",
+        "UPDATE subscriptions SET archived_to = 0 WHERE subscription_id = '00000000-0000-7000-8000-000000005001'",
+    ),
     ("guards_stand", "DROP TRIGGER attempt_insert ON attempts"),
+    (
+        "guards_stand",
+        "SELECT add_archive_quarter('2025-01-01'); DROP TRIGGER archived_events_2025_q1_stays ON archived_events_2025_q1",
+    ),
     (
         "guards_stand",
         "ALTER TABLE attempts DISABLE TRIGGER attempt_facts",
