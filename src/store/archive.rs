@@ -5,9 +5,7 @@
 //! is one transaction: it is in the archive and gone from here, or neither. The database refuses to delete what it does not find in
 //! the archive.
 
-use std::collections::BTreeSet;
-
-use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::PgTransaction;
 use uuid::Uuid;
 
@@ -60,9 +58,7 @@ impl Store {
         after: Option<Uuid>,
         before: DateTime<Utc>,
     ) -> Result<Step, StoreError> {
-        let mut transaction = self.pool.begin().await?;
-        let ids = next_ids(&mut transaction, part, after, before).await?;
-        transaction.commit().await?;
+        let ids = self.next_ids(part, after, before).await?;
         let mut step = Step {
             archived: 0,
             reached: ids.last().copied(),
@@ -85,6 +81,51 @@ impl Store {
             }
             return Ok(step);
         }
+    }
+
+    /// The next rows of `part` that were made before that time.
+    async fn next_ids(
+        &self,
+        part: Part,
+        after: Option<Uuid>,
+        before: DateTime<Utc>,
+    ) -> Result<Vec<Uuid>, StoreError> {
+        let (after, before) = (after.unwrap_or(Uuid::nil()), first_id_of(before));
+        Ok(match part {
+            Part::Periods => {
+                sqlx::query_scalar!(
+                    "-- next_charges
+                    SELECT charge_id FROM charges WHERE charge_id > $1 AND charge_id < $2 ORDER BY charge_id LIMIT $3",
+                    after,
+                    before,
+                    BATCH,
+                )
+                .fetch_all(&self.pool)
+                .await?
+            }
+            Part::Events => {
+                sqlx::query_scalar!(
+                    "-- next_events
+                    SELECT event_id FROM events WHERE event_id > $1 AND event_id < $2 ORDER BY event_id LIMIT $3",
+                    after,
+                    before,
+                    BATCH,
+                )
+                .fetch_all(&self.pool)
+                .await?
+            }
+            Part::Notices => {
+                sqlx::query_scalar!(
+                    "-- next_notices
+                    SELECT notice_id FROM notices WHERE notice_id > $1 AND notice_id < $2 ORDER BY notice_id LIMIT $3",
+                    after,
+                    before,
+                    BATCH,
+                )
+                .fetch_all(&self.pool)
+                .await?
+            }
+        })
     }
 
     async fn archive_rows(
@@ -126,50 +167,6 @@ impl Store {
     }
 }
 
-async fn next_ids(
-    transaction: &mut PgTransaction<'_>,
-    part: Part,
-    after: Option<Uuid>,
-    before: DateTime<Utc>,
-) -> Result<Vec<Uuid>, StoreError> {
-    let (after, before) = (after.unwrap_or(Uuid::nil()), first_id_of(before));
-    Ok(match part {
-        Part::Periods => {
-            sqlx::query_scalar!(
-                "-- next_charges
-                SELECT charge_id FROM charges WHERE charge_id > $1 AND charge_id < $2 ORDER BY charge_id LIMIT $3",
-                after,
-                before,
-                BATCH,
-            )
-            .fetch_all(&mut **transaction)
-            .await?
-        }
-        Part::Events => {
-            sqlx::query_scalar!(
-                "-- next_events
-                SELECT event_id FROM events WHERE event_id > $1 AND event_id < $2 ORDER BY event_id LIMIT $3",
-                after,
-                before,
-                BATCH,
-            )
-            .fetch_all(&mut **transaction)
-            .await?
-        }
-        Part::Notices => {
-            sqlx::query_scalar!(
-                "-- next_notices
-                SELECT notice_id FROM notices WHERE notice_id > $1 AND notice_id < $2 ORDER BY notice_id LIMIT $3",
-                after,
-                before,
-                BATCH,
-            )
-            .fetch_all(&mut **transaction)
-            .await?
-        }
-    })
-}
-
 async fn archive_periods(
     transaction: &mut PgTransaction<'_>,
     ids: &[Uuid],
@@ -181,7 +178,8 @@ async fn archive_periods(
     if closed.is_empty() {
         return Ok(0);
     }
-    add_quarters(transaction, closed.iter().map(|row| row.due_on)).await?;
+    let days: Vec<_> = closed.iter().map(|row| row.due_on).collect();
+    add_quarters(transaction, &days).await?;
     let closed: Vec<ChargeId> = closed.into_iter().map(|row| row.charge_id).collect();
     let charges = &closed as &[ChargeId];
     sqlx::query_file!("src/store/sql/archive/archive_charges.sql", charges as _)
@@ -244,11 +242,8 @@ async fn archive_events(
     if old.is_empty() {
         return Ok(0);
     }
-    add_quarters(
-        transaction,
-        old.iter().map(|row| row.occurred_at.date_naive()),
-    )
-    .await?;
+    let days: Vec<_> = old.iter().map(|row| row.occurred_at.date_naive()).collect();
+    add_quarters(transaction, &days).await?;
     let old: Vec<EventId> = old.into_iter().map(|row| row.event_id).collect();
     let events = &old as &[EventId];
     sqlx::query_file!("src/store/sql/archive/archive_events.sql", events as _)
@@ -282,11 +277,11 @@ async fn archive_notices(
     if closed.is_empty() {
         return Ok(0);
     }
-    add_quarters(
-        transaction,
-        closed.iter().map(|row| row.received_at.date_naive()),
-    )
-    .await?;
+    let days: Vec<_> = closed
+        .iter()
+        .map(|row| row.received_at.date_naive())
+        .collect();
+    add_quarters(transaction, &days).await?;
     let closed: Vec<NoticeId> = closed.into_iter().map(|row| row.notice_id).collect();
     let notices = &closed as &[NoticeId];
     sqlx::query_file!("src/store/sql/archive/archive_notices.sql", notices as _)
@@ -302,35 +297,31 @@ async fn archive_notices(
     Ok(closed.len())
 }
 
-/// The first day of the quarter of a day.
-fn first_of_quarter(day: NaiveDate) -> Option<NaiveDate> {
-    NaiveDate::from_ymd_opt(day.year(), day.month0() / 3 * 3 + 1, 1)
-}
-
 /// Makes room for what belongs to these days.
 async fn add_quarters(
     transaction: &mut PgTransaction<'_>,
-    days: impl Iterator<Item = NaiveDate>,
+    days: &[NaiveDate],
 ) -> Result<(), StoreError> {
-    let quarters: BTreeSet<NaiveDate> = days.filter_map(first_of_quarter).collect();
-    for quarter in quarters {
-        let is_there = sqlx::query_scalar!(
-            r#"-- has_archive_quarter
-            SELECT to_regclass('archived_notices_' || to_char($1::date, 'YYYY_"q"Q')) IS NOT NULL AS "is_there!""#,
-            quarter,
+    let missing = sqlx::query_scalar!(
+        r#"-- missing_archive_quarters
+        SELECT DISTINCT date_trunc('quarter', d.day)::date AS "quarter!" FROM unnest($1::date[]) AS d (day)
+        WHERE to_regclass('archived_notices_' || to_char(d.day, 'YYYY_"q"Q')) IS NULL ORDER BY 1"#,
+        days,
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    lock_quarters(transaction).await?;
+    for quarter in missing {
+        sqlx::query!(
+            "-- add_archive_quarter
+            SELECT add_archive_quarter($1)",
+            quarter
         )
-        .fetch_one(&mut **transaction)
+        .execute(&mut **transaction)
         .await?;
-        if !is_there {
-            lock_quarters(transaction).await?;
-            sqlx::query!(
-                "-- add_archive_quarter
-                SELECT add_archive_quarter($1)",
-                quarter
-            )
-            .execute(&mut **transaction)
-            .await?;
-        }
     }
     Ok(())
 }

@@ -172,16 +172,20 @@ async fn a_late_notice_that_repeats_the_archive_says_nothing_new() {
     world.settle_up().await;
 }
 
-#[tokio::test]
-async fn money_that_moves_for_an_archived_decline_stops_everything() {
+/// A world whose first debit is declined, and settles 200 days later all the same.
+async fn a_decline_that_settles_late() -> World {
     let world = World::new(Script::default()).await;
     let late = Duration::from_secs(200 * 24 * 3600);
     world
         .simulator
         .add_rule(Rule::debits(Behaviour::decline_then_settle("CODE_51", late)).times(1));
     world.subscribe(Agreement::monthly("2027-01-01")).await;
-    world.run_days(190).await;
-    assert!(take_care(&world, &world.workers).await > 0);
+    world
+}
+
+/// Lets the caretaker archive it.
+async fn archive_the_decline(world: &World) {
+    assert!(take_care(world, &world.workers).await > 0);
     assert_eq!(
         world
             .column(
@@ -190,6 +194,13 @@ async fn money_that_moves_for_an_archived_decline_stops_everything() {
             .await,
         ["rejected"]
     );
+}
+
+#[tokio::test]
+async fn money_that_moves_for_an_archived_decline_stops_everything() {
+    let world = a_decline_that_settles_late().await;
+    world.run_days(190).await;
+    archive_the_decline(&world).await;
     assert_eq!(world.incidents().await, Vec::<String>::new());
     world.run_days(15).await;
     assert_eq!(world.incidents().await, ["incident.orphan"]);
@@ -198,12 +209,7 @@ async fn money_that_moves_for_an_archived_decline_stops_everything() {
 
 #[tokio::test]
 async fn money_that_moves_while_its_decline_is_archived_stops_everything() {
-    let world = World::new(Script::default()).await;
-    let late = Duration::from_secs(200 * 24 * 3600);
-    world
-        .simulator
-        .add_rule(Rule::debits(Behaviour::decline_then_settle("CODE_51", late)).times(1));
-    world.subscribe(Agreement::monthly("2027-01-01")).await;
+    let world = a_decline_that_settles_late().await;
     world.run_days(199).await;
     world.advance(TimeDelta::days(2));
     world.simulator.deliver_due().await;
@@ -217,15 +223,7 @@ async fn money_that_moves_while_its_decline_is_archived_stops_everything() {
     while world.simulator.totals().calls == reads {
         tokio::task::yield_now().await;
     }
-    assert!(take_care(&world, &world.workers).await > 0);
-    assert_eq!(
-        world
-            .column(
-                "SELECT state::text FROM archived_attempts WHERE attempt_no = 1 AND period_no = 0"
-            )
-            .await,
-        ["rejected"]
-    );
+    archive_the_decline(&world).await;
     reading.await.unwrap().unwrap();
     let open: i64 = world
         .one("SELECT count(*) FROM notices WHERE state = 'new'")
