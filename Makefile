@@ -42,9 +42,9 @@ check-sqlx:
 deny:
 	cargo deny check bans licenses sources
 
-# Every figure of docs/performance.md, in less than half an hour. BENCH="cpu claim" measures two of them.
+# Every figure of docs/performance.md, in 25 minutes, also as target/bench.json. BENCH="cpu claim" measures two of them.
 bench: setup
-	cargo bench --locked --bench suite -- $(BENCH)
+	cargo bench --locked --bench suite -- --json $(CURDIR)/target/bench.json $(BENCH)
 	@[ -n '$(BENCH)' ] || benches/peers/run --jobs 5000
 
 # Other job systems doing the same debit, for comparison. Needs Node and the package registries.
