@@ -24,6 +24,7 @@ use sha2::Sha256;
 const README: &str = include_str!("../README.md");
 const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
 const EVENTS: &str = include_str!("../docs/events.md");
+const FAILURE_MATRIX: &str = include_str!("../docs/failure-matrix.md");
 const DEFAULTS: &str = include_str!("../config/default.toml");
 const METRICS: &str = include_str!("../src/metrics.rs");
 
@@ -270,6 +271,34 @@ fn every_guard_of_the_architecture_is_in_the_migrations() {
 }
 
 #[test]
+fn every_row_of_the_failure_matrix_names_tests_that_exist() {
+    let sources: Vec<String> = ["src", "tests"]
+        .iter()
+        .flat_map(|folder| files(&root().join(folder)))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| fs::read_to_string(path).expect("a source is readable"))
+        .collect();
+    let mut numbers = Vec::new();
+    for cells in rows(FAILURE_MATRIX) {
+        let [number, _fault, _truth, behaviour, _held_by, tests] = &cells[..] else {
+            panic!("row {cells:?} has {} cells", cells.len());
+        };
+        let tests = codes(tests);
+        let is_missing = behaviour.contains("not built") || behaviour.contains("not tested");
+        assert_eq!(tests.is_empty(), is_missing, "row {number}");
+        for test in tests {
+            let definition = format!("fn {test}(");
+            let is_there = sources.iter().any(|source| source.contains(&definition));
+            assert!(is_there, "row {number}: there is no test {test}");
+        }
+        numbers.push((*number).to_owned());
+    }
+    let mut expected: Vec<String> = (1..=56).map(|number| number.to_string()).collect();
+    expected.splice(23..23, ["23a".to_owned(), "23b".to_owned()]);
+    assert_eq!(numbers, expected);
+}
+
+#[test]
 fn the_architecture_stays_short() {
     let lines = ARCHITECTURE.lines().count();
     assert!(lines <= ARCHITECTURE_LINES_MAX, "{lines} lines");
@@ -421,19 +450,23 @@ fn commands() -> BTreeSet<String> {
 
 /// Every text that tells operators what to run: the documents, and what stands in `deploy/` and `config/`.
 fn texts() -> Vec<PathBuf> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).expect("the folder is readable") {
-            let path = entry.expect("the folder is readable").path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else {
-                found.push(path);
-            }
+    let mut found = documents();
+    found.extend(files(&root().join("deploy")));
+    found.extend(files(&root().join("config")));
+    found
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("the folder is readable") {
+        let path = entry.expect("the folder is readable").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
         }
     }
-    let mut found = documents();
-    walk(&root().join("deploy"), &mut found);
-    walk(&root().join("config"), &mut found);
     found
 }
 

@@ -1,11 +1,14 @@
 //! Whether, and when, a declined charge is tried again.
 
-use chrono::{DateTime, Days, Utc};
+use chrono::{DateTime, Days, TimeDelta, Utc};
 use chrono_tz::Tz;
 
 use crate::domain::calendar;
 use crate::domain::decline::{Decline, DeclineTable};
 use crate::domain::subscription::DeactivationReason;
+
+/// How long before a retry the declined attempts are read again, so that the gateway's word is there when the time has come.
+pub const READ_AHEAD: TimeDelta = TimeDelta::minutes(5);
 
 /// The retry policy of an installation.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use crate::domain::attempt::AttemptState;
 use crate::domain::event::EventKind;
 use crate::domain::id::{AttemptId, CardId, ChargeId, FenceId, SubscriptionId};
 use crate::domain::money::Currency;
+use crate::domain::retry::READ_AHEAD;
 use crate::domain::shop::ShopName;
 use crate::store::events::{self, Channels, NewEvent};
 use crate::store::permits::{Limits, Permit};
@@ -128,7 +129,8 @@ async fn insert_attempts(
     Ok(())
 }
 
-/// Puts charges off to the time when they may be tried, and lets their declined attempts be read again then.
+/// Puts charges off to the time when they may be tried, and lets their declined attempts be read again shortly before: what is still
+/// to be read when its time comes is overtaken by the younger periods of its subscription, for as long as there are any.
 pub(super) async fn put_off(
     transaction: &mut PgTransaction<'_>,
     charges: &[(ChargeId, DateTime<Utc>)],
@@ -146,11 +148,12 @@ pub(super) async fn put_off(
             WHERE c.charge_id = n.charge_id
             RETURNING c.subscription_id, c.period_no, n.until
         )
-        UPDATE attempts a SET next_poll_at = p.until
+        UPDATE attempts a SET next_poll_at = p.until - $3::interval
         FROM put_off p
         WHERE a.subscription_id = p.subscription_id AND a.period_no = p.period_no AND a.state = 'rejected'",
         &ids as &[ChargeId],
         &until,
+        READ_AHEAD as TimeDelta,
     )
     .execute(&mut **transaction)
     .await?;

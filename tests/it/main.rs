@@ -9,6 +9,7 @@
     reason = "a failed set-up should panic; helpers are not #[test] functions"
 )]
 
+mod fire;
 mod harness;
 #[path = "../scratch/mod.rs"]
 mod scratch;
@@ -16,6 +17,7 @@ mod scratch;
 mod archive;
 mod brakes;
 mod charging;
+mod crash_points;
 mod crash_recovery;
 mod health;
 mod idle;
@@ -27,4 +29,5 @@ mod robustness;
 mod scheduling;
 mod schema;
 mod sharding;
+mod simulation;
 mod views;

@@ -1,7 +1,7 @@
 //! What falls due, and when.
 
 use chrono::TimeDelta;
-use cykl::simulator::{Behaviour, Script};
+use cykl::simulator::{Behaviour, Rule, Script};
 use cykl::store::Refusal;
 use cykl::store::permits::{Claim, ClaimError};
 
@@ -192,4 +192,27 @@ async fn periods_that_are_due_together_keep_their_distance_whoever_claims_them()
         .one("SELECT count(DISTINCT subscription_id) FROM attempts")
         .await;
     assert_eq!(subscriptions, 30);
+}
+
+#[tokio::test]
+async fn of_the_periods_that_wait_for_each_other_the_oldest_goes_first_declined_or_not() {
+    let world = World::with(Setting {
+        script: Script::always(Behaviour::settle_at_once()),
+        shop: "catch_up = \"all_spaced\"".to_owned(),
+        ..Setting::default()
+    })
+    .await;
+    world
+        .simulator
+        .add_rule(Rule::debits(Behaviour::decline_at_once("CODE_51")).times(1));
+    world
+        .subscribe(Agreement::monthly("2026-12-27").every("P1D"))
+        .await;
+    world.run_days(6).await;
+    let paid = world
+        .column("SELECT period_no::text FROM charges WHERE state = 'paid' ORDER BY paid_at")
+        .await;
+    // The first was declined on the first day and is due again on the second, when the next one has just been sent.
+    assert_eq!(paid[..5], ["1", "0", "2", "3", "4"]);
+    world.settle_up().await;
 }

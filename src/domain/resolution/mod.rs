@@ -14,7 +14,7 @@ use crate::domain::attempt::{AttemptEvent, AttemptState};
 use crate::domain::charge::{ChargeEvent, ChargeState};
 use crate::domain::event::EventKind;
 use crate::domain::id::TransactionId;
-use crate::domain::retry::AfterDecline;
+use crate::domain::retry::{AfterDecline, READ_AHEAD};
 use crate::domain::subscription::{DeactivationReason, SubscriptionEvent, SubscriptionStatus};
 
 pub use decision::{ChargeStep, Decision, News, NextPoll, Standing, SubscriptionStep};
@@ -172,7 +172,9 @@ fn rejected(
     if attempt == standing.attempt {
         // Read again just before a retry: the decline stands, so the retry may go ahead. A read before its time, because a notice
         // came, does not count: the decline may be reversed until then.
-        let is_early = standing.retry_at.is_some_and(|retry_at| now < retry_at);
+        let is_early = standing
+            .retry_at
+            .is_some_and(|retry_at| now < retry_at - READ_AHEAD);
         let next_poll = if is_early {
             NextPoll::AsPlanned
         } else {
@@ -207,7 +209,7 @@ fn rejected(
     );
     match after {
         AfterDecline::RetryAt(at) => {
-            decision.next_poll = NextPoll::At(at);
+            decision.next_poll = NextPoll::At(at - READ_AHEAD);
             decision.charge = charge_step(standing, ChargeEvent::Retried, Some(at), None);
             decision.events.push(EventKind::ChargeDeclined);
             decision.subscription = Some(SubscriptionStep {
@@ -502,13 +504,13 @@ mod tests {
             &standing,
             &news,
             &policy(),
-            retry_at - TimeDelta::seconds(1),
+            retry_at - READ_AHEAD - TimeDelta::seconds(1),
         );
         assert!(
             !early.is_news(&standing),
             "a notice in between clears nothing"
         );
-        let due = decide(&standing, &news, &policy(), retry_at);
+        let due = decide(&standing, &news, &policy(), retry_at - READ_AHEAD);
         assert_eq!(due.next_poll, NextPoll::Never);
     }
 

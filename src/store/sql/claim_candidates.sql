@@ -42,4 +42,5 @@ SELECT c.charge_id AS "charge_id: ChargeId",
 FROM due c
     JOIN subscriptions s USING (subscription_id)
     LEFT JOIN cards k USING (card_id)
-ORDER BY c.send_at
+-- Of the periods of a subscription that were put off to the same time the oldest comes first.
+ORDER BY c.send_at, c.period_no

@@ -1,0 +1,161 @@
+//! One process: the workers and the door of a daemon, in a runtime that can be taken away from them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use cykl::cli::daemon;
+use cykl::clock::Clock;
+use cykl::http::HttpState;
+use cykl::store::Store;
+use cykl::workers::crew::Workers;
+use sqlx::postgres::PgConnectOptions;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::database_proxy::DatabaseProxy;
+use super::gateway_proxy::GatewayProxy;
+use super::{Effects, Plan, Stage};
+use crate::harness::connect;
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stepped {
+    /// Something was done, or could not be done for now.
+    Moved,
+    /// There was nothing to do.
+    Idle,
+    /// The process died.
+    Crashed,
+}
+
+/// A process.
+pub struct Instance {
+    /// What it does to the world outside.
+    pub effects: Arc<Effects>,
+    /// Its books, for what people do through it.
+    pub store: Store,
+    /// Where it takes notices.
+    pub door: SocketAddr,
+    clock: Clock,
+    workers: Workers,
+    runtime: Option<Runtime>,
+    _database: DatabaseProxy,
+    _gateway: GatewayProxy,
+}
+
+impl Instance {
+    /// Starts a process on `stage`, whose clock is ahead of the true time by `skew`, and with which `plan` goes wrong.
+    pub async fn start(stage: &Stage, plan: Plan, skew: TimeDelta) -> Self {
+        let effects = Arc::new(Effects::of(plan));
+        let database = DatabaseProxy::open(
+            socket_of(&stage.world.database),
+            stage.world.database.get_port(),
+            Arc::clone(&effects),
+        );
+        let gateway =
+            GatewayProxy::open(stage.world.simulator.address(), Arc::clone(&effects)).await;
+        let options = stage.world.database.clone().socket(database.directory());
+        let config = stage.config(&format!("http://{}/v1/merchant", gateway.address()));
+        let clock = Clock::manual(stage.now() + skew);
+        let (metrics, fence_id) = (stage.world.metrics.clone(), stage.world.fence_id);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let its_clock = clock.clone();
+        let built = runtime.spawn(async move {
+            let store = connect(options, 8).await;
+            let stop = CancellationToken::new();
+            let workers = daemon::workers(
+                &config,
+                &store,
+                &its_clock,
+                &metrics,
+                fence_id,
+                stop.clone(),
+            )
+            .unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let door = listener.local_addr().unwrap();
+            let (_, doors) = watch::channel(daemon::doors(&config));
+            let state = HttpState {
+                store: store.clone(),
+                clock: its_clock,
+                metrics,
+                doors,
+                worker_lag_max: TimeDelta::minutes(5),
+            };
+            tokio::spawn(cykl::http::serve(listener, state, stop));
+            (store, workers, door)
+        });
+        let (store, workers, door) = built.await.unwrap();
+        Self {
+            effects,
+            store,
+            door,
+            clock,
+            workers,
+            runtime: Some(runtime),
+            _database: database,
+            _gateway: gateway,
+        }
+    }
+
+    /// One round of every worker, as their loops would make it at `now`.
+    pub async fn step(&self, now: DateTime<Utc>) -> Stepped {
+        let workers = self.workers.clone();
+        let now = now.max(self.clock.now());
+        self.clock.set(now);
+        self.run(async move {
+            let mut moved = false;
+            // A failed run is logged by the loop and made again.
+            moved |= (workers.scheduler.run_once(now).await)
+                .map_or(true, |report| report.planned + report.completed > 0);
+            moved |= (workers.charger.run_once(now).await)
+                .map_or(true, |report| report.permitted + report.put_off > 0);
+            moved |= (workers.resolver.run_once(now).await).map_or(true, |report| {
+                report.notices + report.read + report.cases_opened + report.written_off > 0
+            });
+            moved |= (workers.notifier.run_once(now).await)
+                .map_or(true, |report| report.logged + report.posted > 0);
+            moved
+        })
+        .await
+        .map_or(Stepped::Crashed, |moved| {
+            if moved { Stepped::Moved } else { Stepped::Idle }
+        })
+    }
+
+    /// Does something in the process. `None` when it died meanwhile.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let runtime = self.runtime.as_ref().unwrap();
+        let work = runtime.spawn(work);
+        tokio::select! {
+            biased;
+            () = self.effects.crashed() => None,
+            done = work => Some(done.unwrap()),
+        }
+    }
+}
+
+/// The process ends as by `kill -9`: nothing of it runs on, and its connections are cut.
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.effects.crash();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn socket_of(database: &PgConnectOptions) -> std::path::PathBuf {
+    let directory = database.get_socket().unwrap();
+    directory.join(format!(".s.PGSQL.{}", database.get_port()))
+}
