@@ -4,7 +4,7 @@ export SQLX_OFFLINE = true
 
 TOOLS := target/tools
 
-.PHONY: demo test unit lint docs sqlx check-sqlx deny bench bench-peers setup
+.PHONY: demo test unit lint docs sqlx check-sqlx deny soak bench bench-peers setup
 
 # A private PostgreSQL, a pretend imoje, and months of billing in less than a minute.
 demo: setup
@@ -37,6 +37,14 @@ check-sqlx:
 	@touch src/lib.rs
 	SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$(CURDIR)/target/sqlx" .ci/with-postgres cargo check --locked --all-targets --quiet
 	@diff -r .sqlx target/sqlx || { echo "error: .sqlx is out of date; run: make sqlx" >&2; exit 1; }
+
+# Months of simulated billing under faults for each of SEEDS seeds from FROM on, and so many KILLS of real daemons; docs/soak.md.
+SEEDS := 1000
+FROM := 1
+KILLS := 10000
+soak: setup
+	CYKL_SOAK_SEEDS=$(SEEDS) CYKL_SOAK_FROM=$(FROM) cargo test --locked --test it -- --nocapture simulation::
+	CYKL_SOAK_KILLS=$(KILLS) cargo test --locked --test it -- --nocapture daemons_that_are_killed
 
 # What may become a dependency. Needs cargo-deny.
 deny:

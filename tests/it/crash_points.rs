@@ -185,7 +185,7 @@ async fn tell(story: Story, lives: Lives) -> Told {
         decide(&stage.world.store, step, subscription_id, end).await;
         stage.world.run_until_idle().await;
     }
-    stage.world.settle_up_beside_doubts().await;
+    stage.world.settle_up_beside_doubts(&[]).await;
     let told = Told {
         effects,
         struck,

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::fire::{Dice, Instance, Odds, Plan, Stage, Stepped};
-use crate::harness::{Agreement, SERVICE_KEY, START, TOKEN, drop_database};
+use crate::harness::{Agreement, SERVICE_KEY, START, TOKEN, drop_database, number_from};
 
 /// How many seeds `make test` runs; `CYKL_SOAK_SEEDS` asks for more.
 const SEEDS: u64 = 20;
@@ -458,7 +458,7 @@ impl Run {
             );
         } else {
             // O1 to O4, O6, O8, O10: by the audit and the ledger.
-            world.settle_up_beside_doubts().await;
+            world.settle_up_beside_doubts(&[]).await;
         }
         self.everything_ended().await;
         self.nobody_was_debited_too_soon();
@@ -559,14 +559,6 @@ async fn live_through(seed: u64) -> Lived {
     run.settle_up().await;
     drop_database(run.stage.world).await;
     run.lived
-}
-
-fn number_from(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable} is a number, not {text}")),
-    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
