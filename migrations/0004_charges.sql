@@ -135,6 +135,12 @@ CREATE TABLE evidence (
     detail         text,
     actor          text NOT NULL,
     recorded_at    timestamptz NOT NULL,
-    PRIMARY KEY (attempt_id, evidence_id)
+    PRIMARY KEY (attempt_id, evidence_id),
+    CONSTRAINT people_say_who_and_why CHECK (
+        kind <> 'person' OR detail IS NOT NULL AND lower(btrim(actor)) NOT IN ('', 'cykl'))
 );
-COMMENT ON TABLE evidence IS 'Why an attempt changed state, or what was said about it that contradicts what was known. Append-only.';
+-- The same name in other letters is the same person.
+CREATE UNIQUE INDEX nobody_declares_twice ON evidence (subscription_id, attempt_id, lower(btrim(actor)))
+    WHERE kind = 'person' AND verdict = 'absent';
+COMMENT ON TABLE evidence IS
+    'Why an attempt changed state, what was said about it that contradicts what was known, or what a person decided about it. Append-only.';

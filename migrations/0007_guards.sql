@@ -5,7 +5,7 @@
 -- The functions look rows up by index whatever the statistics say: a plan made while a table was small would read all of it for as
 -- long as the connection lives.
 -- SQLSTATEs: CY001 brake, CY002 fence, CY003 terms, CY004 spacing, CY005 earlier attempt unresolved, CY006 illegal transition,
--- CY007 immutable, CY008 no evidence, CY009 append-only, CY010 paid without a settlement.
+-- CY007 immutable, CY008 no evidence, CY009 append-only, CY010 paid without a settlement, CY011 absence not established.
 
 -- Rows that may only ever be added.
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -419,3 +419,111 @@ END $$;
 CREATE TRIGGER evidence_insert AFTER INSERT ON evidence
     REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION guard_evidence_insert();
+
+-- What imoje told us while it would have told us about an attempt: whether the inbox was open to it at all, and whether it spoke of
+-- that attempt. imoje repeats a notice for 95 h 25 min. The ids of notices are in the order in which they came in, so that only
+-- those since the permit are read.
+CREATE FUNCTION inbox_since_permit(of uuid, OUT was_alive boolean, OUT spoke_of_it boolean)
+LANGUAGE sql STABLE SET enable_seqscan = off AS $$
+    WITH asked AS (
+        SELECT a.attempt_id, a.order_id, a.shop, a.permitted_at, a.permitted_at + interval '96 hours' AS ends_at,
+               (lpad(to_hex((extract(epoch FROM a.permitted_at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid AS first_id
+        FROM attempts a WHERE a.attempt_id = $1
+    ), since AS (
+        SELECT n.received_at <= asked.ends_at AS in_time,
+               n.attempt_id = asked.attempt_id OR n.order_id = asked.order_id AS is_of_it
+        FROM asked JOIN notices n ON n.notice_id >= asked.first_id AND n.shop = asked.shop AND n.received_at >= asked.permitted_at
+        UNION ALL
+        SELECT n.received_at <= asked.ends_at, n.attempt_id = asked.attempt_id OR n.order_id = asked.order_id
+        FROM asked JOIN archived_notices n ON n.shop = asked.shop AND n.received_at >= asked.permitted_at
+    )
+    SELECT coalesce(bool_or(in_time), false), coalesce(bool_or(is_of_it), false) FROM since
+$$;
+
+-- That imoje never had a transaction is believed from people, once its notice would have come and could have come. The time is the one
+-- that the declaration carries and, for a real gateway, the database's own as well: a person's machine may be ahead.
+CREATE FUNCTION guard_absence() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    declared record;
+    inbox record;
+BEGIN
+    SELECT a.state, a.transaction_id, a.order_id, a.permitted_at + interval '100 hours' AS possible_at,
+           CASE s.environment WHEN 'simulator' THEN NEW.recorded_at ELSE least(NEW.recorded_at, now()) END AS declared_at
+    INTO declared
+    FROM attempts a JOIN shops s USING (shop)
+    WHERE a.subscription_id = NEW.subscription_id AND a.attempt_id = NEW.attempt_id;
+    IF declared.state <> 'in_doubt' OR declared.transaction_id IS NOT NULL THEN
+        RAISE EXCEPTION 'attempt % cannot be declared absent: it is %', declared.order_id, declared.state USING ERRCODE = 'CY011';
+    END IF;
+    IF declared.declared_at < declared.possible_at THEN
+        RAISE EXCEPTION 'attempt % cannot be declared absent before %', declared.order_id, declared.possible_at
+            USING ERRCODE = 'CY011';
+    END IF;
+    SELECT * INTO inbox FROM inbox_since_permit(NEW.attempt_id);
+    IF inbox.spoke_of_it THEN
+        RAISE EXCEPTION 'attempt % cannot be declared absent: imoje sent a notice about it', declared.order_id USING ERRCODE = 'CY011';
+    END IF;
+    IF NOT inbox.was_alive THEN
+        RAISE EXCEPTION 'attempt % cannot be declared absent: no notice came in while its own would have', declared.order_id
+            USING ERRCODE = 'CY011';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER absence_is_established AFTER INSERT ON evidence FOR EACH ROW
+    WHEN (NEW.kind = 'person' AND NEW.verdict = 'absent')
+    EXECUTE FUNCTION guard_absence();
+
+CREATE FUNCTION refuse_absence_of_one() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT count(DISTINCT lower(btrim(e.actor))) FROM evidence e
+        WHERE e.subscription_id = NEW.subscription_id AND e.attempt_id = NEW.attempt_id
+          AND e.kind = 'person' AND e.verdict = 'absent') < 2 THEN
+        RAISE EXCEPTION 'attempt % is absent only when two people say so', NEW.attempt_id USING ERRCODE = 'CY011';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER absence_needs_two AFTER UPDATE ON attempts FOR EACH ROW
+    WHEN (NEW.state = 'absent' AND OLD.state <> 'absent')
+    EXECUTE FUNCTION refuse_absence_of_one();
+
+-- A charge that waited for a person, or was given up, goes on only when no attempt of it can have moved money. What a person lets go
+-- on is for a subscription that is billed and, after a card that must never be tried again, for another card; what goes on because
+-- its doubt has ended was decided together with that.
+CREATE FUNCTION guard_going_on() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    IF EXISTS (SELECT FROM attempts a
+               WHERE a.subscription_id = NEW.subscription_id AND a.period_no = NEW.period_no
+                 AND a.state IN ('in_doubt', 'pending', 'settled', 'surplus')) THEN
+        RAISE EXCEPTION 'charge % cannot go on: an attempt of it may have moved money', NEW.charge_id USING ERRCODE = 'CY005';
+    END IF;
+    IF (OLD.state = 'failed' OR OLD.reason IS DISTINCT FROM 'in_doubt') AND NOT EXISTS (
+        SELECT FROM subscriptions s
+        WHERE s.subscription_id = NEW.subscription_id AND s.status IN ('active', 'past_due')
+          AND NOT EXISTS (SELECT FROM attempts a
+                          WHERE a.subscription_id = NEW.subscription_id AND a.period_no = NEW.period_no
+                            AND a.decline = 'never' AND a.card_id = s.card_id)) THEN
+        RAISE EXCEPTION 'charge % cannot go on: its subscription is not billed, or its card must never be tried again', NEW.charge_id
+            USING ERRCODE = 'CY003';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER charge_goes_on AFTER UPDATE ON charges FOR EACH ROW
+    WHEN (NEW.state = 'retry_wait' AND OLD.state IN ('held', 'failed'))
+    EXECUTE FUNCTION guard_going_on();
+
+-- A charge is not given up when its money has moved, nor while it may move and nobody was asked.
+CREATE FUNCTION guard_giving_up() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    IF EXISTS (SELECT FROM attempts a
+               WHERE a.subscription_id = NEW.subscription_id AND a.period_no = NEW.period_no
+                 AND (a.state IN ('settled', 'surplus') OR a.state IN ('in_doubt', 'pending') AND a.case_opened_at IS NULL)) THEN
+        RAISE EXCEPTION 'charge % cannot be given up: an attempt of it moved money, or may and nobody was asked', NEW.charge_id
+            USING ERRCODE = 'CY005';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER charge_gives_up AFTER UPDATE ON charges FOR EACH ROW
+    WHEN (NEW.state = 'failed' AND OLD.state <> 'failed')
+    EXECUTE FUNCTION guard_giving_up();

@@ -83,20 +83,32 @@ pub fn workers(
             metrics: metrics.clone(),
             stop,
         },
-        resolver: Resolver {
-            store: store.clone(),
-            shops,
-            policy: config.policy.clone(),
-            in_doubt_max: config.charging.in_doubt_max,
-            reads_max: config.charging.in_flight_max,
-            metrics: metrics.clone(),
-        },
+        resolver: resolver(config, store, shops, metrics),
         notifier: Notifier {
             store: store.clone(),
             webhook,
         },
         caretaker,
     })
+}
+
+fn resolver(config: &Config, store: &Store, shops: Shops, metrics: &Metrics) -> Resolver {
+    Resolver {
+        store: store.clone(),
+        shops,
+        policy: config.policy.clone(),
+        in_doubt_max: config.charging.in_doubt_max,
+        reads_max: config.charging.in_flight_max,
+        metrics: metrics.clone(),
+    }
+}
+
+/// The resolver alone, for a person who has a question of his own.
+///
+/// # Errors
+/// [`AssemblyError`] when an HTTP client cannot be built.
+pub fn lone_resolver(config: &Config, store: &Store) -> Result<Resolver, AssemblyError> {
+    Ok(resolver(config, store, shops(config)?, &metrics(config)))
 }
 
 /// When each worker looks by itself.

@@ -209,6 +209,8 @@ fn of_refusal(refusal: Refusal) -> Exit {
         Refusal::Fence => Exit::Config,
         Refusal::Brake | Refusal::Spacing | Refusal::Unresolved => Exit::TryAgain,
         Refusal::Duplicate | Refusal::Value => Exit::BadData,
+        // A person was faster than the check before.
+        Refusal::Absence => Exit::No,
         Refusal::Terms
         | Refusal::Transition
         | Refusal::Immutable

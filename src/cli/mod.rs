@@ -32,6 +32,7 @@ pub use exit::{CliError, Exit, Outcome};
 
 use crate::cli::context::Context;
 use crate::cli::output::OutputArgs;
+use crate::domain::card_number::looks_like_card_number;
 use crate::telemetry::LogFormat;
 
 /// Recurring card billing through imoje: at most one debit per subscription and period, no due charge forgotten.
@@ -94,7 +95,7 @@ pub enum Command {
     Adopt(adopt::AdoptArgs),
     /// Serve the pretend imoje, to try an integration against
     Simulator(Box<simulator::Args>),
-    /// See what was to be paid, and what became of it
+    /// See what was to be paid and what became of it, and decide what nobody else can
     #[command(subcommand)]
     Charge(charge::ChargeCommand),
     /// Stop all charging at once, or let it go on
@@ -159,6 +160,16 @@ fn one_line(text: &str) -> Result<String, String> {
         return Err(format!("it is longer than {TEXT_MAX} characters"));
     }
     Ok(text.to_owned())
+}
+
+/// A reason that may be kept.
+fn kept_reason(reason: &str) -> Result<&str, CliError> {
+    if looks_like_card_number(reason) {
+        return Err(CliError::usage(
+            "the reason looks like a card number, and card numbers are never kept",
+        ));
+    }
+    Ok(reason)
 }
 
 #[cfg(test)]

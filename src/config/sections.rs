@@ -18,6 +18,7 @@ use crate::config::{
 };
 use crate::domain::decline::DeclineTable;
 use crate::domain::history::HistoryPolicy;
+use crate::domain::people::ABSENT_AFTER_MIN;
 use crate::domain::resolution::{Policy, ResolverPolicy};
 use crate::domain::retry::RetryPolicy;
 use crate::domain::shop::{Environment, ShopName};
@@ -26,9 +27,6 @@ use crate::telemetry;
 
 /// The section that maps imoje's codes to classes.
 pub(super) const CLASSES: &str = "retry.classes";
-
-/// imoje repeats a notice this long, so an attempt may yet turn out to have arrived (imoje API, notifications).
-const NOTICES_END: TimeDelta = TimeDelta::minutes(95 * 60 + 25);
 
 /// The declines of 30 days count for a card's budget, and an attempt is looked into for days before it is final.
 const ARCHIVE_AFTER_MIN: TimeDelta = TimeDelta::days(60);
@@ -220,10 +218,10 @@ fn resolver(reader: &mut Reader) -> Option<(ResolverPolicy, TimeDelta)> {
     let answer_window = reader.value("resolver.answer_window", parse::positive_duration);
     let absent_after = reader.value("resolver.absent_after", parse::positive_duration);
     let write_off_after = reader.value("resolver.write_off_after", parse::positive_duration);
-    if absent_after.is_some_and(|absent| absent < NOTICES_END) {
+    if absent_after.is_some_and(|absent| absent < ABSENT_AFTER_MIN) {
         reader.problem(
             "resolver.absent_after",
-            "is too short; imoje repeats notices for 95h 25m, so write at least 96h",
+            "is too short; imoje repeats notices for 95h 25m, and the database takes no declaration before 100h",
         );
     }
     if let (Some(window), Some(write_off)) = (answer_window, write_off_after)

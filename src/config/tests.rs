@@ -375,7 +375,7 @@ const BROKEN: &[(&str, &str)] = &[
         "resolver.answer_window",
     ),
     (
-        "[resolver]\nabsent_after = \"95h\"",
+        "[resolver]\nabsent_after = \"99h\"",
         "resolver.absent_after",
     ),
     (

@@ -229,6 +229,61 @@ fn classify_transaction(shown: &ShownTransaction, expected: &Expected) -> Verdic
     }
 }
 
+/// A fact that imoje shows otherwise than it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// imoje's name for it.
+    pub field: &'static str,
+    /// What it is for the attempt.
+    pub expected: String,
+    /// What imoje shows, if anything.
+    pub shown: Option<String>,
+}
+
+/// In what the transaction that imoje shows differs from the one that a person named, and from the attempt. Nothing, when it is the
+/// attempt's.
+pub fn differences(
+    transaction_id: TransactionId,
+    expected: &Expected,
+    shown: &ShownTransaction,
+) -> Vec<Difference> {
+    let facts = [
+        (
+            "id",
+            transaction_id.to_string(),
+            shown.id.map(|id| id.to_string()),
+        ),
+        ("orderId", expected.order_id.clone(), shown.order_id.clone()),
+        (
+            "amount",
+            expected.amount.minor().to_string(),
+            shown.amount_minor.map(|minor| minor.to_string()),
+        ),
+        (
+            "currency",
+            expected.amount.currency().code().to_owned(),
+            shown.currency.clone(),
+        ),
+        (
+            "serviceId",
+            expected.service_id.clone(),
+            shown.service_id.clone(),
+        ),
+    ];
+    // A transaction without a type is a sale; see the classifier.
+    let kind = shown.kind.clone().or_else(|| Some("sale".to_owned()));
+    facts
+        .into_iter()
+        .chain([("type", "sale".to_owned(), kind)])
+        .filter(|(_, expected, shown)| shown.as_ref() != Some(expected))
+        .map(|(field, expected, shown)| Difference {
+            field,
+            expected,
+            shown,
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -414,5 +469,32 @@ mod tests {
             }
             prop_assert!(!matches!(classify_read(http_status, &body, &expected()), Verdict::Refused(_)));
         }
+    }
+
+    #[test]
+    fn a_transaction_is_the_attempts_only_when_all_of_it_is() {
+        let expected = expected();
+        let shown = ShownTransaction {
+            id: Some(id()),
+            order_id: Some("cykl-1".to_owned()),
+            amount_minor: Some(4900),
+            currency: Some("PLN".to_owned()),
+            service_id: Some(expected.service_id.clone()),
+            ..ShownTransaction::default()
+        };
+        assert_eq!(differences(id(), &expected, &shown), []);
+        let refund = ShownTransaction {
+            kind: Some("refund".to_owned()),
+            amount_minor: None,
+            ..shown
+        };
+        let fields: Vec<_> = differences(id(), &expected, &refund)
+            .into_iter()
+            .map(|difference| (difference.field, difference.shown))
+            .collect();
+        assert_eq!(
+            fields,
+            [("amount", None), ("type", Some("refund".to_owned()))]
+        );
     }
 }

@@ -29,6 +29,8 @@ pub enum EventKind {
     ChargeHeld,
     /// The period is not charged.
     ChargeSkipped,
+    /// A person decided about the charge.
+    ChargeDecided,
     /// The gateway's answer to a debit told nothing for certain.
     AttemptInDoubt,
     /// The outcome of an attempt is unknown for so long that a person should look.
@@ -55,7 +57,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, for the documentation and its test.
-    pub const ALL: [EventKind; 24] = [
+    pub const ALL: [EventKind; 25] = [
         EventKind::SubscriptionCreated,
         EventKind::SubscriptionPastDue,
         EventKind::SubscriptionRecovered,
@@ -69,6 +71,7 @@ impl EventKind {
         EventKind::ChargeFailed,
         EventKind::ChargeHeld,
         EventKind::ChargeSkipped,
+        EventKind::ChargeDecided,
         EventKind::AttemptInDoubt,
         EventKind::CaseOpened,
         EventKind::ChargeWrittenOff,
@@ -98,6 +101,7 @@ impl EventKind {
             EventKind::ChargeFailed => "charge.failed",
             EventKind::ChargeHeld => "charge.held",
             EventKind::ChargeSkipped => "charge.skipped",
+            EventKind::ChargeDecided => "charge.decided",
             EventKind::AttemptInDoubt => "attempt.in_doubt",
             EventKind::CaseOpened => "case.opened",
             EventKind::ChargeWrittenOff => "charge.written_off",
@@ -138,6 +142,7 @@ impl EventKind {
             | EventKind::ChargePaid
             | EventKind::ChargeDeclined
             | EventKind::ChargeSkipped
+            | EventKind::ChargeDecided
             | EventKind::AttemptInDoubt => false,
         }
     }

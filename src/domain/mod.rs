@@ -4,7 +4,8 @@
 //! tested exhaustively. The only thing borrowed from outside is how a value is spelt in the database (`sqlx::Type`).
 //!
 //! Read in this order: [`charge`] and [`attempt`] are the states of one debit, [`answer`] says what the gateway's words mean,
-//! [`resolution`] turns news about an attempt into what becomes of its charge and its subscription.
+//! [`resolution`] turns news about an attempt into what becomes of its charge and its subscription, [`people`] says what people may
+//! decide.
 
 pub mod attempt;
 pub mod charge;
@@ -12,6 +13,7 @@ pub mod subscription;
 
 pub mod answer;
 pub mod decline;
+pub mod people;
 pub mod resolution;
 pub mod retry;
 

@@ -127,6 +127,9 @@ impl Birth {
     }
 }
 
+/// Why a charge is born held.
+pub const TOO_LATE: &str = "too_late";
+
 /// Beyond this a charge counts as late, for [`CatchUp::Ask`].
 const LATE: TimeDelta = TimeDelta::days(1);
 

@@ -188,6 +188,12 @@ async fn attempts(
         ),
         check!(
             transaction,
+            "absence_needs_two",
+            "src/store/sql/audit/absence_needs_two.sql",
+            "each absent attempt was declared so by two people, long enough after its permit"
+        ),
+        check!(
+            transaction,
             "doubts_are_followed_up",
             "src/store/sql/audit/doubts_are_followed_up.sql",
             "each attempt without a verdict is read again or was brought to people",

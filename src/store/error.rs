@@ -96,6 +96,9 @@ pub enum Refusal {
     /// A charge would be paid without a settled attempt.
     #[error("the settlement is missing")]
     Settlement,
+    /// An attempt would be absent although people could not know that, or one said so alone.
+    #[error("the absence is not established")]
+    Absence,
     /// A row would exist twice.
     #[error("it exists already")]
     Duplicate,
@@ -117,6 +120,7 @@ impl Refusal {
             "CY008" => Refusal::Evidence,
             "CY009" => Refusal::AppendOnly,
             "CY010" => Refusal::Settlement,
+            "CY011" => Refusal::Absence,
             "23505" => Refusal::Duplicate,
             "23502" | "23503" | "23514" | "23P01" => Refusal::Value,
             _ => return None,

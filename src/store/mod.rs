@@ -29,6 +29,7 @@ pub mod gauges;
 pub mod inbox;
 pub mod installation;
 pub mod outbox;
+pub mod people;
 pub mod permits;
 pub mod planning;
 pub mod polling;

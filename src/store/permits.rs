@@ -295,6 +295,7 @@ fn of_refusal(source: StoreError, permits: &[Permit]) -> ClaimError {
             | Refusal::Evidence
             | Refusal::AppendOnly
             | Refusal::Settlement
+            | Refusal::Absence
             | Refusal::Duplicate
             | Refusal::Value,
         ) => ClaimError::Refused {

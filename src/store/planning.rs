@@ -7,7 +7,7 @@ use crate::domain::charge::ChargeState;
 use crate::domain::event::EventKind;
 use crate::domain::id::{ChargeId, SubscriptionId};
 use crate::domain::money::Currency;
-use crate::domain::schedule::{Birth, Terms};
+use crate::domain::schedule::{Birth, TOO_LATE, Terms};
 use crate::domain::shop::ShopName;
 use crate::store::events::{self, NewEvent};
 use crate::store::readings::{self, Zone};
@@ -338,7 +338,7 @@ async fn insert_charges(
 fn born(birth: Birth) -> (ChargeState, Option<(&'static str, EventKind)>) {
     let told = match birth {
         Birth::Planned => None,
-        Birth::Held => Some(("too_late", EventKind::ChargeHeld)),
+        Birth::Held => Some((TOO_LATE, EventKind::ChargeHeld)),
         Birth::Skipped => Some(("overtaken_by_next_period", EventKind::ChargeSkipped)),
     };
     (birth.charge_state(), told)

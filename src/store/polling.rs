@@ -1,7 +1,8 @@
 //! Attempts that have to be looked at again, and what time does to charges whose outcome is unknown.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::json;
+use serde::Serialize;
+use sqlx::PgTransaction;
 
 use crate::domain::attempt::AttemptState;
 use crate::domain::charge::{ChargeEvent, ChargeState};
@@ -10,7 +11,7 @@ use crate::domain::id::{AttemptId, ChargeId, SubscriptionId, TransactionId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::resolution::{DoubtStage, ResolverPolicy};
 use crate::domain::shop::ShopName;
-use crate::store::events::{self, NewEvent};
+use crate::store::events::{self, Channels, NewEvent};
 use crate::store::{Store, StoreError, readings};
 
 /// How many attempts are taken at once.
@@ -148,11 +149,14 @@ impl Store {
             match stage {
                 DoubtStage::WaitUntil(until) => self.wait_on(*attempt_id, *until).await?,
                 DoubtStage::OpenCase { write_off_at } => {
-                    let opened = self.hold_doubt(*attempt_id, *write_off_at, now).await?;
+                    let step = DoubtStep::Hold {
+                        write_off_at: *write_off_at,
+                    };
+                    let opened = self.step_doubt(*attempt_id, step, now).await?;
                     staged.opened += usize::from(opened);
                 }
                 DoubtStage::WriteOff => {
-                    let written_off = self.write_off(*attempt_id, now).await?;
+                    let written_off = self.step_doubt(*attempt_id, DoubtStep::GiveUp, now).await?;
                     staged.written_off += usize::from(written_off);
                 }
             }
@@ -172,69 +176,116 @@ impl Store {
         Ok(())
     }
 
-    async fn hold_doubt(
-        &self,
-        attempt_id: AttemptId,
-        write_off_at: DateTime<Utc>,
-        now: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
-        self.step_doubt(
-            attempt_id,
-            ChargeEvent::Held,
-            "in_doubt",
-            EventKind::CaseOpened,
-            Some(write_off_at),
-            now,
-        )
-        .await
-    }
-
-    async fn write_off(
-        &self,
-        attempt_id: AttemptId,
-        now: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
-        self.step_doubt(
-            attempt_id,
-            ChargeEvent::GivenUp,
-            "written_off_in_doubt",
-            EventKind::ChargeWrittenOff,
-            None,
-            now,
-        )
-        .await
-    }
-
-    /// Moves the charge of an attempt that is still in doubt, or pending without an end, unless another attempt moved its money. `until` is when the attempt is looked at again; never without it.
     async fn step_doubt(
         &self,
         attempt_id: AttemptId,
-        event: ChargeEvent,
-        reason: &str,
-        kind: EventKind,
-        until: Option<DateTime<Utc>>,
+        step: DoubtStep,
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let row = sqlx::query!(
-            r#"-- lock_doubt
-            SELECT c.charge_id AS "charge_id: ChargeId", c.subscription_id AS "subscription_id: SubscriptionId",
-                   c.shop AS "shop: ShopName", c.state AS "charge: ChargeState", c.period_no, a.order_id, a.amount_minor,
-                   a.currency AS "currency: Currency", a.permitted_at, a.card_masked
-            FROM attempts a JOIN charges c USING (charge_id)
-            WHERE a.attempt_id = $1 AND a.state IN ('in_doubt', 'pending') AND a.next_poll_at IS NOT NULL
-              AND NOT EXISTS (SELECT FROM attempts o
-                              WHERE o.subscription_id = a.subscription_id AND o.period_no = a.period_no
-                                AND o.state IN ('settled', 'surplus'))
-            FOR UPDATE OF c, a"#,
-            attempt_id as AttemptId,
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let Some(row) = row else {
+        let Some(doubt) = lock_doubt(&mut transaction, attempt_id).await? else {
             return Ok(false);
         };
-        let Ok(state) = row.charge.after(event) else {
+        let is_taken = doubt
+            .take(&mut transaction, step, self.channels, now)
+            .await?;
+        transaction.commit().await?;
+        Ok(is_taken)
+    }
+}
+
+/// What becomes of a charge whose outcome is unknown.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum DoubtStep {
+    /// People are asked; the attempt is looked at again at `write_off_at`.
+    Hold { write_off_at: DateTime<Utc> },
+    /// It is given up. The attempt is not looked at any more.
+    GiveUp,
+}
+
+/// An attempt that may have moved money, and its charge, under lock.
+pub(super) struct Doubt {
+    attempt_id: AttemptId,
+    attempt: AttemptState,
+    charge_id: ChargeId,
+    subscription_id: SubscriptionId,
+    shop: ShopName,
+    charge: ChargeState,
+    period_no: i32,
+    order_id: String,
+    amount_minor: i64,
+    currency: Currency,
+    permitted_at: DateTime<Utc>,
+    card_masked: Option<String>,
+}
+
+/// What is told about it; see `docs/events.md`.
+#[derive(Serialize)]
+struct DoubtPayload<'a> {
+    period_no: i32,
+    order_id: &'a str,
+    amount_minor: i64,
+    currency: Currency,
+    permitted_at: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    card_masked: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_off_at: Option<DateTime<Utc>>,
+}
+
+/// Locks an attempt that is in doubt, or pending without an end, and its charge. `None` when it is not, is not looked at any more, or
+/// another attempt moved the money.
+pub(super) async fn lock_doubt(
+    transaction: &mut PgTransaction<'_>,
+    attempt_id: AttemptId,
+) -> Result<Option<Doubt>, StoreError> {
+    Ok(sqlx::query_as!(
+        Doubt,
+        r#"-- lock_doubt
+        SELECT a.attempt_id AS "attempt_id: AttemptId", a.state AS "attempt: AttemptState", c.charge_id AS "charge_id: ChargeId",
+               c.subscription_id AS "subscription_id: SubscriptionId", c.shop AS "shop: ShopName", c.state AS "charge: ChargeState",
+               c.period_no, a.order_id, a.amount_minor, a.currency AS "currency: Currency", a.permitted_at, a.card_masked
+        FROM attempts a JOIN charges c USING (charge_id)
+        WHERE a.attempt_id = $1 AND a.state IN ('in_doubt', 'pending') AND a.next_poll_at IS NOT NULL
+          AND NOT EXISTS (SELECT FROM attempts o
+                          WHERE o.subscription_id = a.subscription_id AND o.period_no = a.period_no
+                            AND o.state IN ('settled', 'surplus'))
+        FOR UPDATE OF c, a"#,
+        attempt_id as AttemptId,
+    )
+    .fetch_optional(&mut **transaction)
+    .await?)
+}
+
+impl Doubt {
+    /// The attempt's state, which stays what it is.
+    pub(super) fn state(&self) -> AttemptState {
+        self.attempt
+    }
+
+    /// Moves the charge, and tells it. Returns whether there was such a step to take.
+    pub(super) async fn take(
+        &self,
+        transaction: &mut PgTransaction<'_>,
+        step: DoubtStep,
+        channels: Channels,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let (event, reason, kind, until) = match step {
+            DoubtStep::Hold { write_off_at } => (
+                ChargeEvent::Held,
+                "in_doubt",
+                EventKind::CaseOpened,
+                Some(write_off_at),
+            ),
+            DoubtStep::GiveUp => (
+                ChargeEvent::GivenUp,
+                "written_off_in_doubt",
+                EventKind::ChargeWrittenOff,
+                None,
+            ),
+        };
+        let Ok(state) = self.charge.after(event) else {
             return Ok(false);
         };
         sqlx::query!(
@@ -243,40 +294,39 @@ impl Store {
             SET next_poll_at = CASE WHEN state = 'pending' THEN next_poll_at ELSE $2 END,
                 case_opened_at = coalesce(case_opened_at, $3)
             WHERE attempt_id = $1",
-            attempt_id as AttemptId,
+            self.attempt_id as AttemptId,
             until,
             now,
         )
-        .execute(&mut *transaction)
+        .execute(&mut **transaction)
         .await?;
         sqlx::query!(
             "-- stage_charge
             UPDATE charges SET state = $2, reason = $3, next_action_at = $4 WHERE charge_id = $1",
-            row.charge_id as ChargeId,
+            self.charge_id as ChargeId,
             state as ChargeState,
             reason,
             until.filter(|_| state.is_open()),
         )
-        .execute(&mut *transaction)
+        .execute(&mut **transaction)
         .await?;
         let event = NewEvent {
             kind,
-            subscription_id: Some(row.subscription_id),
-            shop: Some(row.shop),
-            charge_id: Some(row.charge_id),
-            attempt_id: Some(attempt_id),
-            payload: events::payload(&json!({
-                "period_no": row.period_no,
-                "order_id": row.order_id,
-                "amount_minor": row.amount_minor,
-                "currency": row.currency,
-                "permitted_at": row.permitted_at,
-                "card_masked": row.card_masked,
-                "write_off_at": until,
-            })),
+            subscription_id: Some(self.subscription_id),
+            shop: Some(self.shop.clone()),
+            charge_id: Some(self.charge_id),
+            attempt_id: Some(self.attempt_id),
+            payload: events::payload(&DoubtPayload {
+                period_no: self.period_no,
+                order_id: &self.order_id,
+                amount_minor: self.amount_minor,
+                currency: self.currency,
+                permitted_at: self.permitted_at,
+                card_masked: self.card_masked.as_deref(),
+                write_off_at: until,
+            }),
         };
-        events::append(&mut transaction, &[event], self.channels, now).await?;
-        transaction.commit().await?;
+        events::append(transaction, &[event], channels, now).await?;
         Ok(true)
     }
 }

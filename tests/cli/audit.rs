@@ -90,6 +90,22 @@ const FAULTS: &[(&str, &str)] = &[
         "verdicts_have_evidence",
         "UPDATE evidence SET kind = 'local' WHERE attempt_id = '00000000-0000-7000-8000-000000a10101'",
     ),
+    // By one person, twice.
+    (
+        "absence_needs_two",
+        "INSERT INTO evidence (evidence_id, attempt_id, subscription_id, kind, verdict, detail, actor, recorded_at)
+         SELECT gen_random_uuid(), attempt_id, subscription_id, 'person', 'absent', 'x', actor, '2025-01-10T00:00Z'
+         FROM attempts, unnest(ARRAY['jan', ' Jan']) AS actor WHERE attempt_id = '00000000-0000-7000-8000-000000a40001';
+         UPDATE attempts SET state = 'absent' WHERE attempt_id = '00000000-0000-7000-8000-000000a40001'",
+    ),
+    // By two people, too early.
+    (
+        "absence_needs_two",
+        "INSERT INTO evidence (evidence_id, attempt_id, subscription_id, kind, verdict, detail, actor, recorded_at)
+         SELECT gen_random_uuid(), attempt_id, subscription_id, 'person', 'absent', 'x', actor, '2025-01-09T08:59Z'
+         FROM attempts, unnest(ARRAY['jan', 'ewa']) AS actor WHERE attempt_id = '00000000-0000-7000-8000-000000a40001';
+         UPDATE attempts SET state = 'absent' WHERE attempt_id = '00000000-0000-7000-8000-000000a40001'",
+    ),
     (
         "doubts_are_followed_up",
         "UPDATE attempts SET next_poll_at = NULL, case_opened_at = NULL WHERE state = 'in_doubt'",

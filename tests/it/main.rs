@@ -23,6 +23,7 @@ mod health;
 mod idle;
 mod inbox;
 mod notices;
+mod people;
 mod racing;
 mod resolving;
 mod robustness;

@@ -1,5 +1,8 @@
-//! `cykl charge`: what was to be paid, and what became of it.
+//! `cykl charge`: what was to be paid, what became of it, and what people decide about it.
 
+mod checklist;
+mod decide;
+mod settle;
 mod show;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -12,14 +15,25 @@ use crate::cli::{Exit, Outcome};
 use crate::domain::charge::ChargeState;
 use crate::domain::shop::ShopName;
 use crate::store::books::{ChargeFilter, ListedCharge};
+use crate::store::people::Order;
 
 /// What to do with charges.
 #[derive(Debug, Subcommand)]
 pub enum ChargeCommand {
     /// List charges, the newest first
     List(ListArgs),
-    /// Show a charge with its attempts, why they stand where they stand, and what was told about it
+    /// Show a charge with its attempts, why they stand where they stand, what was told about it, and what can be decided
     Show(show::ShowArgs),
+    /// Name the transaction that was found at imoje; imoje is asked about it, and its answer counts
+    Settle(settle::SettleArgs),
+    /// Declare that imoje never had the debit in doubt; two people have to, not before 100 hours
+    DeclareAbsent(decide::DecideArgs),
+    /// Give up a charge that is held or in doubt; only news from imoje changes that again
+    WriteOff(decide::DecideArgs),
+    /// Make a charge that is held because it is late
+    Approve(decide::DecideArgs),
+    /// Try a charge again that waits for its retry, failed, or was held because of something that is mended
+    RetryNow(decide::DecideArgs),
 }
 
 /// Arguments of `cykl charge list`.
@@ -45,6 +59,14 @@ pub(super) async fn run(command: &ChargeCommand, context: &Context) -> Outcome {
     match command {
         ChargeCommand::List(args) => list(args, context).await,
         ChargeCommand::Show(args) => show::run(args, context).await,
+        ChargeCommand::Settle(args) => settle::run(args, context).await,
+        ChargeCommand::DeclareAbsent(args) => {
+            let absent_after = context.config.absent_after;
+            decide::run(args, Order::DeclareAbsent { absent_after }, context).await
+        }
+        ChargeCommand::WriteOff(args) => decide::run(args, Order::WriteOff, context).await,
+        ChargeCommand::Approve(args) => decide::run(args, Order::Approve, context).await,
+        ChargeCommand::RetryNow(args) => decide::run(args, Order::RetryNow, context).await,
     }
 }
 

@@ -1,18 +1,21 @@
-//! `cykl charge show`: the story of one charge, and, when its outcome is unknown, what a person can do to find it out.
+//! `cykl charge show`: the story of one charge, what a person can do to find out its outcome when that is unknown, and what can be
+//! decided.
 
 use std::fmt::Write;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use chrono_tz::Tz;
+use chrono::{DateTime, Utc};
 use clap::Args;
+use serde::Serialize;
 
+use super::checklist::{self, Prospect};
+use super::decide;
 use crate::cli::context::Context;
 use crate::cli::output::{self, Format, OutputArgs, Row};
 use crate::cli::{CliError, Exit, Outcome};
 use crate::domain::attempt::AttemptState;
 use crate::domain::id::ChargeId;
-use crate::domain::money;
 use crate::store::books::{ChargeStory, ListedAttempt, ListedEvent, ListedEvidence};
+use crate::store::people::RulingError;
 
 /// Arguments of `cykl charge show`.
 #[derive(Debug, Args)]
@@ -89,6 +92,14 @@ impl Row for ListedEvent {
     const SHOWN: &'static [&'static str] = &["occurred_at", "sequence_no", "kind"];
 }
 
+/// A charge with what can be decided about it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    story: &'a ChargeStory,
+    decisions: &'a [Prospect],
+}
+
 pub(super) async fn run(args: &ShowArgs, context: &Context) -> Outcome {
     context
         .with_store(async |store| {
@@ -96,17 +107,32 @@ pub(super) async fn run(args: &ShowArgs, context: &Context) -> Outcome {
                 .charge_story(args.charge)
                 .await?
                 .ok_or_else(|| CliError::no(format!("there is no charge {}", args.charge)))?;
+            let decisions = match store.charge_case(args.charge).await {
+                Ok(found) => checklist::prospects(args.charge, &found.case, context),
+                // What is in the archive is over.
+                Err(RulingError::Archived(_) | RulingError::Missing(_)) => Vec::new(),
+                Err(error) => return Err(decide::refused(error, args.charge)),
+            };
             match args.output.output {
-                Format::Json => output::json(&story)?,
+                Format::Json => output::json(&Shown {
+                    story: &story,
+                    decisions: &decisions,
+                })?,
                 Format::Csv => output::list(Format::Csv, std::slice::from_ref(&story.charge))?,
-                Format::Table => output::write(tell(&story, context)?.as_bytes())?,
+                Format::Table => {
+                    output::write(tell(&story, &decisions, context)?.as_bytes())?;
+                }
             }
             Ok(Exit::Ok)
         })
         .await
 }
 
-fn tell(story: &ChargeStory, context: &Context) -> Result<String, CliError> {
+fn tell(
+    story: &ChargeStory,
+    decisions: &[Prospect],
+    context: &Context,
+) -> Result<String, CliError> {
     let width = output::width();
     let mut text = output::fields(&story.charge, width)?;
     let mut section =
@@ -121,63 +147,28 @@ fn tell(story: &ChargeStory, context: &Context) -> Result<String, CliError> {
         section("EVENTS", output::table(&story.events, width)?)?;
     }
     for attempt in &story.attempt_list {
-        if attempt.state == AttemptState::InDoubt && attempt.deadline_at <= context.now() {
-            section("WHAT TO DO", checklist(story, attempt, context))?;
+        if is_unknown(attempt, context.now()) {
+            section("WHAT TO DO", checklist::questions(story, attempt, context))?;
         }
+    }
+    if !decisions.is_empty() {
+        let zone = checklist::zone(story, context);
+        let commands = checklist::decisions(decisions, zone, context.now())?;
+        section("WHAT CAN BE DECIDED", commands)?;
     }
     Ok(text)
 }
 
-/// imoje's panel may show a transaction under the time at which it arrived there, by another clock.
-const SEARCH_MARGIN: TimeDelta = TimeDelta::minutes(15);
-
-/// What a person looks for in imoje's panel (design, "Unknown outcomes"). The address of the panel is not ours to know.
-fn checklist(story: &ChargeStory, attempt: &ListedAttempt, context: &Context) -> String {
-    let shop = &story.charge.shop;
-    let configured = context.config.shops.get(shop);
-    let zone = configured.map_or(Tz::UTC, |shop| shop.timezone);
-    let place = configured.map_or_else(
-        || format!("shop {shop}, which is not configured any more"),
-        |configured| {
-            format!(
-                "shop {shop}: {}, service {}",
-                configured.environment, configured.service_id
-            )
-        },
-    );
-    let answers_until = attempt.permitted_at + context.config.policy.resolver.answer_window;
-    let next = attempt.next_poll_at.map_or_else(
-        || "The period was written off. A late notice still settles the charge by itself.".to_owned(),
-        |at| {
-            let written_off_at = attempt.permitted_at + context.config.policy.resolver.write_off_after;
-            format!(
-                "Otherwise Cykl looks again at {}, and writes the period off at {}: a lost instalment is cheaper than a double debit.",
-                local(at, zone),
-                local(written_off_at, zone),
-            )
-        },
-    );
-    format!(
-        "Nobody knows whether this attempt moved money. Nothing more is sent for the charge until that is known.\n\
-         \x20 1. Open imoje's panel for {place}.\n\
-         \x20 2. Search the transactions for the order id {order_id}\n\
-         \x20    amount  {amount}\n\
-         \x20    card    {card}\n\
-         \x20    time    {from} to {to} ({zone})\n\
-         \x20    Without a hit, search again by amount, card and time: the order id is the only proof, they only help to find it.\n\
-         \x20 3. Found: write down its transaction id and its status. A notice about it, even a late one, settles the charge by itself.\n\
-         \x20    Not found: it may yet appear; imoje repeats its notices until {answers_until}.\n\
-         {next}\n",
-        order_id = attempt.order_id,
-        amount = money::format_minor(attempt.amount_minor, attempt.currency),
-        card = attempt.card_masked.as_deref().unwrap_or("not known"),
-        from = local(attempt.permitted_at - SEARCH_MARGIN, zone),
-        to = local(attempt.deadline_at + SEARCH_MARGIN, zone),
-        answers_until = local(answers_until, zone),
-    )
-}
-
-fn local(at: DateTime<Utc>, zone: Tz) -> String {
-    at.with_timezone(&zone)
-        .to_rfc3339_opts(SecondsFormat::Secs, false)
+/// Whether nobody knows what became of an attempt, and no answer can come by itself any more.
+fn is_unknown(attempt: &ListedAttempt, now: DateTime<Utc>) -> bool {
+    match attempt.state {
+        AttemptState::InDoubt => attempt.deadline_at <= now,
+        AttemptState::Pending => attempt.case_opened_at.is_some(),
+        AttemptState::NotSent
+        | AttemptState::Refused
+        | AttemptState::Settled
+        | AttemptState::Rejected
+        | AttemptState::Absent
+        | AttemptState::Surplus => false,
+    }
 }

@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 
 use crate::cli::context::Context;
 use crate::cli::subscription::sheet::{BYTES_MAX, Fault, Part, Sheet};
-use crate::cli::subscription::{Calendars, circumstances, kept_reason};
-use crate::cli::{CliError, Exit, Outcome, one_line, output};
+use crate::cli::subscription::{Calendars, circumstances};
+use crate::cli::{CliError, Exit, Outcome, kept_reason, one_line, output};
 use crate::domain::enrolment::{Circumstances, NewSubscription, shown};
 use crate::domain::shop::ShopName;
 use crate::store::enrolment::{Conflict, EnrolError, Stored, Telling};

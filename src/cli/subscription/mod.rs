@@ -15,7 +15,6 @@ use clap::{Args, Subcommand};
 
 use crate::cli::context::Context;
 use crate::cli::{CliError, GlobalArgs, Outcome, daemon};
-use crate::domain::card_number::looks_like_card_number;
 use crate::domain::enrolment::{Circumstances, shown};
 use crate::domain::id::SubscriptionId;
 use crate::domain::shop::ShopName;
@@ -172,14 +171,4 @@ impl Calendars {
             .expect("descriptions name shops of the configuration")
             .due_at(subscription_id, zone, date)
     }
-}
-
-/// A reason that may be kept.
-fn kept_reason(reason: &str) -> Result<&str, CliError> {
-    if looks_like_card_number(reason) {
-        return Err(CliError::usage(
-            "the reason looks like a card number, and card numbers are never kept",
-        ));
-    }
-    Ok(reason)
 }

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 
 use crate::cli::context::Context;
-use crate::cli::subscription::{Calendars, Which, kept_reason};
-use crate::cli::{CliError, Exit, Outcome, ReasonArgs, output};
+use crate::cli::subscription::{Calendars, Which};
+use crate::cli::{CliError, Exit, Outcome, ReasonArgs, kept_reason, output};
 use crate::domain::subscription::SubscriptionStatus;
 use crate::store::planning::NextPeriod;
 use crate::store::status::{By, Step, StepError, Stopped};

@@ -49,6 +49,8 @@ pub enum News {
     NotSent,
     /// No byte of the request left us, because imoje would refuse what it says.
     Unsendable,
+    /// Two people established that imoje never had the transaction.
+    DeclaredAbsent,
     /// What the answer to our debit said.
     Answered(Verdict),
     /// What `GET transaction/{id}` said.
@@ -60,7 +62,7 @@ impl News {
     pub const fn is_answer(&self) -> bool {
         match self {
             News::Answered(_) => true,
-            News::NotSent | News::Unsendable | News::Read(_) => false,
+            News::NotSent | News::Unsendable | News::DeclaredAbsent | News::Read(_) => false,
         }
     }
 }

@@ -29,6 +29,7 @@ pub fn decide(standing: &Standing, news: &News, policy: &Policy, now: DateTime<U
             let decision = freed(standing, AttemptEvent::NotSent, policy, now);
             return for_a_person(standing, decision, "request_invalid");
         }
+        News::DeclaredAbsent => return freed(standing, AttemptEvent::DeclaredAbsent, policy, now),
         News::Answered(verdict) => (verdict, true),
         News::Read(verdict) => (verdict, false),
     };
@@ -275,7 +276,7 @@ fn for_a_person(standing: &Standing, decision: Decision, reason: &'static str) -
     }
 }
 
-/// The attempt never reached the card: the charge waits a while and is tried again, as often as it takes.
+/// The attempt never reached the card, or imoje never had it: the charge waits a while and is tried again, as often as it takes.
 fn freed(
     standing: &Standing,
     event: AttemptEvent,
@@ -589,6 +590,50 @@ mod tests {
         assert_eq!(stage(240, true, true), DoubtStage::WriteOff);
     }
 
+    #[test]
+    fn a_charge_whose_attempt_is_absent_is_tried_again_unless_it_was_closed_meanwhile() {
+        let doubted = Standing {
+            charge: ChargeState::Held,
+            ..in_flight(AttemptState::InDoubt)
+        };
+        let freed = |standing: &Standing| decide(standing, &News::DeclaredAbsent, &policy(), now());
+        let decision = freed(&doubted);
+        assert_eq!(decision.attempt, AttemptState::Absent);
+        let step = decision.charge.unwrap();
+        assert_eq!(step.state, ChargeState::RetryWait);
+        assert_eq!(step.next_action_at, Some(now() + TimeDelta::minutes(1)));
+        let stopped = Standing {
+            subscription: SubscriptionStatus::Cancelled,
+            ..doubted.clone()
+        };
+        assert_eq!(state_of(&freed(&stopped)), Some(ChargeState::Failed));
+        let written_off = Standing {
+            charge: ChargeState::Failed,
+            ..doubted
+        };
+        assert_eq!(freed(&written_off).attempt, AttemptState::Absent);
+        assert_eq!(freed(&written_off).charge, None);
+    }
+
+    #[test]
+    fn money_that_moved_after_all_pays_the_charge_or_is_surplus_beside_its_successor() {
+        let declared = Standing {
+            charge: ChargeState::RetryWait,
+            ..in_flight(AttemptState::Absent)
+        };
+        let paid = decide(&declared, &settled_news(), &policy(), now());
+        assert_eq!(paid.attempt, AttemptState::Settled);
+        assert_eq!(state_of(&paid), Some(ChargeState::Paid));
+        let overtaken = Standing {
+            charge: ChargeState::InFlight,
+            another_blocks: true,
+            ..declared
+        };
+        let surplus = decide(&overtaken, &settled_news(), &policy(), now());
+        assert_eq!(surplus.attempt, AttemptState::Surplus);
+        assert!(surplus.brake.is_some());
+    }
+
     fn any_news() -> impl Strategy<Value = News> {
         let verdict = prop_oneof![
             (1..3u128).prop_map(|number| Verdict::Settled {
@@ -623,6 +668,7 @@ mod tests {
         prop_oneof![
             Just(News::NotSent),
             Just(News::Unsendable),
+            Just(News::DeclaredAbsent),
             verdict.clone().prop_map(News::Answered),
             verdict.prop_map(News::Read),
         ]

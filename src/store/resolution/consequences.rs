@@ -5,12 +5,14 @@ use serde::Serialize;
 use serde_json::json;
 use sqlx::PgTransaction;
 
-use super::Resolved;
+use super::{Resolved, named_transaction};
+use crate::domain::attempt::AttemptState;
 use crate::domain::charge::ChargeState;
 use crate::domain::decline::DeclineClass;
 use crate::domain::event::EventKind;
-use crate::domain::id::{CardId, ChargeId, SubscriptionId};
+use crate::domain::id::{CardId, ChargeId, SubscriptionId, TransactionId};
 use crate::domain::money::Currency;
+use crate::domain::resolution::SubscriptionStep;
 use crate::domain::shop::ShopName;
 use crate::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
 use crate::store::events::{self, Channels, NewEvent};
@@ -30,6 +32,26 @@ pub(super) async fn write(
         told.extend(brakes::stop_all(transaction, reason, now).await?);
     }
     events::append(transaction, &told, channels, now).await
+}
+
+/// What is told about a decision of a person; see `docs/events.md`.
+#[derive(Serialize)]
+pub(in crate::store) struct DecidedPayload<'a> {
+    pub decision: &'static str,
+    pub actor: &'a str,
+    pub reason: &'a str,
+    pub period_no: i32,
+    pub amount_minor: i64,
+    pub currency: Currency,
+    pub state: ChargeState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_action_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt_no: Option<i16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt_state: Option<AttemptState>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction_id: Option<TransactionId>,
 }
 
 /// What is told about an attempt; see `docs/events.md`.
@@ -53,9 +75,34 @@ struct AttemptPayload<'a> {
     brake: Option<&'a str>,
 }
 
-/// The events that the decision itself names.
+/// The person's decision that brought the news, and the events that follow from it.
 fn own_events(one: &Resolved<'_>) -> Vec<NewEvent> {
     let (subject, decision) = (&one.subject, &one.decision);
+    let decided = one.finding.evidence.by.as_ref().map(|by| {
+        let payload = events::payload(&DecidedPayload {
+            decision: by.ruling.as_str(),
+            actor: &by.actor,
+            reason: &by.reason,
+            period_no: subject.period_no,
+            amount_minor: subject.amount_minor,
+            currency: subject.currency,
+            state: decision
+                .charge
+                .map_or(subject.standing.charge, |step| step.state),
+            next_action_at: decision.charge.and_then(|step| step.next_action_at),
+            attempt_no: Some(subject.attempt_no),
+            attempt_state: Some(decision.attempt),
+            transaction_id: named_transaction(&one.finding.news),
+        });
+        NewEvent {
+            kind: EventKind::ChargeDecided,
+            subscription_id: Some(subject.subscription_id),
+            shop: Some(subject.shop.clone()),
+            charge_id: Some(subject.charge_id),
+            attempt_id: Some(subject.attempt_id),
+            payload,
+        }
+    });
     let payload = events::payload(&AttemptPayload {
         period_no: subject.period_no,
         attempt_no: subject.attempt_no,
@@ -68,18 +115,15 @@ fn own_events(one: &Resolved<'_>) -> Vec<NewEvent> {
         status_code: decision.status_code.as_deref(),
         brake: decision.brake,
     });
-    one.decision
-        .events
-        .iter()
-        .map(|&kind| NewEvent {
-            kind,
-            subscription_id: Some(subject.subscription_id),
-            shop: Some(subject.shop.clone()),
-            charge_id: Some(subject.charge_id),
-            attempt_id: Some(subject.attempt_id),
-            payload: payload.clone(),
-        })
-        .collect()
+    let events = one.decision.events.iter().map(|&kind| NewEvent {
+        kind,
+        subscription_id: Some(subject.subscription_id),
+        shop: Some(subject.shop.clone()),
+        charge_id: Some(subject.charge_id),
+        attempt_id: Some(subject.attempt_id),
+        payload: payload.clone(),
+    });
+    decided.into_iter().chain(events).collect()
 }
 
 /// Applies the subscription events, under lock, to whatever each subscription's status is by now.
@@ -99,38 +143,48 @@ async fn step_subscriptions(
     steps.sort_by_key(|(subscription_id, _)| *subscription_id);
     let mut told = Vec::new();
     for (subscription_id, step) in steps {
-        let row = sqlx::query!(
-            r#"-- lock_subscription
-            SELECT s.status AS "status: SubscriptionStatus", s.shop AS "shop: ShopName",
-                   EXISTS (SELECT FROM charges c WHERE c.subscription_id = s.subscription_id AND c.state = 'retry_wait') AS "is_behind!"
-            FROM subscriptions s WHERE s.subscription_id = $1 FOR NO KEY UPDATE"#,
-            subscription_id as SubscriptionId,
-        )
-        .fetch_one(&mut **transaction)
-        .await?;
-        if step.event == SubscriptionEvent::CaughtUp && row.is_behind {
-            continue;
-        }
-        let Ok(status) = row.status.after(step.event) else {
-            continue;
-        };
-        if status == row.status {
-            continue;
-        }
-        let reason = step.reason.map(|reason| reason.as_str());
-        let voided = set_status(transaction, subscription_id, status, reason, now).await?;
-        told.push(NewEvent {
-            kind: event_kind(status),
-            subscription_id: Some(subscription_id),
-            shop: Some(row.shop),
-            charge_id: None,
-            attempt_id: None,
-            payload: events::payload(
-                &json!({ "status": status, "reason": reason, "voided_charges": voided }),
-            ),
-        });
+        told.extend(step_subscription(transaction, subscription_id, step, now).await?);
     }
     Ok(told)
+}
+
+/// Applies an event to a subscription, under lock, whatever its status is by now. Returns what is told, if anything changed.
+pub(in crate::store) async fn step_subscription(
+    transaction: &mut PgTransaction<'_>,
+    subscription_id: SubscriptionId,
+    step: SubscriptionStep,
+    now: DateTime<Utc>,
+) -> Result<Option<NewEvent>, StoreError> {
+    let row = sqlx::query!(
+        r#"-- lock_subscription
+        SELECT s.status AS "status: SubscriptionStatus", s.shop AS "shop: ShopName",
+               EXISTS (SELECT FROM charges c WHERE c.subscription_id = s.subscription_id AND c.state = 'retry_wait') AS "is_behind!"
+        FROM subscriptions s WHERE s.subscription_id = $1 FOR NO KEY UPDATE"#,
+        subscription_id as SubscriptionId,
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    if step.event == SubscriptionEvent::CaughtUp && row.is_behind {
+        return Ok(None);
+    }
+    let Ok(status) = row.status.after(step.event) else {
+        return Ok(None);
+    };
+    if status == row.status {
+        return Ok(None);
+    }
+    let reason = step.reason.map(|reason| reason.as_str());
+    let voided = set_status(transaction, subscription_id, status, reason, now).await?;
+    Ok(Some(NewEvent {
+        kind: event_kind(status),
+        subscription_id: Some(subscription_id),
+        shop: Some(row.shop),
+        charge_id: None,
+        attempt_id: None,
+        payload: events::payload(
+            &json!({ "status": status, "reason": reason, "voided_charges": voided }),
+        ),
+    }))
 }
 
 fn event_kind(status: SubscriptionStatus) -> EventKind {

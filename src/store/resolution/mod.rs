@@ -13,13 +13,16 @@ use crate::domain::attempt::AttemptState;
 use crate::domain::charge::ChargeState;
 use crate::domain::decline::DeclineClass;
 use crate::domain::id::{AttemptId, CardId, ChargeId, SubscriptionId, TransactionId};
+use crate::domain::people::Ruling;
 use crate::domain::resolution::{self, Decision, News, Policy, Standing};
 use crate::domain::shop::ShopName;
 use crate::domain::subscription::SubscriptionStatus;
-use crate::store::{Store, StoreError, TRIES_MAX, Wake, readings, wake};
+use crate::store::{Channels, Store, StoreError, TRIES_MAX, Wake, readings, wake};
 
 mod consequences;
 mod rows;
+
+pub(super) use consequences::{DecidedPayload, step_subscription};
 
 /// News about an attempt, with what is kept as evidence of it.
 #[derive(Debug, Clone)]
@@ -47,6 +50,19 @@ pub struct Evidence {
     pub card_masked: Option<String>,
     /// What happened, in a few words.
     pub detail: Option<String>,
+    /// The person who brought it, when one did.
+    pub by: Option<Bearer>,
+}
+
+/// A person who brought a piece of news.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bearer {
+    /// By deciding what.
+    pub ruling: Ruling,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
 }
 
 impl Evidence {
@@ -65,6 +81,7 @@ impl Evidence {
             gateway_status,
             card_masked,
             detail: None,
+            by: None,
         }
     }
 }
@@ -80,10 +97,16 @@ pub struct Recorded {
     pub attempt: AttemptState,
     /// The state that it entered, if it entered one.
     pub attempt_became: Option<AttemptState>,
+    /// The state of its charge now.
+    pub charge: ChargeState,
     /// The state that its charge entered, if it entered one.
     pub charge_became: Option<ChargeState>,
+    /// When its charge is looked at again, if it entered an open state.
+    pub next_action_at: Option<DateTime<Utc>>,
     /// The class of its decline, if it was declined just now.
     pub decline: Option<DeclineClass>,
+    /// Why all charging was stopped, if it was.
+    pub brake: Option<&'static str>,
 }
 
 /// An attempt as the record finds it.
@@ -144,57 +167,74 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<(Vec<Recorded>, Vec<&'a Finding>), StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let (now_findings, mut later) = one_per_attempt(findings);
-        let subjects = subjects(&mut transaction, &now_findings).await?;
-        let by_attempt: HashMap<_, _> = now_findings
-            .iter()
-            .map(|finding| (finding.attempt_id, *finding))
-            .collect();
-        let mut charges = HashSet::new();
-        let mut resolved = Vec::with_capacity(subjects.len());
-        for subject in subjects {
-            let Some(&finding) = by_attempt.get(&subject.attempt_id) else {
-                continue;
-            };
-            if !charges.insert(subject.charge_id) {
-                later.push(finding);
-                continue;
-            }
-            let decision = resolution::decide(&subject.standing, &finding.news, policy, now);
-            resolved.push(Resolved {
-                subject,
-                finding,
-                decision,
-            });
-        }
-        let news: Vec<&Resolved<'_>> = resolved
-            .iter()
-            .filter(|resolved| resolved.decision.is_news(&resolved.subject.standing))
-            .collect();
-        if !news.is_empty() {
-            rows::write(&mut transaction, &news, now).await?;
-            consequences::write(&mut transaction, &news, self.channels, now).await?;
-            // The charger is awake when it brings an answer itself.
-            if news.iter().any(|one| !one.finding.news.is_answer()) {
-                wake(&mut transaction, Wake::Charger).await?;
-            }
-        }
+        let recorded = record_in(&mut transaction, findings, policy, self.channels, now).await?;
         transaction.commit().await?;
-        let recorded = resolved.into_iter().map(
-            |Resolved {
-                 subject, decision, ..
-             }| Recorded {
-                attempt_id: subject.attempt_id,
-                shop: subject.shop,
-                attempt: decision.attempt,
-                attempt_became: (decision.attempt != subject.standing.attempt)
-                    .then_some(decision.attempt),
-                charge_became: decision.charge.map(|step| step.state),
-                decline: decision.decline,
-            },
-        );
-        Ok((recorded.collect(), later))
+        Ok(recorded)
     }
+}
+
+/// Records findings as a part of `transaction`. Returns those that it left out: further news about the same charge.
+pub(super) async fn record_in<'a>(
+    transaction: &mut PgTransaction<'_>,
+    findings: &[&'a Finding],
+    policy: &Policy,
+    channels: Channels,
+    now: DateTime<Utc>,
+) -> Result<(Vec<Recorded>, Vec<&'a Finding>), StoreError> {
+    let (now_findings, mut later) = one_per_attempt(findings);
+    let subjects = subjects(transaction, &now_findings).await?;
+    let by_attempt: HashMap<_, _> = now_findings
+        .iter()
+        .map(|finding| (finding.attempt_id, *finding))
+        .collect();
+    let mut charges = HashSet::new();
+    let mut resolved = Vec::with_capacity(subjects.len());
+    for subject in subjects {
+        let Some(&finding) = by_attempt.get(&subject.attempt_id) else {
+            continue;
+        };
+        if !charges.insert(subject.charge_id) {
+            later.push(finding);
+            continue;
+        }
+        let decision = resolution::decide(&subject.standing, &finding.news, policy, now);
+        resolved.push(Resolved {
+            subject,
+            finding,
+            decision,
+        });
+    }
+    let news: Vec<&Resolved<'_>> = resolved
+        .iter()
+        .filter(|resolved| resolved.decision.is_news(&resolved.subject.standing))
+        .collect();
+    if !news.is_empty() {
+        rows::write(transaction, &news, now).await?;
+        consequences::write(transaction, &news, channels, now).await?;
+        // The charger is awake when it brings an answer itself.
+        if news.iter().any(|one| !one.finding.news.is_answer()) {
+            wake(transaction, Wake::Charger).await?;
+        }
+    }
+    let recorded = resolved.into_iter().map(
+        |Resolved {
+             subject, decision, ..
+         }| Recorded {
+            attempt_id: subject.attempt_id,
+            shop: subject.shop,
+            attempt: decision.attempt,
+            attempt_became: (decision.attempt != subject.standing.attempt)
+                .then_some(decision.attempt),
+            charge: decision
+                .charge
+                .map_or(subject.standing.charge, |step| step.state),
+            charge_became: decision.charge.map(|step| step.state),
+            next_action_at: decision.charge.and_then(|step| step.next_action_at),
+            decline: decision.decline,
+            brake: decision.brake,
+        },
+    );
+    Ok((recorded.collect(), later))
 }
 
 fn one_per_attempt<'a>(findings: &[&'a Finding]) -> (Vec<&'a Finding>, Vec<&'a Finding>) {
@@ -208,7 +248,7 @@ fn one_per_attempt<'a>(findings: &[&'a Finding]) -> (Vec<&'a Finding>, Vec<&'a F
 /// The transaction that a piece of news names.
 fn named_transaction(news: &News) -> Option<TransactionId> {
     match news {
-        News::NotSent | News::Unsendable => None,
+        News::NotSent | News::Unsendable | News::DeclaredAbsent => None,
         News::Answered(verdict) | News::Read(verdict) => match verdict {
             Verdict::Settled { transaction_id }
             | Verdict::Pending { transaction_id, .. }

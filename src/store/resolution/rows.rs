@@ -32,6 +32,7 @@ enum EvidenceKind {
     Local,
     Answer,
     Read,
+    Person,
 }
 
 fn kind(news: &News) -> EvidenceKind {
@@ -39,6 +40,7 @@ fn kind(news: &News) -> EvidenceKind {
         News::NotSent | News::Unsendable => EvidenceKind::Local,
         News::Answered(_) => EvidenceKind::Answer,
         News::Read(_) => EvidenceKind::Read,
+        News::DeclaredAbsent => EvidenceKind::Person,
     }
 }
 
@@ -48,7 +50,11 @@ fn doubt(news: &News) -> Option<Doubt> {
         News::Answered(Verdict::InDoubt(doubt)) | News::Read(Verdict::InDoubt(doubt)) => {
             Some(*doubt)
         }
-        News::NotSent | News::Unsendable | News::Answered(_) | News::Read(_) => None,
+        News::NotSent
+        | News::Unsendable
+        | News::DeclaredAbsent
+        | News::Answered(_)
+        | News::Read(_) => None,
     }
 }
 
@@ -86,19 +92,24 @@ async fn insert_evidence(
         .iter()
         .map(|one| {
             let doubt = doubt(&one.finding.news).map(|doubt| doubt.as_str().to_owned());
-            one.finding.evidence.detail.clone().or(doubt)
+            let reason = one.finding.evidence.by.as_ref().map(|by| by.reason.clone());
+            reason.or(one.finding.evidence.detail.clone()).or(doubt)
         })
+        .collect();
+    let actors: Vec<_> = news
+        .iter()
+        .map(|one| one.finding.evidence.by.as_ref().map(|by| by.actor.clone()))
         .collect();
     sqlx::query!(
         "-- insert_evidence
         INSERT INTO evidence (evidence_id, attempt_id, subscription_id, kind, verdict, http_status, error_code, gateway_status,
                               status_code, transaction_id, detail, actor, recorded_at)
         SELECT n.evidence_id, n.attempt_id, n.subscription_id, n.kind, n.verdict, n.http_status, n.error_code,
-               n.gateway_status, n.status_code, n.transaction_id, n.detail, 'cykl', $12
+               n.gateway_status, n.status_code, n.transaction_id, n.detail, coalesce(n.actor, 'cykl'), $12
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::evidence_kind[], $5::attempt_state[], $6::integer[], $7::text[],
-                    $8::text[], $9::text[], $10::uuid[], $11::text[])
+                    $8::text[], $9::text[], $10::uuid[], $11::text[], $13::text[])
             AS n (evidence_id, attempt_id, subscription_id, kind, verdict, http_status, error_code, gateway_status, status_code,
-                  transaction_id, detail)",
+                  transaction_id, detail, actor)",
         evidence as &[EvidenceId],
         &attempts as &[AttemptId],
         &subscriptions as &[SubscriptionId],
@@ -111,6 +122,7 @@ async fn insert_evidence(
         &transactions as &[Option<TransactionId>],
         &details as &[Option<String>],
         now,
+        &actors as &[Option<String>],
     )
     .execute(&mut **transaction)
     .await?;

@@ -3,6 +3,7 @@
 //! A notice only tells which transaction to read. A read is the authority; it may be repeated at will, because it moves no
 //! money. Without a transaction id nothing can be read, and time decides only whom to ask.
 
+mod named;
 mod reads;
 
 use std::collections::HashMap;
@@ -23,6 +24,8 @@ use crate::store::inbox::{self, NoticeState, NoticedAttempt, OpenNotice};
 use crate::store::polling::{self, Unresolved};
 use crate::workers::shops::Shops;
 use reads::{Asking, Question};
+
+pub use named::{SettleError, Settled};
 
 /// Makes attempts final.
 #[derive(Clone)]

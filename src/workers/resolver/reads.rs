@@ -239,7 +239,11 @@ fn reach(news: &News) -> Option<Reach> {
             Some(Reach::Final)
         }
         News::Read(Verdict::InDoubt(_)) => None,
-        News::Read(_) | News::Answered(_) | News::NotSent | News::Unsendable => Some(Reach::ForNow),
+        News::Read(_)
+        | News::Answered(_)
+        | News::NotSent
+        | News::Unsendable
+        | News::DeclaredAbsent => Some(Reach::ForNow),
     }
 }
 

@@ -1,0 +1,111 @@
+//! `cykl charge declare-absent`, `write-off`, `approve` and `retry-now`: what a person decides because nobody else can.
+//!
+//! Deciding what is decided already succeeds and says so; what the rules do not allow is the command's own "no".
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::{CliError, Exit, Outcome, ReasonArgs, kept_reason, output};
+use crate::domain::id::ChargeId;
+use crate::store::people::{Effect, Order, Ruled, RulingError};
+use crate::store::status::By;
+
+/// Arguments of `cykl charge declare-absent`, `write-off`, `approve` and `retry-now`.
+#[derive(Debug, Args)]
+pub struct DecideArgs {
+    /// The charge, by its id
+    #[arg(value_name = "CHARGE")]
+    charge: ChargeId,
+    #[command(flatten)]
+    reason: ReasonArgs,
+}
+
+pub(super) async fn run(args: &DecideArgs, order: Order, context: &Context) -> Outcome {
+    let by = By {
+        actor: &context.actor,
+        reason: kept_reason(&args.reason.reason)?,
+    };
+    context
+        .with_store(async |store| {
+            let now = context.now();
+            let ruled = store
+                .rule(args.charge, order, by, &context.config.policy, now)
+                .await
+                .map_err(|error| {
+                    refused(error, args.charge).context(format!(
+                        "charge {} cannot be {}",
+                        args.charge,
+                        participle(order)
+                    ))
+                })?;
+            let text = match ruled.effect {
+                Effect::Nothing => nothing(args.charge, order, ruled),
+                Effect::Noted => noted(args.charge, by.actor),
+                Effect::Done => done(args.charge, ruled, now),
+            };
+            output::write(text.as_bytes())?;
+            Ok(Exit::Ok)
+        })
+        .await
+}
+
+/// Why nothing was done.
+pub(super) fn refused(error: RulingError, charge_id: ChargeId) -> CliError {
+    match error {
+        RulingError::Refused(_) => CliError::new(Exit::No, error).hint(format!(
+            "\"cykl charge show {charge_id}\" tells what can be decided, and when"
+        )),
+        RulingError::Missing(_) | RulingError::Archived(_) => CliError::new(Exit::No, error),
+        RulingError::Store(error) => error.into(),
+    }
+}
+
+const fn participle(order: Order) -> &'static str {
+    match order {
+        Order::DeclareAbsent { .. } => "declared absent",
+        Order::WriteOff => "written off",
+        Order::Approve => "approved",
+        Order::RetryNow => "retried",
+    }
+}
+
+fn nothing(charge_id: ChargeId, order: Order, ruled: Ruled) -> String {
+    let is = ruled.charge.as_str();
+    let already = match order {
+        Order::DeclareAbsent { .. } => {
+            format!("the last attempt at charge {charge_id} is absent already; the charge is {is}")
+        }
+        Order::WriteOff => format!("charge {charge_id} is {is} already"),
+        Order::Approve | Order::RetryNow => {
+            format!("charge {charge_id} is {is} and goes on by itself")
+        }
+    };
+    format!("{already}; nothing was changed\n")
+}
+
+fn noted(charge_id: ChargeId, actor: &str) -> String {
+    format!(
+        "noted: {actor} declares that imoje never had the debit in doubt of charge {charge_id}\n\
+         a second person has to declare it as well; until then nothing is sent:\n\
+         \x20 cykl charge declare-absent {charge_id} --reason TEXT --actor NAME\n",
+        actor = output::visible(actor),
+    )
+}
+
+fn done(charge_id: ChargeId, ruled: Ruled, now: DateTime<Utc>) -> String {
+    let is = ruled.charge.as_str();
+    let next = match ruled.next_action_at {
+        Some(at) if at > now => format!(
+            "it goes out at {} at the earliest, with a new order id\n",
+            output::instant(at)
+        ),
+        Some(_) => {
+            "it goes out with a new order id as soon as the brake, the limits and the card's budgets allow\n"
+                .to_owned()
+        }
+        None => "nothing more is sent for it; if imoje says later that its money moved, it becomes paid\n"
+            .to_owned(),
+    };
+    format!("charge {charge_id} is {is} now\n{next}")
+}

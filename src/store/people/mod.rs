@@ -1,0 +1,162 @@
+//! What people decide about charges: each decision is one transaction with its evidence, its event, and what follows from it.
+//!
+//! Whether a decision is allowed is judged by [`domain::people`](crate::domain::people) over what is read under lock, and by the
+//! triggers of the schema once more. A transaction id that a person gives is not recorded here: imoje is asked about it first, and its
+//! answer goes the way of every answer.
+
+mod case;
+mod scene;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::domain::charge::ChargeState;
+use crate::domain::id::ChargeId;
+use crate::domain::people::{self, Refused, Ruling};
+use crate::domain::resolution::Policy;
+use crate::store::status::By;
+use crate::store::{Store, StoreError, TRIES_MAX};
+use scene::Scene;
+
+pub use case::ChargeCase;
+
+/// What a person orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// That the attempt in doubt counts as one that imoje never had.
+    DeclareAbsent {
+        /// How long after its permit that may be said.
+        absent_after: TimeDelta,
+    },
+    /// That the charge is given up.
+    WriteOff,
+    /// That the charge is made although it is late.
+    Approve,
+    /// That the charge is tried again now.
+    RetryNow,
+}
+
+impl Order {
+    const fn ruling(self) -> Ruling {
+        match self {
+            Order::DeclareAbsent { .. } => Ruling::DeclareAbsent,
+            Order::WriteOff => Ruling::WriteOff,
+            Order::Approve => Ruling::Approve,
+            Order::RetryNow => Ruling::RetryNow,
+        }
+    }
+}
+
+/// What came of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ruled {
+    /// How far it went.
+    pub effect: Effect,
+    /// The state of the charge now.
+    pub charge: ChargeState,
+    /// When the charge is looked at again.
+    pub next_action_at: Option<DateTime<Utc>>,
+}
+
+/// How far an order went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It was so already; nothing was changed.
+    Nothing,
+    /// It is noted, and takes effect when another person orders the same.
+    Noted,
+    /// It is done.
+    Done,
+}
+
+/// Why an order was not carried out. Nothing is changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum RulingError {
+    /// There is no such charge.
+    #[error("there is no charge {0}")]
+    Missing(ChargeId),
+    /// It has long been over.
+    #[error("charge {0} is in the archive, where nothing changes any more")]
+    Archived(ChargeId),
+    /// The rules do not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The database failed, or refused it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for RulingError {
+    fn from(error: sqlx::Error) -> Self {
+        RulingError::Store(error.into())
+    }
+}
+
+impl Store {
+    /// Carries out what a person orders about a charge. The same order again changes nothing.
+    ///
+    /// # Errors
+    /// [`RulingError`]; nothing is changed then.
+    pub async fn rule(
+        &self,
+        charge_id: ChargeId,
+        order: Order,
+        by: By<'_>,
+        policy: &Policy,
+        now: DateTime<Utc>,
+    ) -> Result<Ruled, RulingError> {
+        let mut tries = 0;
+        loop {
+            match self.rule_once(charge_id, order, by, policy, now).await {
+                Err(RulingError::Store(error)) if error.is_busy() && tries < TRIES_MAX => {
+                    tries += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn rule_once(
+        &self,
+        charge_id: ChargeId,
+        order: Order,
+        by: By<'_>,
+        policy: &Policy,
+        now: DateTime<Utc>,
+    ) -> Result<Ruled, RulingError> {
+        let mut transaction = self.pool.begin().await?;
+        let found = case::lock(&mut transaction, charge_id).await?;
+        let scene = Scene {
+            found: &found,
+            ruling: order.ruling(),
+            by,
+            channels: self.channels,
+            now,
+        };
+        let case = &found.case;
+        let ruled = match order {
+            Order::DeclareAbsent { absent_after } => {
+                let declaration = people::declare_absent(case, by.actor, absent_after, now)?;
+                scene
+                    .declare_absent(&mut transaction, declaration, policy)
+                    .await?
+            }
+            Order::WriteOff => {
+                let write_off = people::write_off(case, &policy.resolver, now)?;
+                scene.write_off(&mut transaction, write_off).await?
+            }
+            Order::Approve => {
+                let going_on = people::approve(case, now)?;
+                scene.go_on(&mut transaction, going_on).await?
+            }
+            Order::RetryNow => {
+                let going_on = people::retry_now(case, now)?;
+                scene.go_on(&mut transaction, going_on).await?
+            }
+        };
+        match ruled.effect {
+            Effect::Nothing => {}
+            Effect::Noted | Effect::Done => transaction.commit().await?,
+        }
+        Ok(ruled)
+    }
+}
