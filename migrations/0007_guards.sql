@@ -420,24 +420,37 @@ CREATE TRIGGER evidence_insert AFTER INSERT ON evidence
     REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION guard_evidence_insert();
 
+-- The ids of notices are in the order in which they came in. This one is before all that came in from then on.
+CREATE FUNCTION first_notice_id(since timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT (lpad(to_hex(floor(extract(epoch FROM since) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
+
 -- What imoje told us while it would have told us about an attempt: whether the inbox was open to it at all, and whether it spoke of
--- that attempt. imoje repeats a notice for 95 h 25 min. The ids of notices are in the order in which they came in, so that only
--- those since the permit are read.
+-- that attempt. imoje repeats a notice for 95 h 25 min. Of what came in after more than twice that time, only what still has to be
+-- followed up is looked at, so that a question about an attempt of long ago does not read a year of notices.
 CREATE FUNCTION inbox_since_permit(of uuid, OUT was_alive boolean, OUT spoke_of_it boolean)
 LANGUAGE sql STABLE SET enable_seqscan = off AS $$
     WITH asked AS (
-        SELECT a.attempt_id, a.order_id, a.shop, a.permitted_at, a.permitted_at + interval '96 hours' AS ends_at,
-               (lpad(to_hex((extract(epoch FROM a.permitted_at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid AS first_id
+        SELECT a.attempt_id, a.order_id, a.shop, a.permitted_at AS since, a.permitted_at + interval '96 hours' AS until,
+               first_notice_id(a.permitted_at) AS first_id,
+               first_notice_id(a.permitted_at + interval '96 hours 1 millisecond') AS last_id,
+               first_notice_id(a.permitted_at + interval '10 days') AS late_id
         FROM attempts a WHERE a.attempt_id = $1
-    ), since AS (
-        SELECT n.received_at <= asked.ends_at AS in_time,
-               n.attempt_id = asked.attempt_id OR n.order_id = asked.order_id AS is_of_it
-        FROM asked JOIN notices n ON n.notice_id >= asked.first_id AND n.shop = asked.shop AND n.received_at >= asked.permitted_at
-        UNION ALL
-        SELECT n.received_at <= asked.ends_at, n.attempt_id = asked.attempt_id OR n.order_id = asked.order_id
-        FROM asked JOIN archived_notices n ON n.shop = asked.shop AND n.received_at >= asked.permitted_at
     )
-    SELECT coalesce(bool_or(in_time), false), coalesce(bool_or(is_of_it), false) FROM since
+    SELECT EXISTS (SELECT FROM notices n
+                   WHERE n.notice_id BETWEEN first_id AND last_id AND n.shop = asked.shop AND n.received_at BETWEEN since AND until)
+        OR EXISTS (SELECT FROM archived_notices n
+                   WHERE n.notice_id BETWEEN first_id AND last_id AND n.shop = asked.shop AND n.received_at BETWEEN since AND until),
+           EXISTS (SELECT FROM notices n
+                   WHERE n.notice_id BETWEEN first_id AND late_id AND n.shop = asked.shop
+                     AND (n.attempt_id = asked.attempt_id OR n.order_id = asked.order_id))
+        OR EXISTS (SELECT FROM archived_notices n
+                   WHERE n.notice_id BETWEEN first_id AND late_id AND n.shop = asked.shop AND n.received_at >= since
+                     AND (n.attempt_id = asked.attempt_id OR n.order_id = asked.order_id))
+        OR EXISTS (SELECT FROM notices n
+                   WHERE n.state = 'new' AND n.shop = asked.shop
+                     AND (n.attempt_id = asked.attempt_id OR n.order_id = asked.order_id))
+    FROM asked
 $$;
 
 -- That imoje never had a transaction is believed from people, once its notice would have come and could have come. The time is the one

@@ -387,7 +387,7 @@ fn a_command_that_does_not_exist_is_found() {
     }
     for wrong in [
         "`cykl forecast`",
-        "`cykl charge\n  settle CHARGE`",
+        "`cykl charge\n  refund CHARGE`",
         "`cykl status --days 31`",
         "`cykl brake stop --reazon TEXT`",
         "`sudo -u cykl cykl nothing`",

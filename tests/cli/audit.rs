@@ -93,7 +93,8 @@ const FAULTS: &[(&str, &str)] = &[
     // By one person, twice.
     (
         "absence_needs_two",
-        "INSERT INTO evidence (evidence_id, attempt_id, subscription_id, kind, verdict, detail, actor, recorded_at)
+        "DROP INDEX nobody_declares_twice;
+         INSERT INTO evidence (evidence_id, attempt_id, subscription_id, kind, verdict, detail, actor, recorded_at)
          SELECT gen_random_uuid(), attempt_id, subscription_id, 'person', 'absent', 'x', actor, '2025-01-10T00:00Z'
          FROM attempts, unnest(ARRAY['jan', ' Jan']) AS actor WHERE attempt_id = '00000000-0000-7000-8000-000000a40001';
          UPDATE attempts SET state = 'absent' WHERE attempt_id = '00000000-0000-7000-8000-000000a40001'",

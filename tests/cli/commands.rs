@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::process::Stdio;
 
+use cykl::clock::Clock;
+use cykl::simulator::{Simulator, SimulatorConfig};
 use serde_json::Value;
 
 use crate::place::Place;
@@ -133,23 +135,215 @@ async fn a_charge_is_shown_with_all_that_is_known_about_it() {
     assert_eq!(csv.lines().count(), 2);
 }
 
+/// The charge of the healthy books whose outcome is unknown.
+const IN_DOUBT: &str = "00000000-0000-7000-8000-0000000d1002";
+/// The one that failed, of a subscription that was deactivated.
+const FAILED: &str = "00000000-0000-7000-8000-0000000d4000";
+/// One that is paid.
+const PAID: &str = "00000000-0000-7000-8000-0000000d1000";
+
+/// A notice of another order, from the time in which the one of the charge in doubt would have come.
+const NOTICE: &str = "INSERT INTO cykl.notices (notice_id, shop, body_sha256, body, order_id, state, received_at)
+    VALUES ('0195ef81-8e00-7000-8000-000000000001', 'main', sha256('x'), 'x', 'another', 'done', '2025-04-01T04:00Z')";
+
 #[tokio::test]
 async fn a_charge_in_doubt_is_shown_with_a_checklist() {
     let place = Place::healthy().await;
-    let ran = place
-        .run(&["charge", "show", "00000000-0000-7000-8000-0000000d1002"])
-        .succeeded();
+    let ran = place.run(&["charge", "show", IN_DOUBT]).succeeded();
     let (_, checklist) = ran.stdout.split_once("WHAT TO DO").unwrap();
     for part in [
         "cykl-00000000000070008000000000005001-2-1",
         "49.00 PLN",
         "****1111",
-        "2025-03-31T05:45:00+02:00 to 2025-03-31T06:17:30+02:00",
+        "2025-03-31T05:50:00+02:00 to 2025-03-31T06:15:00+02:00",
         "2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b",
         "simulator",
+        "Q1.",
+        "Q2.",
+        "Q3.",
+        "Q4.",
     ] {
         assert!(checklist.contains(part), "{part}: {checklist}");
     }
+    let (_, decisions) = checklist.split_once("WHAT CAN BE DECIDED").unwrap();
+    for part in [
+        "cykl charge settle 00000000-0000-7000-8000-0000000d1002 --transaction ID --reason TEXT\n      now\n",
+        "cykl charge declare-absent 00000000-0000-7000-8000-0000000d1002 --reason TEXT\n      not possible; no notice",
+        "cykl charge write-off 00000000-0000-7000-8000-0000000d1002 --reason TEXT\n      now\n",
+    ] {
+        assert!(decisions.contains(part), "{part}: {decisions}");
+    }
+    assert!(!decisions.contains("approve"), "{decisions}");
+}
+
+#[tokio::test]
+async fn a_charge_is_shown_with_the_decisions_that_come_into_question() {
+    let place = Place::healthy().await;
+    let decisions = |charge: &str| {
+        let arguments = ["charge", "show", charge, "--output", "json"];
+        let shown = place.run(&arguments).succeeded().json();
+        shown["decisions"].as_array().unwrap().clone()
+    };
+    assert_eq!(decisions(PAID), [] as [Value; 0]);
+    let failed = decisions(FAILED);
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    assert_eq!(failed[0]["decision"], "settle");
+    assert_eq!(failed[1]["decision"], "retry_now");
+    assert_eq!(failed[1]["possible_at"], Value::Null);
+    assert_eq!(
+        failed[1]["note"],
+        "the subscription is deactivated, and nothing is charged for it"
+    );
+    place.sql(NOTICE).await;
+    let in_doubt = decisions(IN_DOUBT);
+    let absent = &in_doubt[1];
+    assert_eq!(absent["decision"], "declare_absent");
+    assert_eq!(
+        absent["command"],
+        format!("cykl charge declare-absent {IN_DOUBT} --reason TEXT")
+    );
+    assert!(absent["possible_at"].is_string(), "{absent}");
+    // Before the hundred hours are over the time is told.
+    place.sql("SET session_replication_role = replica; UPDATE cykl.attempts SET permitted_at = now(), deadline_at = now() WHERE state = 'in_doubt'").await;
+    let early = &decisions(IN_DOUBT)[1];
+    let possible_at: chrono::DateTime<chrono::Utc> =
+        early["possible_at"].as_str().unwrap().parse().unwrap();
+    assert!(
+        possible_at > Clock::system().now() + chrono::TimeDelta::hours(99),
+        "{early}"
+    );
+}
+
+#[tokio::test]
+async fn two_people_declare_a_debit_absent_from_the_command_line() {
+    let place = Place::healthy().await;
+    let declare = |actor: &str| {
+        place.run(&[
+            "charge",
+            "declare-absent",
+            IN_DOUBT,
+            "--reason",
+            "not in the panel",
+            "--actor",
+            actor,
+        ])
+    };
+    let silent = declare("jan").ended(1);
+    assert!(
+        silent.stderr.contains("no notice of any kind"),
+        "{silent:?}"
+    );
+    place.sql(NOTICE).await;
+    let first = declare("jan").succeeded();
+    assert!(first.stdout.contains("a second person"), "{first:?}");
+    let same = declare(" Jan").ended(1);
+    assert!(same.stderr.contains("another person has to"), "{same:?}");
+    let shown = place.run(&["charge", "show", IN_DOUBT]).succeeded();
+    assert!(shown.stdout.contains("not in the panel"), "{shown:?}");
+    let second = declare("ewa").succeeded();
+    assert!(second.stdout.contains("is retry_wait now"), "{second:?}");
+    let third = declare("ola").succeeded();
+    assert!(third.stdout.contains("nothing was changed"), "{third:?}");
+    place.run(&["audit"]).succeeded();
+}
+
+#[tokio::test]
+async fn a_charge_in_doubt_is_written_off_from_the_command_line() {
+    let place = Place::healthy().await;
+    let write_off = |charge: &str| {
+        place.run(&[
+            "charge",
+            "write-off",
+            charge,
+            "--reason",
+            "small",
+            "--actor",
+            "jan",
+        ])
+    };
+    let done = write_off(IN_DOUBT).succeeded();
+    assert!(done.stdout.contains("is failed now"), "{done:?}");
+    let again = write_off(IN_DOUBT).succeeded();
+    assert!(again.stdout.contains("nothing was changed"), "{again:?}");
+    let paid = write_off(PAID).ended(1);
+    assert!(paid.stderr.contains("the charge is paid"), "{paid:?}");
+    assert!(paid.stderr.contains("charge show"), "{paid:?}");
+    let evidence = "SELECT kind || ' ' || verdict || ' ' || actor || ' ' || detail FROM evidence WHERE actor <> 'cykl'";
+    assert_eq!(place.texts(evidence).await, ["person in_doubt jan small"]);
+    place.run(&["audit"]).succeeded();
+}
+
+#[tokio::test]
+async fn what_the_rules_do_not_allow_is_a_no_and_what_makes_no_sense_is_usage() {
+    let place = Place::healthy().await;
+    let missing = "00000000-0000-7000-8000-0000000d9999";
+    for (command, charge, told) in [
+        ("approve", IN_DOUBT, "held because of in_doubt"),
+        ("approve", FAILED, "the charge is failed"),
+        ("retry-now", IN_DOUBT, "money may have moved"),
+        ("retry-now", FAILED, "the subscription is deactivated"),
+        ("retry-now", PAID, "the charge is paid"),
+        ("declare-absent", PAID, "no attempt of it is in doubt"),
+        ("write-off", missing, "there is no charge"),
+    ] {
+        let ran = place
+            .run(&["charge", command, charge, "--reason", "x"])
+            .ended(1);
+        assert!(ran.stderr.contains(told), "{told}: {ran:?}");
+        place.run(&["charge", command, charge]).ended(2);
+        place
+            .run(&["charge", command, charge, "--reason", "4111111111111111"])
+            .ended(2);
+        place
+            .run(&["charge", command, "1042", "--reason", "x"])
+            .ended(2);
+    }
+    let approved = place
+        .run(&["charge", "approve", PAID, "--reason", "x"])
+        .succeeded();
+    assert!(
+        approved.stdout.contains("nothing was changed"),
+        "{approved:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_transaction_is_settled_only_by_the_gateway() {
+    let place = Place::healthy().await;
+    let before = place
+        .texts("SELECT to_jsonb(a)::text FROM attempts a ORDER BY 1")
+        .await;
+    let settle = |charge: &'static str, id: &'static str| {
+        [
+            "charge",
+            "settle",
+            charge,
+            "--transaction",
+            id,
+            "--reason",
+            "found",
+        ]
+    };
+    let id = "00000000-0000-4000-8000-000000e10201";
+    let away = place.run(&settle(IN_DOUBT, id)).ended(69);
+    assert!(away.stderr.contains("nothing was changed"), "{away:?}");
+    place.run(&settle(IN_DOUBT, "T-1042")).ended(2);
+    let start = "2027-01-01T07:00:00Z".parse().unwrap();
+    let simulator = Simulator::start(SimulatorConfig::new(std::sync::Arc::new(move || start)))
+        .await
+        .unwrap();
+    place.reconfigure("http://127.0.0.1:9/v1/merchant", &simulator.base_url());
+    let unknown = place.run_aside(&settle(IN_DOUBT, id)).await.ended(1);
+    assert!(
+        unknown
+            .stderr
+            .contains("did not show the transaction (HTTP 404"),
+        "{unknown:?}"
+    );
+    let after = place
+        .texts("SELECT to_jsonb(a)::text FROM attempts a ORDER BY 1")
+        .await;
+    assert_eq!(before, after);
 }
 
 #[tokio::test]

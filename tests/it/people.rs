@@ -213,7 +213,7 @@ async fn nothing_is_declared_absent_before_a_hundred_hours() {
     let recent = "ALTER TABLE attempts DISABLE TRIGGER attempt_facts;
         UPDATE attempts SET permitted_at = now() - interval '99 hours';
         INSERT INTO notices (notice_id, shop, body_sha256, body, state, received_at)
-        SELECT 'ffffffff-0000-7000-8000-000000000000', shop, sha256('x'), 'x', 'done', permitted_at + interval '1 hour'
+        SELECT first_notice_id(permitted_at + interval '1 hour'), shop, sha256('x'), 'x', 'done', permitted_at + interval '1 hour'
         FROM attempts LIMIT 1";
     let ahead = "INSERT INTO evidence (evidence_id, attempt_id, subscription_id, kind, verdict, detail, actor, recorded_at)
         SELECT gen_random_uuid(), attempt_id, subscription_id, 'person', 'absent', 'x', 'jan', now() + interval '2 hours'
@@ -242,6 +242,19 @@ async fn nothing_is_declared_absent_while_the_inbox_was_silent() {
     );
     let said = declaration("jan", world.clock.now());
     is_refused(&world, "CY011", ABSENCE_GUARD, &[&said]).await;
+    // Nor does the notice of another shop show anything.
+    let other_shop = "INSERT INTO shops SELECT 'other', environment, merchant_id, service_id, recorded_at FROM shops";
+    let heard = |shop: &str| {
+        format!(
+            "INSERT INTO notices (notice_id, shop, body_sha256, body, state, received_at)
+             SELECT first_notice_id(permitted_at + interval '95 hours'), '{shop}', sha256('x'), 'x', 'done',
+                    permitted_at + interval '95 hours'
+             FROM attempts WHERE state = 'in_doubt'"
+        )
+    };
+    let elsewhere = [other_shop, &heard("other"), &said];
+    is_refused(&world, "CY011", ABSENCE_GUARD, &elsewhere).await;
+    assert_eq!(outcome(&world, &[&heard("main"), &said]).await, "ok");
     world.settle_up().await;
 }
 
