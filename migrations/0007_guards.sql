@@ -420,7 +420,8 @@ CREATE TRIGGER evidence_insert AFTER INSERT ON evidence
     REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION guard_evidence_insert();
 
--- The ids of notices are in the order in which they came in. This one is before all that came in from then on.
+-- This id is before those of all notices that came in from then on. An id is never earlier than its notice, and later only while a
+-- clock that was put back catches up.
 CREATE FUNCTION first_notice_id(since timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT (lpad(to_hex(floor(extract(epoch FROM since) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
 $$;
@@ -433,7 +434,7 @@ LANGUAGE sql STABLE SET enable_seqscan = off AS $$
     WITH asked AS (
         SELECT a.attempt_id, a.order_id, a.shop, a.permitted_at AS since, a.permitted_at + interval '96 hours' AS until,
                first_notice_id(a.permitted_at) AS first_id,
-               first_notice_id(a.permitted_at + interval '96 hours 1 millisecond') AS last_id,
+               first_notice_id(a.permitted_at + interval '5 days') AS last_id,
                first_notice_id(a.permitted_at + interval '10 days') AS late_id
         FROM attempts a WHERE a.attempt_id = $1
     )

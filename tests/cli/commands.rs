@@ -184,7 +184,7 @@ async fn a_charge_is_shown_with_the_decisions_that_come_into_question() {
         let shown = place.run(&arguments).succeeded().json();
         shown["decisions"].as_array().unwrap().clone()
     };
-    assert_eq!(decisions(PAID), [] as [Value; 0]);
+    assert_eq!(decisions(PAID), Vec::<Value>::new());
     let failed = decisions(FAILED);
     assert_eq!(failed.len(), 2, "{failed:?}");
     assert_eq!(failed[0]["decision"], "settle");

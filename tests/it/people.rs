@@ -168,7 +168,7 @@ async fn two_people_declare_a_debit_absent_and_it_is_made_once_more_under_anothe
 }
 
 #[tokio::test]
-async fn two_people_who_declare_at_once_are_two_and_one_person_at_once_is_one() {
+async fn one_person_who_declares_twice_at_once_is_one() {
     let world = one_in_doubt(Behaviour::lose_request()).await;
     after(&world, 100).await;
     let (jan, once_more) =
@@ -183,7 +183,11 @@ async fn two_people_who_declare_at_once_are_two_and_one_person_at_once_is_one() 
         .count();
     assert_eq!(noted, 1, "{jan:?} {once_more:?}");
     assert_eq!(world.attempts().await, ["in_doubt", "settled"]);
+    world.settle_up().await;
+}
 
+#[tokio::test]
+async fn two_people_who_declare_at_once_are_two() {
     let world = one_in_doubt(Behaviour::lose_request()).await;
     after(&world, 100).await;
     let (jan, ewa) = tokio::join!(declare_absent(&world, "jan"), declare_absent(&world, "ewa"));
@@ -278,7 +282,7 @@ async fn nothing_is_declared_absent_that_imoje_has_spoken_of() {
 }
 
 #[tokio::test]
-async fn nothing_is_declared_absent_that_imoje_has_or_that_is_decided() {
+async fn nothing_is_declared_absent_that_imoje_has() {
     let pending = Behaviour::pending_for_ever().with_notices(Notices::none());
     let world = World::new(Script::default()).await;
     world.simulator.add_rule(Rule::debits(pending).times(1));
@@ -291,8 +295,10 @@ async fn nothing_is_declared_absent_that_imoje_has_or_that_is_decided() {
     let said = declaration("jan", world.clock.now());
     is_refused(&world, "CY011", ABSENCE_GUARD, &[&said]).await;
     world.settle_up().await;
+}
 
-    // Whose id is known although it is in doubt.
+#[tokio::test]
+async fn nothing_is_declared_absent_whose_id_is_known_or_that_is_decided() {
     let world = one_in_doubt(Behaviour::lose_request()).await;
     after(&world, 100).await;
     let known = "UPDATE attempts SET transaction_id = gen_random_uuid() WHERE state = 'in_doubt'";
@@ -362,6 +368,48 @@ async fn money_that_moved_although_two_people_saw_none_is_surplus_beside_the_sec
     assert_eq!(world.incidents().await, ["incident.surplus"]);
     assert_eq!(world.brakes().await, ["* stop surplus_settlement"]);
     world.compare_with_ledger().await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_found_after_two_people_saw_none_pays_the_charge() {
+    let lost = Behaviour::take_money_and_lose_answer().with_notices(Notices::none());
+    let world = one_in_doubt(lost).await;
+    after(&world, 100).await;
+    declare_absent(&world, "jan").await.unwrap();
+    declare_absent(&world, "ewa").await.unwrap();
+    let id = in_the_panel(&world, &the_order(&world).await);
+    let settled = settle(&world, id).await.unwrap();
+    assert_eq!(settled.recorded.charge, ChargeState::Paid);
+    assert_eq!(settled.recorded.brake, None);
+    world.run_days(2).await;
+    assert_eq!(world.posts(), 2);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_contradicts_the_books_stops_all_charging_whoever_names_it() {
+    let lost = Behaviour::take_money_and_lose_answer().with_notices(Notices::none());
+    let world = World::new(Script::default()).await;
+    world.simulator.add_rule(Rule::debits(lost).times(1));
+    let card = Behaviour::decline_at_once("CODE_51").with_notices(Notices::none());
+    world
+        .subscribe(Agreement::monthly("2027-01-01").with_card(card))
+        .await;
+    world.charge().await;
+    world.subscribe(Agreement::monthly("2027-01-02")).await;
+    after(&world, 100).await;
+    declare_absent(&world, "jan").await.unwrap();
+    declare_absent(&world, "ewa").await.unwrap();
+    // imoje had it after all, and declined it.
+    let id = in_the_panel(&world, &the_order(&world).await);
+    let settled = settle(&world, id).await.unwrap();
+    assert_eq!(settled.recorded.brake, Some("contradicting_news"));
+    assert_eq!(world.attempts().await, ["absent", "settled"]);
+    assert_eq!(world.incidents().await, ["incident.contradiction"]);
+    world.run_days(2).await;
+    assert_eq!(world.charges().await, ["retry_wait", "paid"]);
+    assert_eq!(world.posts(), 2);
+    world.settle_up().await;
 }
 
 #[tokio::test]

@@ -71,17 +71,17 @@ const fn participle(order: Order) -> &'static str {
 }
 
 fn nothing(charge_id: ChargeId, order: Order, ruled: Ruled) -> String {
-    let is = ruled.charge.as_str();
-    let already = match order {
-        Order::DeclareAbsent { .. } => {
-            format!("the last attempt at charge {charge_id} is absent already; the charge is {is}")
-        }
-        Order::WriteOff => format!("charge {charge_id} is {is} already"),
-        Order::Approve | Order::RetryNow => {
-            format!("charge {charge_id} is {is} and goes on by itself")
-        }
+    let absent = match order {
+        Order::DeclareAbsent { .. } => "its last attempt is absent and ",
+        Order::WriteOff | Order::Approve | Order::RetryNow => "",
     };
-    format!("{already}; nothing was changed\n")
+    let due = ruled.next_action_at.map_or_else(String::new, |at| {
+        format!(", due at {}", output::instant(at))
+    });
+    format!(
+        "charge {charge_id}: {absent}it is {} already{due}; nothing was changed\n",
+        ruled.charge.as_str()
+    )
 }
 
 fn noted(charge_id: ChargeId, actor: &str) -> String {

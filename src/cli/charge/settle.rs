@@ -1,8 +1,6 @@
 //! `cykl charge settle`: gives Cykl the id of a transaction that a person found at imoje. imoje is asked about it, and only its
 //! answer counts.
 
-use std::fmt::Write;
-
 use clap::Args;
 
 use crate::cli::context::Context;
@@ -37,7 +35,7 @@ pub(super) async fn run(args: &SettleArgs, context: &Context) -> Outcome {
                 .settle(args.charge, args.transaction, by, context.now())
                 .await
                 .map_err(|error| refused(error, args.charge))?;
-            output::write(told(args.charge, &settled)?.as_bytes())?;
+            output::write(told(args.charge, &settled).as_bytes())?;
             let is_incident = settled.recorded.brake.is_some();
             Ok(if is_incident { Exit::No } else { Exit::Ok })
         })
@@ -69,29 +67,26 @@ fn refused(error: SettleError, charge_id: ChargeId) -> CliError {
     error.context(format!("couldn't settle charge {charge_id}"))
 }
 
-fn told(charge_id: ChargeId, settled: &Settled) -> Result<String, CliError> {
+fn told(charge_id: ChargeId, settled: &Settled) -> String {
     let recorded = &settled.recorded;
-    let mut text = format!(
-        "imoje says {} about {}\n",
-        output::visible(&settled.gateway_status),
-        settled.order_id
-    );
-    if recorded.attempt_became.is_none() && recorded.charge_became.is_none() {
-        text += "that was known already; nothing was changed\n";
-    }
-    write!(
-        text,
-        "the attempt is {}, charge {charge_id} is {}\n",
-        recorded.attempt.as_str(),
-        recorded.charge.as_str()
-    )
-    .map_err(CliError::internal)?;
-    if let Some(reason) = recorded.brake {
-        write!(
-            text,
+    let is_known = recorded.attempt_became.is_none()
+        && recorded.charge_became.is_none()
+        && recorded.brake.is_none();
+    let known = if is_known {
+        "that was known already; nothing was changed\n"
+    } else {
+        ""
+    };
+    let incident = recorded.brake.map_or_else(String::new, |reason| {
+        format!(
             "this contradicts the books ({reason}): all charging is stopped until somebody has looked into it\n"
         )
-        .map_err(CliError::internal)?;
-    }
-    Ok(text)
+    });
+    format!(
+        "imoje says {} about {}\n{known}the attempt is {}, charge {charge_id} is {}\n{incident}",
+        output::visible(&settled.gateway_status),
+        settled.order_id,
+        recorded.attempt.as_str(),
+        recorded.charge.as_str(),
+    )
 }
