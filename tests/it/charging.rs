@@ -212,7 +212,7 @@ async fn an_inactive_profile_deactivates_its_subscription_and_holds_the_others_o
     world.run_days(10).await;
     assert_eq!(world.simulator.ledger().posts().len(), 1);
     assert_eq!(
-        world.column("SELECT status::text || coalesce(' ' || status_reason, '') FROM billing.subscriptions ORDER BY external_id").await,
+        world.column("SELECT status::text || coalesce(' ' || status_reason, '') FROM billing.subscriptions ORDER BY subscription_id").await,
         ["deactivated profile_inactive", "active"]
     );
     assert_eq!(
