@@ -151,7 +151,7 @@ pub enum Refused {
     NoticeCame,
     /// Nothing at all was heard.
     #[error(
-        "no notice of any kind came in during the 96 hours in which its own would have, so its absence proves nothing"
+        "no notice of any kind came in during the 96 hours in which its own would have, so the silence proves nothing"
     )]
     InboxSilent,
     /// Too early.

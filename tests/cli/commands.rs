@@ -236,6 +236,13 @@ async fn two_people_declare_a_debit_absent_from_the_command_line() {
     place.sql(NOTICE).await;
     let first = declare("jan").succeeded();
     assert!(first.stdout.contains("a second person"), "{first:?}");
+    let shown = place
+        .run(&["charge", "show", IN_DOUBT, "--actor", "jan"])
+        .succeeded();
+    assert!(
+        shown.stdout.contains("now; jan has declared it already"),
+        "{shown:?}"
+    );
     let same = declare(" Jan").ended(1);
     assert!(same.stderr.contains("another person has to"), "{same:?}");
     let shown = place.run(&["charge", "show", IN_DOUBT]).succeeded();

@@ -69,8 +69,8 @@ fn prospect(
             return is_open.then_some((Some(now), None));
         }
         Ruling::DeclareAbsent => {
-            let declared =
-                people::declare_absent(case, &context.actor, context.config.absent_after, now);
+            // Whoever looks may tell somebody else to declare it.
+            let declared = people::declare_absent(case, "", context.config.absent_after, now);
             let by = case
                 .undecided()
                 .map(|attempt| attempt.declared_by.join(", "))
