@@ -8,7 +8,7 @@ use cykl::domain::id::{ChargeId, SubscriptionId, TransactionId};
 use cykl::domain::people::Refused;
 use cykl::domain::subscription::SubscriptionStatus;
 use cykl::simulator::{Behaviour, ErrorBody, Notices, Rule, Script};
-use cykl::store::people::{Effect, Order, Ruled, RulingError};
+use cykl::store::people::{Effect, Instruction, Ruled, RulingError};
 use cykl::store::status::By;
 use cykl::workers::resolver::{SettleError, Settled};
 use reqwest::StatusCode;
@@ -47,18 +47,18 @@ async fn the_order(world: &World) -> String {
         .await
 }
 
-async fn rule(world: &World, order: Order, actor: &str) -> Result<Ruled, RulingError> {
+async fn rule(world: &World, instruction: Instruction, actor: &str) -> Result<Ruled, RulingError> {
     let charge_id = the_charge(world).await;
     let policy = &world.config.policy;
     world
         .store
-        .rule(charge_id, order, by(actor), policy, world.clock.now())
+        .rule(charge_id, instruction, by(actor), policy, world.clock.now())
         .await
 }
 
 async fn declare_absent(world: &World, actor: &str) -> Result<Ruled, RulingError> {
     let absent_after = world.config.absent_after;
-    rule(world, Order::DeclareAbsent { absent_after }, actor).await
+    rule(world, Instruction::DeclareAbsent { absent_after }, actor).await
 }
 
 async fn settle(world: &World, transaction_id: Uuid) -> Result<Settled, SettleError> {
@@ -530,19 +530,19 @@ async fn a_charge_in_doubt_is_written_off_by_one_person_and_paid_by_a_late_truth
     let answers_until = world.clock.now() + TimeDelta::hours(96);
     after(&world, 1).await;
     assert_eq!(
-        refusal(rule(&world, Order::WriteOff, "jan").await),
+        refusal(rule(&world, Instruction::WriteOff, "jan").await),
         Refused::AnswerMayCome(answers_until)
     );
     let failed = "UPDATE charges SET state = 'failed', reason = 'x', next_action_at = NULL WHERE state = 'in_flight'";
     is_refused(&world, "CY005", GIVING_UP, &[failed]).await;
     after(&world, 96).await;
-    let ruled = rule(&world, Order::WriteOff, "jan").await.unwrap();
+    let ruled = rule(&world, Instruction::WriteOff, "jan").await.unwrap();
     assert_eq!(
         (ruled.effect, ruled.charge),
         (Effect::Done, ChargeState::Failed)
     );
     let before = books(&world).await;
-    let again = rule(&world, Order::WriteOff, "ewa").await.unwrap();
+    let again = rule(&world, Instruction::WriteOff, "ewa").await.unwrap();
     assert_eq!(again.effect, Effect::Nothing);
     assert_eq!(books(&world).await, before);
     assert_eq!(
@@ -559,13 +559,13 @@ async fn a_charge_in_doubt_is_written_off_by_one_person_and_paid_by_a_late_truth
     // Nothing goes on by itself, and nobody lets it.
     world.run_days(8).await;
     assert_eq!(world.charges().await, ["failed", "paid"]);
-    let refused = refusal(rule(&world, Order::RetryNow, "jan").await);
+    let refused = refusal(rule(&world, Instruction::RetryNow, "jan").await);
     assert!(matches!(refused, Refused::Undecided(_)), "{refused}");
     let id = in_the_panel(&world, &the_order(&world).await);
     settle(&world, id).await.unwrap();
     assert_eq!(world.charges().await, ["paid", "paid"]);
     assert_eq!(
-        refusal(rule(&world, Order::WriteOff, "jan").await),
+        refusal(rule(&world, Instruction::WriteOff, "jan").await),
         Refused::State(ChargeState::Paid)
     );
     assert_eq!(world.posts(), 2);
@@ -583,8 +583,8 @@ async fn a_charge_whose_money_moved_is_never_given_up() {
     world.subscribe(Agreement::monthly("2027-01-01")).await;
     world.run_days(3).await;
     assert_eq!(world.charges().await, ["held"]);
-    for order in [Order::WriteOff, Order::RetryNow] {
-        let refused = refusal(rule(&world, order, "jan").await);
+    for instruction in [Instruction::WriteOff, Instruction::RetryNow] {
+        let refused = refusal(rule(&world, instruction, "jan").await);
         assert!(matches!(refused, Refused::MoneyMoved(_)), "{refused}");
     }
     let failed = "UPDATE charges SET state = 'failed', reason = 'x', next_action_at = NULL";
@@ -609,11 +609,11 @@ async fn one_late() -> World {
 #[tokio::test]
 async fn a_charge_that_came_too_late_is_made_when_a_person_approves_it() {
     let world = one_late().await;
-    let ruled = rule(&world, Order::Approve, "jan").await.unwrap();
+    let ruled = rule(&world, Instruction::Approve, "jan").await.unwrap();
     assert_eq!(ruled.charge, ChargeState::RetryWait);
     assert_eq!(ruled.next_action_at, Some(world.clock.now()));
     let before = books(&world).await;
-    let again = rule(&world, Order::Approve, "jan").await.unwrap();
+    let again = rule(&world, Instruction::Approve, "jan").await.unwrap();
     assert_eq!(again.effect, Effect::Nothing);
     assert_eq!(books(&world).await, before);
     world.run_until_idle().await;
@@ -630,10 +630,10 @@ async fn a_charge_that_came_too_late_is_made_when_a_person_approves_it() {
 async fn a_charge_that_came_too_late_is_given_up_when_a_person_says_so() {
     let world = one_late().await;
     assert_eq!(
-        refusal(rule(&world, Order::RetryNow, "jan").await),
+        refusal(rule(&world, Instruction::RetryNow, "jan").await),
         Refused::HeldFor("too_late".to_owned())
     );
-    let ruled = rule(&world, Order::WriteOff, "jan").await.unwrap();
+    let ruled = rule(&world, Instruction::WriteOff, "jan").await.unwrap();
     assert_eq!(ruled.charge, ChargeState::Failed);
     assert_eq!(
         world.column("SELECT reason FROM charges").await,
@@ -645,11 +645,11 @@ async fn a_charge_that_came_too_late_is_given_up_when_a_person_says_so() {
         ["charge.held", "charge.decided", "charge.failed"]
     );
     assert_eq!(
-        refusal(rule(&world, Order::Approve, "jan").await),
+        refusal(rule(&world, Instruction::Approve, "jan").await),
         Refused::State(ChargeState::Failed)
     );
     // Nothing of it is in doubt, so another person may change that.
-    rule(&world, Order::RetryNow, "ewa").await.unwrap();
+    rule(&world, Instruction::RetryNow, "ewa").await.unwrap();
     world.run_until_idle().await;
     assert_eq!(world.charges().await, ["paid"]);
     world.settle_up().await;
@@ -660,7 +660,7 @@ async fn nothing_is_approved_that_is_in_doubt_or_of_a_subscription_that_stopped(
     let world = one_in_doubt(Behaviour::lose_request()).await;
     after(&world, 97).await;
     assert_eq!(
-        refusal(rule(&world, Order::Approve, "jan").await),
+        refusal(rule(&world, Instruction::Approve, "jan").await),
         Refused::HeldFor("in_doubt".to_owned())
     );
     let going_on =
@@ -674,7 +674,7 @@ async fn nothing_is_approved_that_is_in_doubt_or_of_a_subscription_that_stopped(
     let now = world.clock.now();
     world.store.pause(paused, by("jan"), now).await.unwrap();
     assert_eq!(
-        refusal(rule(&world, Order::Approve, "jan").await),
+        refusal(rule(&world, Instruction::Approve, "jan").await),
         Refused::NotBillable(SubscriptionStatus::Paused)
     );
     is_refused(&world, "CY003", GOING_ON, &[going_on]).await;
@@ -695,15 +695,49 @@ async fn a_retry_goes_out_early_when_a_person_says_so_and_keeps_its_distance() {
     world.run_until_idle().await;
     assert_eq!(world.charges().await, ["retry_wait"]);
     let earliest = world.clock.now() + world.config.charging.min_gap;
-    let ruled = rule(&world, Order::RetryNow, "jan").await.unwrap();
+    let ruled = rule(&world, Instruction::RetryNow, "jan").await.unwrap();
     assert_eq!(ruled.next_action_at, Some(earliest));
-    let again = rule(&world, Order::RetryNow, "jan").await.unwrap();
+    let again = rule(&world, Instruction::RetryNow, "jan").await.unwrap();
     assert_eq!(again.effect, Effect::Nothing);
     world.run_until(earliest - TimeDelta::seconds(1)).await;
     assert_eq!(world.posts(), 1);
     world.run_until(earliest + TimeDelta::minutes(1)).await;
     assert_eq!(world.attempts().await, ["rejected", "settled"]);
     assert_eq!(world.charges().await, ["paid"]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn retries_that_a_person_wants_keep_the_budget_of_their_card() {
+    let world = World::new(Script::default()).await;
+    world
+        .simulator
+        .add_rule(Rule::debits(Behaviour::decline_at_once("CODE_51")).times(2));
+    let first = Agreement::monthly("2027-01-01");
+    let second = Agreement::monthly("2027-01-01").on_the_card_of(&first);
+    world.subscribe(first).await;
+    world.subscribe(second).await;
+    world.run_until_idle().await;
+    assert_eq!(world.charges().await, ["retry_wait", "retry_wait"]);
+    for charge_id in world.column("SELECT charge_id::text FROM charges").await {
+        let (policy, now) = (&world.config.policy, world.clock.now());
+        world
+            .store
+            .rule(
+                charge_id.parse().unwrap(),
+                Instruction::RetryNow,
+                by("jan"),
+                policy,
+                now,
+            )
+            .await
+            .unwrap();
+    }
+    after(&world, 21).await;
+    assert_eq!(world.posts(), 3, "one retry of a card in 24 hours");
+    after(&world, 24).await;
+    assert_eq!(world.posts(), 4);
+    assert_eq!(world.charges().await, ["paid", "paid"]);
     world.settle_up().await;
 }
 
@@ -716,7 +750,7 @@ async fn a_decline_that_was_reversed_is_not_retried_although_a_person_says_so() 
     world
         .run_until(world.clock.now() + TimeDelta::minutes(30))
         .await;
-    rule(&world, Order::RetryNow, "jan").await.unwrap();
+    rule(&world, Instruction::RetryNow, "jan").await.unwrap();
     world.run_days(1).await;
     assert_eq!(world.attempts().await, ["settled"]);
     assert_eq!(world.charges().await, ["paid"]);
@@ -736,7 +770,7 @@ async fn a_card_that_must_never_be_tried_again_is_tried_only_after_it_was_replac
     world.run_until_idle().await;
     assert_eq!(world.charges().await, ["failed"]);
     assert_eq!(
-        refusal(rule(&world, Order::RetryNow, "jan").await),
+        refusal(rule(&world, Instruction::RetryNow, "jan").await),
         Refused::NotBillable(SubscriptionStatus::Deactivated)
     );
     // The same card is attached again.
@@ -747,7 +781,7 @@ async fn a_card_that_must_never_be_tried_again_is_tried_only_after_it_was_replac
     .await
     .unwrap();
     assert_eq!(
-        refusal(rule(&world, Order::RetryNow, "jan").await),
+        refusal(rule(&world, Instruction::RetryNow, "jan").await),
         Refused::CardBlocked
     );
     let reopened =
@@ -769,7 +803,7 @@ async fn a_card_that_must_never_be_tried_again_is_tried_only_after_it_was_replac
     .await
     .unwrap();
     assert_eq!(outcome(&world, &[reopened]).await, "ok");
-    let ruled = rule(&world, Order::RetryNow, "jan").await.unwrap();
+    let ruled = rule(&world, Instruction::RetryNow, "jan").await.unwrap();
     assert_eq!(ruled.charge, ChargeState::RetryWait);
     world.run_days(2).await;
     assert_eq!(world.charges().await, ["paid"]);
@@ -780,14 +814,14 @@ async fn a_card_that_must_never_be_tried_again_is_tried_only_after_it_was_replac
 #[tokio::test]
 async fn a_charge_that_failed_is_tried_again_and_its_subscription_is_behind_until_it_is_paid() {
     let world = one_late().await;
-    rule(&world, Order::WriteOff, "jan").await.unwrap();
-    rule(&world, Order::RetryNow, "jan").await.unwrap();
+    rule(&world, Instruction::WriteOff, "jan").await.unwrap();
+    rule(&world, Instruction::RetryNow, "jan").await.unwrap();
     let status = "SELECT status::text FROM subscriptions";
     assert_eq!(world.column(status).await, ["past_due"]);
     world.run_until_idle().await;
     assert_eq!(world.column(status).await, ["active"]);
     assert_eq!(
-        refusal(rule(&world, Order::RetryNow, "jan").await),
+        refusal(rule(&world, Instruction::RetryNow, "jan").await),
         Refused::State(ChargeState::Paid)
     );
     world.settle_up().await;
@@ -804,7 +838,7 @@ async fn a_charge_held_for_what_is_mended_goes_on_when_a_person_says_so() {
         world.column("SELECT reason FROM held").await,
         ["request_refused"]
     );
-    rule(&world, Order::RetryNow, "jan").await.unwrap();
+    rule(&world, Instruction::RetryNow, "jan").await.unwrap();
     world.run_days(1).await;
     assert_eq!(world.charges().await, ["paid"]);
     assert_eq!(world.attempts().await, ["refused", "settled"]);
@@ -828,20 +862,20 @@ async fn nothing_is_decided_about_a_charge_that_is_archived_or_that_does_not_exi
     let missing = ChargeId::from_uuid(Uuid::new_v4());
     let (policy, now) = (&world.config.policy, world.clock.now());
     let absent_after = world.config.absent_after;
-    for order in [
-        Order::DeclareAbsent { absent_after },
-        Order::WriteOff,
-        Order::Approve,
-        Order::RetryNow,
+    for instruction in [
+        Instruction::DeclareAbsent { absent_after },
+        Instruction::WriteOff,
+        Instruction::Approve,
+        Instruction::RetryNow,
     ] {
         let ruled = world
             .store
-            .rule(archived, order, by("jan"), policy, now)
+            .rule(archived, instruction, by("jan"), policy, now)
             .await;
         assert!(matches!(ruled, Err(RulingError::Archived(_))), "{ruled:?}");
         let ruled = world
             .store
-            .rule(missing, order, by("jan"), policy, now)
+            .rule(missing, instruction, by("jan"), policy, now)
             .await;
         assert!(matches!(ruled, Err(RulingError::Missing(_))), "{ruled:?}");
     }

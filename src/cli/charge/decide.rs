@@ -8,7 +8,7 @@ use clap::Args;
 use crate::cli::context::Context;
 use crate::cli::{CliError, Exit, Outcome, ReasonArgs, kept_reason, output};
 use crate::domain::id::ChargeId;
-use crate::store::people::{Effect, Order, Ruled, RulingError};
+use crate::store::people::{Effect, Instruction, Ruled, RulingError};
 use crate::store::status::By;
 
 /// Arguments of `cykl charge declare-absent`, `write-off`, `approve` and `retry-now`.
@@ -21,7 +21,7 @@ pub struct DecideArgs {
     reason: ReasonArgs,
 }
 
-pub(super) async fn run(args: &DecideArgs, order: Order, context: &Context) -> Outcome {
+pub(super) async fn run(args: &DecideArgs, instruction: Instruction, context: &Context) -> Outcome {
     let by = By {
         actor: &context.actor,
         reason: kept_reason(&args.reason.reason)?,
@@ -30,17 +30,17 @@ pub(super) async fn run(args: &DecideArgs, order: Order, context: &Context) -> O
         .with_store(async |store| {
             let now = context.now();
             let ruled = store
-                .rule(args.charge, order, by, &context.config.policy, now)
+                .rule(args.charge, instruction, by, &context.config.policy, now)
                 .await
                 .map_err(|error| {
                     refused(error, args.charge).context(format!(
                         "charge {} cannot be {}",
                         args.charge,
-                        participle(order)
+                        participle(instruction)
                     ))
                 })?;
             let text = match ruled.effect {
-                Effect::Nothing => nothing(args.charge, order, ruled),
+                Effect::Nothing => nothing(args.charge, instruction, ruled),
                 Effect::Noted => noted(args.charge, by.actor),
                 Effect::Done => done(args.charge, ruled, now),
             };
@@ -61,19 +61,19 @@ pub(super) fn refused(error: RulingError, charge_id: ChargeId) -> CliError {
     }
 }
 
-const fn participle(order: Order) -> &'static str {
-    match order {
-        Order::DeclareAbsent { .. } => "declared absent",
-        Order::WriteOff => "written off",
-        Order::Approve => "approved",
-        Order::RetryNow => "retried",
+const fn participle(instruction: Instruction) -> &'static str {
+    match instruction {
+        Instruction::DeclareAbsent { .. } => "declared absent",
+        Instruction::WriteOff => "written off",
+        Instruction::Approve => "approved",
+        Instruction::RetryNow => "retried",
     }
 }
 
-fn nothing(charge_id: ChargeId, order: Order, ruled: Ruled) -> String {
-    let absent = match order {
-        Order::DeclareAbsent { .. } => "its last attempt is absent and ",
-        Order::WriteOff | Order::Approve | Order::RetryNow => "",
+fn nothing(charge_id: ChargeId, instruction: Instruction, ruled: Ruled) -> String {
+    let absent = match instruction {
+        Instruction::DeclareAbsent { .. } => "its last attempt is absent and ",
+        Instruction::WriteOff | Instruction::Approve | Instruction::RetryNow => "",
     };
     let due = ruled.next_action_at.map_or_else(String::new, |at| {
         format!(", due at {}", output::instant(at))

@@ -15,7 +15,7 @@ use crate::cli::{Exit, Outcome};
 use crate::domain::charge::ChargeState;
 use crate::domain::shop::ShopName;
 use crate::store::books::{ChargeFilter, ListedCharge};
-use crate::store::people::Order;
+use crate::store::people::Instruction;
 
 /// What to do with charges.
 #[derive(Debug, Subcommand)]
@@ -62,11 +62,11 @@ pub(super) async fn run(command: &ChargeCommand, context: &Context) -> Outcome {
         ChargeCommand::Settle(args) => settle::run(args, context).await,
         ChargeCommand::DeclareAbsent(args) => {
             let absent_after = context.config.absent_after;
-            decide::run(args, Order::DeclareAbsent { absent_after }, context).await
+            decide::run(args, Instruction::DeclareAbsent { absent_after }, context).await
         }
-        ChargeCommand::WriteOff(args) => decide::run(args, Order::WriteOff, context).await,
-        ChargeCommand::Approve(args) => decide::run(args, Order::Approve, context).await,
-        ChargeCommand::RetryNow(args) => decide::run(args, Order::RetryNow, context).await,
+        ChargeCommand::WriteOff(args) => decide::run(args, Instruction::WriteOff, context).await,
+        ChargeCommand::Approve(args) => decide::run(args, Instruction::Approve, context).await,
+        ChargeCommand::RetryNow(args) => decide::run(args, Instruction::RetryNow, context).await,
     }
 }
 

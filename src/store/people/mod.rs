@@ -19,34 +19,34 @@ use scene::Scene;
 
 pub use case::ChargeCase;
 
-/// What a person orders.
+/// What a person instructs Cykl to do about a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// That the attempt in doubt counts as one that imoje never had.
+pub enum Instruction {
+    /// Count the attempt in doubt as one that imoje never had.
     DeclareAbsent {
         /// How long after its permit that may be said.
         absent_after: TimeDelta,
     },
-    /// That the charge is given up.
+    /// Give the charge up.
     WriteOff,
-    /// That the charge is made although it is late.
+    /// Make the charge although it is late.
     Approve,
-    /// That the charge is tried again now.
+    /// Try the charge again now.
     RetryNow,
 }
 
-impl Order {
+impl Instruction {
     const fn ruling(self) -> Ruling {
         match self {
-            Order::DeclareAbsent { .. } => Ruling::DeclareAbsent,
-            Order::WriteOff => Ruling::WriteOff,
-            Order::Approve => Ruling::Approve,
-            Order::RetryNow => Ruling::RetryNow,
+            Instruction::DeclareAbsent { .. } => Ruling::DeclareAbsent,
+            Instruction::WriteOff => Ruling::WriteOff,
+            Instruction::Approve => Ruling::Approve,
+            Instruction::RetryNow => Ruling::RetryNow,
         }
     }
 }
 
-/// What came of an order.
+/// What came of an instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ruled {
     /// How far it went.
@@ -57,18 +57,18 @@ pub struct Ruled {
     pub next_action_at: Option<DateTime<Utc>>,
 }
 
-/// How far an order went.
+/// How far an instruction went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// It was so already; nothing was changed.
     Nothing,
-    /// It is noted, and takes effect when another person orders the same.
+    /// It is noted, and takes effect when another person says the same.
     Noted,
     /// It is done.
     Done,
 }
 
-/// Why an order was not carried out. Nothing is changed then.
+/// Why an instruction was not carried out. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum RulingError {
     /// There is no such charge.
@@ -92,21 +92,24 @@ impl From<sqlx::Error> for RulingError {
 }
 
 impl Store {
-    /// Carries out what a person orders about a charge. The same order again changes nothing.
+    /// Carries out what a person says about a charge. The same again changes nothing.
     ///
     /// # Errors
     /// [`RulingError`]; nothing is changed then.
     pub async fn rule(
         &self,
         charge_id: ChargeId,
-        order: Order,
+        instruction: Instruction,
         by: By<'_>,
         policy: &Policy,
         now: DateTime<Utc>,
     ) -> Result<Ruled, RulingError> {
         let mut tries = 0;
         loop {
-            match self.rule_once(charge_id, order, by, policy, now).await {
+            match self
+                .rule_once(charge_id, instruction, by, policy, now)
+                .await
+            {
                 Err(RulingError::Store(error)) if error.is_busy() && tries < TRIES_MAX => {
                     tries += 1;
                 }
@@ -118,7 +121,7 @@ impl Store {
     async fn rule_once(
         &self,
         charge_id: ChargeId,
-        order: Order,
+        instruction: Instruction,
         by: By<'_>,
         policy: &Policy,
         now: DateTime<Utc>,
@@ -127,28 +130,28 @@ impl Store {
         let found = case::lock(&mut transaction, charge_id).await?;
         let scene = Scene {
             found: &found,
-            ruling: order.ruling(),
+            ruling: instruction.ruling(),
             by,
             channels: self.channels,
             now,
         };
         let case = &found.case;
-        let ruled = match order {
-            Order::DeclareAbsent { absent_after } => {
+        let ruled = match instruction {
+            Instruction::DeclareAbsent { absent_after } => {
                 let declaration = people::declare_absent(case, by.actor, absent_after, now)?;
                 scene
                     .declare_absent(&mut transaction, declaration, policy)
                     .await?
             }
-            Order::WriteOff => {
+            Instruction::WriteOff => {
                 let write_off = people::write_off(case, &policy.resolver, now)?;
                 scene.write_off(&mut transaction, write_off).await?
             }
-            Order::Approve => {
+            Instruction::Approve => {
                 let going_on = people::approve(case, now)?;
                 scene.go_on(&mut transaction, going_on).await?
             }
-            Order::RetryNow => {
+            Instruction::RetryNow => {
                 let going_on = people::retry_now(case, now)?;
                 scene.go_on(&mut transaction, going_on).await?
             }
