@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use crate::domain::answer::{ShownTransaction, Verdict};
 use crate::domain::fields::FieldError;
 
@@ -20,6 +22,8 @@ pub struct DebitAnswer {
     pub error_code: Option<String>,
     /// The header `x-trace-id`, which imoje's support asks for.
     pub trace_id: Option<String>,
+    /// What time it was by imoje's clock, in whole seconds.
+    pub sent_at: Option<DateTime<Utc>>,
 }
 
 /// imoje's word on a transaction that was asked about.
@@ -175,4 +179,6 @@ pub struct Service {
     pub is_active: Option<bool>,
     /// Whether the channel `recurring` is active and on line, when the answer tells it.
     pub recurring_online: Option<bool>,
+    /// What time it was by imoje's clock, in whole seconds.
+    pub sent_at: Option<DateTime<Utc>>,
 }

@@ -187,6 +187,7 @@ impl ImojeClient {
             shown,
             error_code,
             trace_id: received.trace_id,
+            sent_at: received.sent_at,
         })
     }
 
@@ -261,7 +262,9 @@ impl ImojeClient {
         let received = self
             .read(&["service", &self.service_id.to_string()])
             .await?;
-        wire::read_service(&found(received)?).ok_or(ReadError::Unreadable)
+        let sent_at = received.sent_at;
+        let service = wire::read_service(&found(received)?).ok_or(ReadError::Unreadable)?;
+        Ok(Service { sent_at, ..service })
     }
 
     async fn read(&self, path: &[&str]) -> Result<Received, ReadError> {

@@ -20,7 +20,8 @@
 use std::error::Error;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use chrono::{DateTime, Utc};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use reqwest::{Client, ClientBuilder, Request, Response, redirect, retry};
 
 use crate::gateway::answer::{ConnectFailure, ConnectStep, Lost};
@@ -52,6 +53,8 @@ pub(super) struct Received {
     /// Absent when it was cut off, too long, or did not come in time.
     pub(super) body: Option<Vec<u8>>,
     pub(super) trace_id: Option<String>,
+    /// The time of the gateway's clock, in whole seconds.
+    pub(super) sent_at: Option<DateTime<Utc>>,
 }
 
 /// Why there is no HTTP answer.
@@ -120,6 +123,7 @@ pub(super) async fn send(client: &Client, request: Request) -> Result<Received, 
     Ok(Received {
         http_status: response.status().as_u16(),
         trace_id: trace_id(&response),
+        sent_at: sent_at(&response),
         body: read_body(response).await,
     })
 }
@@ -141,6 +145,14 @@ fn trace_id(response: &Response) -> Option<String> {
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     (plain && (1..=TRACE_ID_LENGTH_MAX).contains(&text.len())).then(|| text.to_owned())
+}
+
+/// The header `Date` (RFC 9110, section 6.6.1).
+fn sent_at(response: &Response) -> Option<DateTime<Utc>> {
+    let text = response.headers().get(DATE)?.to_str().ok()?;
+    DateTime::parse_from_rfc2822(text)
+        .ok()
+        .map(|date| date.with_timezone(&Utc))
 }
 
 fn not_received(error: reqwest::Error) -> NotReceived {

@@ -311,6 +311,7 @@ pub(super) fn read_service(bytes: &[u8]) -> Option<Service> {
     Some(Service {
         is_active: service.get("isActive").and_then(flag),
         recurring_online: methods.and_then(|methods| recurring_online(methods)),
+        sent_at: None,
     })
 }
 
@@ -582,6 +583,7 @@ mod tests {
             let expected = Service {
                 is_active: Some(true),
                 recurring_online: expected,
+                sent_at: None,
             };
             assert_eq!(shown, Some(expected), "{answer}");
         }

@@ -24,6 +24,9 @@ pub struct Behaviour {
     /// Real time that passes between the effect and the answer.
     #[serde(deserialize_with = "optional_duration")]
     pub answer_after: Option<Duration>,
+    /// The header `Date` of the answer is this much later than simulated time. Without it, it is the real time.
+    #[serde(deserialize_with = "optional_duration")]
+    pub date_ahead: Option<Duration>,
     /// Answer with the transaction itself instead of `{"transaction": ..}`, as imoje's published GET sample shows.
     pub bare: Option<bool>,
     /// Write amounts as strings, as seen in practice.
@@ -319,6 +322,7 @@ impl Behaviour {
             fate: self.fate.clone().or_else(|| other.fate.clone()),
             answer: self.answer.clone().or_else(|| other.answer.clone()),
             answer_after: self.answer_after.or(other.answer_after),
+            date_ahead: self.date_ahead.or(other.date_ahead),
             bare: self.bare.or(other.bare),
             amount_as_text: self.amount_as_text.or(other.amount_as_text),
             wrong_echo: self.wrong_echo.or(other.wrong_echo),

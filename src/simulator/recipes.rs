@@ -139,6 +139,14 @@ impl Behaviour {
         }
     }
 
+    /// The same with a `Date` that is this much later than simulated time.
+    pub fn dated_ahead(self, ahead: Duration) -> Self {
+        Self {
+            date_ahead: Some(ahead),
+            ..self
+        }
+    }
+
     /// The same with the un-wrapped transaction as the body.
     pub fn bare(self) -> Self {
         Self {

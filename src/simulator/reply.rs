@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ pub(super) struct Reply {
     location: Option<String>,
     body: String,
     after: Option<Duration>,
+    date_ahead: Option<Duration>,
     delivery: Delivery,
 }
 
@@ -53,6 +55,7 @@ impl Reply {
             location: None,
             body,
             after: None,
+            date_ahead: None,
             delivery: Delivery::Send(Fault::None),
         }
     }
@@ -145,6 +148,7 @@ impl Reply {
             }
         };
         reply.after = behaviour.answer_after;
+        reply.date_ahead = behaviour.date_ahead;
         reply
     }
 
@@ -154,7 +158,12 @@ impl Reply {
 
     /// Waits as long as the script says, arms the connection, and hands the answer over. When the simulator closes
     /// meanwhile, the caller gets no answer.
-    pub(super) async fn send(self, line: &Line, closing: &CancellationToken) -> Response {
+    pub(super) async fn send(
+        self,
+        line: &Line,
+        now: DateTime<Utc>,
+        closing: &CancellationToken,
+    ) -> Response {
         let in_time = match (self.delivery, self.after) {
             (Delivery::Never, _) => {
                 closing.cancelled().await;
@@ -181,6 +190,12 @@ impl Reply {
         let trace_id =
             HeaderValue::try_from(Uuid::new_v4().to_string()).expect("a UUID is a header value");
         headers.insert("x-trace-id", trace_id);
+        let date = self
+            .date_ahead
+            .and_then(|ahead| http_date(now + TimeDelta::from_std(ahead).ok()?));
+        if let Some(date) = date {
+            headers.insert(header::DATE, date);
+        }
         if let Some(location) = self
             .location
             .and_then(|location| HeaderValue::try_from(location).ok())
@@ -189,6 +204,11 @@ impl Reply {
         }
         response
     }
+}
+
+/// A time as the header `Date` has it (RFC 9110, section 5.6.7).
+fn http_date(at: DateTime<Utc>) -> Option<HeaderValue> {
+    HeaderValue::try_from(at.format("%a, %d %b %Y %H:%M:%S GMT").to_string()).ok()
 }
 
 /// The code and message of a status. Source: imoje API, POST transaction, POST transaction/profile.

@@ -76,7 +76,7 @@ pub(super) async fn serve(listener: TcpListener, engine: Arc<Engine>, closing: C
 
 impl Desk {
     async fn send(&self, line: &Line, reply: Reply) -> Response {
-        reply.send(line, &self.closing).await
+        reply.send(line, self.engine.now(), &self.closing).await
     }
 
     /// What the script says about a call that is not a debit.
