@@ -303,6 +303,15 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'the brake is on for shop %', refused.shop USING ERRCODE = 'CY001';
     END IF;
+    -- What starts slowly lets through what its stage has counted.
+    IF EXISTS (SELECT FROM brakes b WHERE b.stage IS NOT NULL) THEN
+        SELECT n.attempt_id INTO refused FROM new_rows n JOIN brakes b ON b.shop IN ('*', n.shop)
+        WHERE n.state = 'in_doubt' AND b.stage IS NOT NULL AND n.attempt_id <> ALL (b.stage_attempts)
+        LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'attempt % is not one of those that the slow start allows', refused.attempt_id USING ERRCODE = 'CY001';
+        END IF;
+    END IF;
 
     SELECT n.attempt_id INTO refused FROM new_rows n
     WHERE n.state = 'in_doubt' AND NOT EXISTS (

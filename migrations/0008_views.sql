@@ -132,3 +132,39 @@ BEGIN
         EXECUTE format('COMMENT ON COLUMN billing.%I.%I IS %L', seen.table_name, seen.column_name, meanings ->> seen.column_name);
     END LOOP;
 END $$;
+
+-- What people set from SQL, as `cykl brake` does. The caller needs USAGE of the schema billing and EXECUTE of the function.
+CREATE FUNCTION billing.brake(mode text, reason text, shop text DEFAULT '*') RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = cykl, pg_temp AS $$
+DECLARE
+    at CONSTANT timestamptz := clock_timestamp();
+    -- As UUIDv7 begins: with the time in milliseconds (RFC 9562, section 5.7).
+    event CONSTANT uuid := overlay(
+        overlay(replace(gen_random_uuid()::text, '-', '') PLACING '7' FROM 13)
+        PLACING lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') FROM 1)::uuid;
+BEGIN
+    IF brake.mode IS NULL OR brake.mode NOT IN ('run', 'drain', 'stop') THEN
+        RAISE EXCEPTION 'the mode of the brake is run, drain or stop, not %', coalesce(brake.mode, 'null') USING ERRCODE = '22023';
+    END IF;
+    IF brake.reason IS NULL OR btrim(brake.reason) = '' OR brake.reason ~ '[[:cntrl:]]' THEN
+        RAISE EXCEPTION 'the brake needs a reason, in one line' USING ERRCODE = '22023';
+    END IF;
+    IF brake.shop IS NULL OR brake.shop <> '*' AND NOT EXISTS (SELECT FROM shops s WHERE s.shop = brake.shop) THEN
+        RAISE EXCEPTION 'there is no shop %', coalesce(brake.shop, 'null') USING ERRCODE = '22023';
+    END IF;
+    PERFORM put_brake(brake.shop, brake.mode::brake_mode, brake.reason, session_user, NULL, at);
+    INSERT INTO events (event_id, kind, is_alert, shop, payload, occurred_at)
+    VALUES (event, 'brake.changed', true, nullif(brake.shop, '*'),
+            jsonb_build_object('shop', brake.shop, 'mode', brake.mode, 'actor', session_user, 'reason', brake.reason), at);
+    INSERT INTO outbox (event_id, channel, next_attempt_at)
+    SELECT event, c.channel, at FROM (VALUES ('log'), ('webhook')) AS c (channel)
+    WHERE c.channel = 'log' OR EXISTS (SELECT FROM installation i WHERE i.has_webhook);
+    PERFORM pg_notify('cykl_wake', 'notifier');
+    IF brake.mode = 'run' THEN
+        PERFORM pg_notify('cykl_wake', 'charger');
+    END IF;
+END $$;
+COMMENT ON FUNCTION billing.brake(text, text, text) IS
+    'Sets the brake of a shop, or of all (*), to run, drain or stop, for a reason. Obeyed at the next permit of every instance; run is a slow start. Recorded as an event with the caller''s own role.';
+-- Reading the books is no right to stop or to start them.
+REVOKE EXECUTE ON FUNCTION billing.brake(text, text, text) FROM PUBLIC;

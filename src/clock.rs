@@ -48,6 +48,14 @@ impl Clock {
         })
     }
 
+    /// Whether this is the system's clock, which somebody may set, and which other machines' clocks should agree with.
+    pub const fn is_system(&self) -> bool {
+        match self.0 {
+            Source::System => true,
+            Source::Manual(_) | Source::Scaled { .. } => false,
+        }
+    }
+
     /// The time, in whole microseconds.
     pub fn now(&self) -> DateTime<Utc> {
         match &self.0 {

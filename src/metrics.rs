@@ -76,6 +76,10 @@ labels! {
     ShopMode { shop, mode }
 }
 labels! {
+    /// Of what the brake does by itself.
+    ShopReason { shop, reason }
+}
+labels! {
     /// Of the build.
     Build { version }
 }
@@ -121,6 +125,10 @@ pub struct Metrics {
     pub worker_lag_seconds: Family<WorkerOnly, Gauge>,
     /// 1 for the mode in force.
     pub brake: Family<ShopMode, Gauge>,
+    /// 1 for the reason for which the brake came on by itself, as long as it is on.
+    pub brake_tripped: Family<ShopReason, Gauge>,
+    /// The stage of a slow start; 0 when everything may be sent.
+    pub brake_stage: Family<ShopOnly, Gauge>,
     /// Events that wait to be delivered.
     pub outbox_pending: Gauge,
 }
@@ -143,6 +151,8 @@ impl Metrics {
             oldest_due_seconds: Gauge::default(),
             worker_lag_seconds: Family::default(),
             brake: Family::default(),
+            brake_tripped: Family::default(),
+            brake_stage: Family::default(),
             outbox_pending: Gauge::default(),
         };
         metrics.register(&mut registry);
@@ -198,6 +208,16 @@ impl Metrics {
             "brake",
             "1 for the mode of the brake that is in force",
             self.brake.clone(),
+        );
+        registry.register(
+            "brake_tripped",
+            "1 for the reason for which the brake came on by itself",
+            self.brake_tripped.clone(),
+        );
+        registry.register(
+            "brake_stage",
+            "The stage of a slow start, 0 without one",
+            self.brake_stage.clone(),
         );
         registry.register(
             "outbox_pending",

@@ -18,9 +18,11 @@ const DEFAULTS: &str = include_str!("../config/default.toml");
 const PRODUCTION: &str = include_str!("../config/production.example.toml");
 
 /// The metrics that Cykl promises to export; a histogram is listed without its suffixes.
-const METRICS: [&str; 13] = [
+const METRICS: [&str; 15] = [
     "cykl_attempts_total",
     "cykl_brake",
+    "cykl_brake_stage",
+    "cykl_brake_tripped",
     "cykl_build_info",
     "cykl_charges_total",
     "cykl_declines_total",
@@ -35,11 +37,12 @@ const METRICS: [&str; 13] = [
 ];
 
 /// Every documented key but the table `retry.classes`, with `shops.main` for `shops.<name>`.
-const KEYS: [&str; 50] = [
+const KEYS: [&str; 51] = [
     "alerts.webhook_url",
     "charging.card_budget_24h",
     "charging.card_budget_30d",
     "charging.claim_ahead",
+    "charging.clock_gap_max",
     "charging.connect_timeout",
     "charging.in_doubt_max",
     "charging.in_flight_max",
@@ -370,6 +373,7 @@ fn the_defaults_are_the_documented_ones() {
         ("charging.request_timeout", "60s"),
         ("charging.connect_timeout", "10s"),
         ("charging.min_gap", "20h"),
+        ("charging.clock_gap_max", "120s"),
         ("charging.card_budget_30d", "8"),
         ("charging.card_budget_24h", "1"),
         ("retry.unknown_code_tries", "3"),

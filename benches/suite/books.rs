@@ -331,6 +331,7 @@ pub async fn claim(
 ) -> anyhow::Result<Duration> {
     let limits = Limits {
         unanswered_max: 1_000_000,
+        in_flight_max: 1_000_000,
         in_doubt_max: 5,
         answer_timeout: TimeDelta::hours(1),
         min_gap: TimeDelta::hours(20),

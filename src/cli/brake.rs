@@ -19,7 +19,7 @@ pub enum BrakeCommand {
     Stop(BrakeArgs),
     /// Give no new permits: what has one is still sent
     Drain(BrakeArgs),
-    /// Charge again
+    /// Charge again, slowly at first: 1 charge, then 5, then a quarter, then all
     Release(BrakeArgs),
 }
 
@@ -50,11 +50,35 @@ pub(super) struct BrakeRow {
     reason: String,
     actor: String,
     changed_at: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+    stage: Option<i16>,
+    stage_since: Option<DateTime<Utc>>,
+    stage_max: Option<i32>,
+    stage_permits: Option<i32>,
 }
 
 impl Row for BrakeRow {
-    const FIELDS: &'static [&'static str] = &["shop", "mode", "reason", "actor", "changed_at"];
-    const SHOWN: &'static [&'static str] = Self::FIELDS;
+    const FIELDS: &'static [&'static str] = &[
+        "shop",
+        "mode",
+        "reason",
+        "actor",
+        "changed_at",
+        "until",
+        "stage",
+        "stage_since",
+        "stage_max",
+        "stage_permits",
+    ];
+    const SHOWN: &'static [&'static str] = &[
+        "shop",
+        "mode",
+        "reason",
+        "actor",
+        "changed_at",
+        "until",
+        "stage",
+    ];
 }
 
 /// The rows of the brakes. That of all shops is always among them: while it was never set, nothing is sent.
@@ -66,6 +90,11 @@ pub(super) fn rows(brakes: Vec<Brake>) -> Vec<BrakeRow> {
         reason: "never set: the first start of the daemon releases it".to_owned(),
         actor: String::new(),
         changed_at: None,
+        until: None,
+        stage: None,
+        stage_since: None,
+        stage_max: None,
+        stage_permits: None,
     });
     let set = brakes.into_iter().map(|brake| BrakeRow {
         shop: brake.shop,
@@ -73,6 +102,11 @@ pub(super) fn rows(brakes: Vec<Brake>) -> Vec<BrakeRow> {
         reason: brake.reason,
         actor: brake.actor,
         changed_at: Some(brake.changed_at),
+        until: brake.until,
+        stage: brake.stage,
+        stage_since: brake.stage_since,
+        stage_max: brake.stage_max,
+        stage_permits: brake.stage.map(|_| brake.stage_permits),
     });
     missing.into_iter().chain(set).collect()
 }

@@ -161,6 +161,9 @@ async fn brakes(store: &Store, report: &mut Report) -> Result<(), CliError> {
             brake.reason
         );
         match brake.mode {
+            BrakeMode::Run if brake.stage.is_some() => {
+                report.warn("brake", &format!("{detail}; charging starts slowly"));
+            }
             BrakeMode::Run => report.ok("brake", &detail),
             BrakeMode::Drain | BrakeMode::Stop => report.warn("brake", &detail),
         }

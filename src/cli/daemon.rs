@@ -17,12 +17,13 @@ use crate::store::Store;
 use crate::store::installation::ShopIdentity;
 use crate::store::permits::Limits;
 use crate::workers::caretaker::Caretaker;
-use crate::workers::charger::Charger;
+use crate::workers::charger::{Charger, ClockWatch};
 use crate::workers::crew::{Ticks, Workers};
 use crate::workers::notifier::{Notifier, Webhook, WebhookError};
 use crate::workers::resolver::Resolver;
 use crate::workers::scheduler::Scheduler;
 use crate::workers::shops::{NoticeAddress, Shop, ShopCalendar, Shops};
+use crate::workers::tripwires::Tripwires;
 
 /// How old a permit may be when its request leaves (design, section 3).
 const PERMIT_AGE_MAX: Duration = Duration::from_secs(60);
@@ -69,7 +70,13 @@ pub fn workers(
         )?),
         None => None,
     };
-    let caretaker = Caretaker::new(store.clone(), config.history, stop.clone());
+    let tripwires = Tripwires::default();
+    let caretaker = Caretaker::new(
+        store.clone(),
+        config.history,
+        tripwires.clone(),
+        stop.clone(),
+    );
     Ok(Workers {
         scheduler: Scheduler::new(store.clone(), shops.clone(), metrics.clone(), stop.clone()),
         charger: Charger {
@@ -81,9 +88,12 @@ pub fn workers(
             fence_id,
             clock: clock.clone(),
             metrics: metrics.clone(),
+            tripwires: tripwires.clone(),
+            clocks: ClockWatch::default(),
+            clock_gap_max: config.charging.clock_gap_max,
             stop,
         },
-        resolver: resolver(config, store, shops, metrics),
+        resolver: resolver(config, store, shops, metrics, tripwires),
         notifier: Notifier {
             store: store.clone(),
             webhook,
@@ -92,7 +102,13 @@ pub fn workers(
     })
 }
 
-fn resolver(config: &Config, store: &Store, shops: Shops, metrics: &Metrics) -> Resolver {
+fn resolver(
+    config: &Config,
+    store: &Store,
+    shops: Shops,
+    metrics: &Metrics,
+    tripwires: Tripwires,
+) -> Resolver {
     Resolver {
         store: store.clone(),
         shops,
@@ -100,6 +116,7 @@ fn resolver(config: &Config, store: &Store, shops: Shops, metrics: &Metrics) -> 
         in_doubt_max: config.charging.in_doubt_max,
         reads_max: config.charging.in_flight_max,
         metrics: metrics.clone(),
+        tripwires,
     }
 }
 
@@ -108,7 +125,8 @@ fn resolver(config: &Config, store: &Store, shops: Shops, metrics: &Metrics) -> 
 /// # Errors
 /// [`AssemblyError`] when an HTTP client cannot be built.
 pub fn lone_resolver(config: &Config, store: &Store) -> Result<Resolver, AssemblyError> {
-    Ok(resolver(config, store, shops(config)?, &metrics(config)))
+    let shops = shops(config)?;
+    Ok(resolver(config, store, shops, &metrics(config), Tripwires::default()))
 }
 
 /// When each worker looks by itself.
@@ -180,6 +198,7 @@ fn limits(config: &Config) -> Limits {
         .unwrap_or(TimeDelta::MAX / 2);
     Limits {
         unanswered_max: charging.in_flight_max + charging.claim_ahead,
+        in_flight_max: charging.in_flight_max,
         in_doubt_max: charging.in_doubt_max,
         answer_timeout: in_cykl_time(answer + ANSWER_SLACK, config).min(TimeDelta::days(365)),
         min_gap: charging.min_gap,

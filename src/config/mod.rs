@@ -125,6 +125,8 @@ pub struct ChargingConfig {
     pub connect_timeout: Duration,
     /// Between two attempts of one subscription.
     pub min_gap: TimeDelta,
+    /// How far the clocks of this machine, the database and imoje may be apart.
+    pub clock_gap_max: TimeDelta,
     /// Declined attempts per card in 30 days; at most 15, the card schemes' ceiling.
     pub card_budget_30d: u16,
     /// Retries per card in 24 hours.

@@ -147,6 +147,7 @@ fn charging(reader: &mut Reader) -> Option<ChargingConfig> {
     let request_timeout = reader.value("charging.request_timeout", parse::timeout);
     let connect_timeout = reader.value("charging.connect_timeout", parse::timeout);
     let min_gap = reader.value("charging.min_gap", parse::positive_duration);
+    let clock_gap_max = reader.value("charging.clock_gap_max", parse::positive_duration);
     // The card schemes' ceiling of 15 attempts is not a matter of configuration.
     let card_budget_30d = reader.value("charging.card_budget_30d", parse::within(1..=15));
     let card_budget_24h = reader.value("charging.card_budget_24h", parse::within(1..=15));
@@ -165,6 +166,7 @@ fn charging(reader: &mut Reader) -> Option<ChargingConfig> {
         request_timeout: request_timeout?,
         connect_timeout: connect_timeout?,
         min_gap: min_gap?,
+        clock_gap_max: clock_gap_max?,
         card_budget_30d: card_budget_30d?,
         card_budget_24h: card_budget_24h?,
     })

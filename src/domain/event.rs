@@ -49,6 +49,12 @@ pub enum EventKind {
     IncidentUnauthorized,
     /// The database refused a permit that the charger thought legal.
     IncidentPermitRefused,
+    /// Too many debits ended in doubt.
+    IncidentDoubts,
+    /// Far more debits than usual were declined.
+    IncidentDeclines,
+    /// Clocks disagree.
+    IncidentClock,
     /// The brake was put on, or released.
     BrakeChanged,
     /// The database was adopted by this installation.
@@ -57,7 +63,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, for the documentation and its test.
-    pub const ALL: [EventKind; 25] = [
+    pub const ALL: [EventKind; 28] = [
         EventKind::SubscriptionCreated,
         EventKind::SubscriptionPastDue,
         EventKind::SubscriptionRecovered,
@@ -81,6 +87,9 @@ impl EventKind {
         EventKind::IncidentOrphan,
         EventKind::IncidentUnauthorized,
         EventKind::IncidentPermitRefused,
+        EventKind::IncidentDoubts,
+        EventKind::IncidentDeclines,
+        EventKind::IncidentClock,
         EventKind::BrakeChanged,
         EventKind::InstallationAdopted,
     ];
@@ -111,6 +120,9 @@ impl EventKind {
             EventKind::IncidentOrphan => "incident.orphan",
             EventKind::IncidentUnauthorized => "incident.unauthorized",
             EventKind::IncidentPermitRefused => "incident.permit_refused",
+            EventKind::IncidentDoubts => "incident.doubts",
+            EventKind::IncidentDeclines => "incident.declines",
+            EventKind::IncidentClock => "incident.clock",
             EventKind::BrakeChanged => "brake.changed",
             EventKind::InstallationAdopted => "installation.adopted",
         }
@@ -130,6 +142,9 @@ impl EventKind {
             | EventKind::IncidentOrphan
             | EventKind::IncidentUnauthorized
             | EventKind::IncidentPermitRefused
+            | EventKind::IncidentDoubts
+            | EventKind::IncidentDeclines
+            | EventKind::IncidentClock
             | EventKind::BrakeChanged
             | EventKind::InstallationAdopted => true,
             EventKind::SubscriptionCreated

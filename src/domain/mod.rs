@@ -28,8 +28,10 @@ pub mod money;
 pub mod order_id;
 pub mod schedule;
 pub mod shop;
+pub mod slow_start;
 pub mod spelling;
 pub mod tick;
+pub mod tripwire;
 
 /// A state that was asked to take a step which the machine does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

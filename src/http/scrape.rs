@@ -5,7 +5,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::HttpState;
-use crate::metrics::{Metrics, ShopMode, WorkerOnly};
+use crate::domain::tripwire;
+use crate::metrics::{Metrics, ShopMode, ShopOnly, ShopReason, WorkerOnly};
 use crate::store::StoreError;
 use crate::store::brakes::BrakeMode;
 
@@ -37,6 +38,17 @@ async fn read_gauges(state: &HttpState) -> Result<(), StoreError> {
             .set(lag.seconds);
     }
     for brake in state.store.brakes().await? {
+        let stage = brake.stage.unwrap_or_default();
+        metrics
+            .brake_stage
+            .get_or_create(&ShopOnly::of(&brake.shop))
+            .set(stage.into());
+        for reason in tripwire::STOPS.into_iter().chain(tripwire::PAUSES) {
+            metrics
+                .brake_tripped
+                .get_or_create(&ShopReason::of(&brake.shop, reason))
+                .set((brake.tripped_by() == Some(reason)).into());
+        }
         for mode in [BrakeMode::Run, BrakeMode::Drain, BrakeMode::Stop] {
             metrics
                 .brake

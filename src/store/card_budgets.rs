@@ -7,7 +7,8 @@ use sqlx::PgTransaction;
 
 use crate::domain::id::CardId;
 use crate::store::StoreError;
-use crate::store::permits::{Candidate, Limits, Permit};
+use crate::store::candidates::Candidate;
+use crate::store::permits::{Limits, Permit};
 
 /// When something happened with each card, newest first.
 type Times = HashMap<CardId, Vec<DateTime<Utc>>>;

@@ -1,8 +1,16 @@
 //! Figures about the books as they are now, cheap enough to be read at every scrape.
 
-use chrono::{DateTime, Utc};
+use std::collections::HashMap;
 
-use crate::store::{Store, StoreError};
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::domain::shop::ShopName;
+use crate::domain::tripwire::Usual;
+use crate::store::situation::first_id_of;
+use crate::store::{Store, StoreError, readings};
+
+/// Over so many days it is counted how often debits are declined.
+const USUAL_DAYS: i32 = 30;
 
 /// How things stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +55,33 @@ impl Store {
         )
         .fetch_one(&self.pool)
         .await?)
+    }
+
+    /// How often the debits of each shop were declined in the last 30 days. A statement for each day, so that none of them takes long.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn usual_declines(
+        &self,
+        now: DateTime<Utc>,
+    ) -> Result<HashMap<ShopName, Usual>, StoreError> {
+        let mut usual: HashMap<ShopName, Usual> = HashMap::new();
+        for day in 0..USUAL_DAYS {
+            let until = now - TimeDelta::days(day.into());
+            let rows = sqlx::query_file!(
+                "src/store/sql/decline_share.sql",
+                first_id_of(until - TimeDelta::days(1)),
+                first_id_of(until),
+            )
+            .fetch_all(&self.pool)
+            .await?;
+            for row in rows {
+                let of_shop = usual.entry(row.shop).or_default();
+                of_shop.declined += u64::from(readings::count(row.declined)?);
+                of_shop.finals += u64::from(readings::count(row.finals)?);
+            }
+        }
+        Ok(usual)
     }
 
     /// How long ago each worker finished, anywhere, as of `now`.

@@ -8,7 +8,7 @@ use crate::domain::event::EventKind;
 use crate::domain::id::FenceId;
 use crate::domain::shop::{Environment, ShopName};
 use crate::store::events::{self, NewEvent};
-use crate::store::{Store, StoreError, new_id};
+use crate::store::{Store, StoreError, brakes, new_id};
 
 /// A shop as the configuration names it, as far as the fence is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +78,21 @@ impl Store {
             None => record_first_installation(&mut transaction, actor, now).await?,
         };
         record_new_shops(&mut transaction, shops, now).await?;
+        self.note_webhook(&mut transaction).await?;
         transaction.commit().await.map_err(StoreError::from)?;
         Ok(fence_id)
+    }
+
+    /// Notes whether this daemon has a webhook, for the functions by which people change something in SQL.
+    async fn note_webhook(&self, transaction: &mut PgTransaction<'_>) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- note_webhook
+            UPDATE installation SET has_webhook = $1 WHERE has_webhook <> $1",
+            self.channels.webhook,
+        )
+        .execute(&mut **transaction)
+        .await?;
+        Ok(())
     }
 
     /// Whether the fence would let these shops through, and changes nothing. `None` in a database that nothing ever charged from.
@@ -112,6 +125,7 @@ impl Store {
     ) -> Result<FenceId, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let fence_id = record_installation(&mut transaction, actor, reason, now).await?;
+        brakes::start_slowly(&mut transaction, now).await?;
         for shop in shops {
             record_shop(&mut transaction, shop, now).await?;
         }

@@ -11,6 +11,7 @@
     reason = "sqlx's macros name the type of a parameter as `value as Type`; no number is converted"
 )]
 
+mod candidates;
 mod card_budgets;
 mod copying;
 mod enrolment_rows;
@@ -18,7 +19,7 @@ mod error;
 mod events;
 mod permit_rows;
 mod readings;
-mod waiting;
+mod slow_start;
 
 pub mod archive;
 pub mod audit;
@@ -38,6 +39,7 @@ pub mod resolution;
 pub mod situation;
 pub mod status;
 pub mod subscriptions;
+pub mod waiting;
 pub mod zones;
 
 use std::time::Duration;

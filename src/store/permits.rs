@@ -3,27 +3,27 @@
 //! A claim looks at the charges that are due, gives a permit to each that may have one, puts the others off to the time
 //! when they may, and commits. Nothing is sent unless that commit is confirmed.
 
-use std::collections::HashSet;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgTransaction;
 use sqlx::types::JsonValue;
 
-use crate::domain::id::{AttemptId, CardId, ChargeId, FenceId, ProfileId, SubscriptionId};
-use crate::domain::money::{Currency, Money};
+use crate::domain::id::{AttemptId, CardId, ChargeId, FenceId, ProfileId};
+use crate::domain::money::Money;
 use crate::domain::order_id::OrderId;
 use crate::domain::shop::ShopName;
-use crate::domain::subscription::SubscriptionStatus;
-use crate::store::brakes::{ALL_SHOPS, BrakeMode};
+use crate::store::candidates::{self, Sorted};
 use crate::store::card_budgets::Spent;
 use crate::store::permit_rows;
-use crate::store::{Refusal, Store, StoreError, TRIES_MAX, new_id, readings};
+use crate::store::slow_start::{self, Answer, Hold, Obstacle};
+use crate::store::{Refusal, Store, StoreError, TRIES_MAX, readings};
 
 /// The limits that a permit must keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The most attempts that may wait for their answer at once.
     pub unanswered_max: u32,
+    /// The most requests on the wire at once; a slow start begins with a part of them.
+    pub in_flight_max: u32,
     /// The most attempts that may be in doubt past their deadline; beyond it nothing is sent.
     pub in_doubt_max: u32,
     /// How long after its permit an attempt's answer may still come by itself.
@@ -91,6 +91,8 @@ pub enum Claim {
     NothingDue,
     /// The brake of all shops is on.
     Braked,
+    /// As much as a slow start allows was sent; it goes on once that is final.
+    StartsSlowly,
     /// As many attempts are in doubt as may be.
     TooManyInDoubt,
     /// As many attempts wait for their answer as may, here and elsewhere.
@@ -121,39 +123,21 @@ pub enum ClaimError {
     },
 }
 
-/// A due charge as the claim sees it.
-pub(super) struct Candidate {
-    charge_id: ChargeId,
-    subscription_id: SubscriptionId,
-    shop: ShopName,
-    period_no: i32,
-    send_at: DateTime<Utc>,
-    amount_minor: i64,
-    currency: Currency,
-    attempts: i16,
-    pub is_retry: bool,
-    first_attempt_at: Option<DateTime<Utc>>,
-    status: SubscriptionStatus,
-    title: Option<String>,
-    invoice: Option<JsonValue>,
-    multipayout: Option<JsonValue>,
-    notification_url: Option<String>,
-    pub card_id: Option<CardId>,
-    profile_id: Option<ProfileId>,
-    card_is_active: bool,
-    quiet_until: Option<DateTime<Utc>>,
-    is_stale: bool,
-    is_blocked: bool,
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub due_from: Option<DateTime<Utc>>,
+    shops: &'a [ShopName],
+    wanted: u32,
+    pub limits: &'a Limits,
+    fence_id: FenceId,
+    pub now: DateTime<Utc>,
 }
 
-/// What the claim does with a candidate.
-enum Verdict {
-    Permit(Box<Permit>),
-    /// Not before then. Its declined attempts are read again at that time, because a decline can be reversed while a retry waits.
-    PutOff(DateTime<Utc>),
-    /// The gateway's word on its declined attempts is too old: they are read again first.
-    Reread,
-    Hold(&'static str),
+/// How one transaction of a claim ended.
+enum Tried {
+    Claimed(Claim),
+    Stopped(Obstacle),
 }
 
 /// The largest claim.
@@ -190,93 +174,88 @@ impl Store {
         fence_id: FenceId,
         now: DateTime<Utc>,
     ) -> Result<Claim, ClaimError> {
+        let asked = Asked {
+            due_from,
+            shops,
+            wanted,
+            limits,
+            fence_id,
+            now,
+        };
+        let mut hold = Hold::Shared;
         let mut tries = 0;
         loop {
-            let claim = self
-                .claim_once(due_from, shops, wanted, limits, fence_id, now)
-                .await;
-            match claim {
+            match self.claim_once(asked, hold).await {
+                Ok(Tried::Claimed(claim)) => return Ok(claim),
+                Ok(Tried::Stopped(obstacle)) => match obstacle {
+                    Obstacle::Braked => return Ok(Claim::Braked),
+                    Obstacle::StartsSlowly => return Ok(Claim::StartsSlowly),
+                    Obstacle::MustHoldAlone => hold = Hold::Alone,
+                    Obstacle::PauseIsOver => self.end_pauses(now).await?,
+                },
                 // A deadlock with a step of one of the subscriptions, for example.
                 Err(ClaimError::Failed(error)) if error.is_busy() && tries < TRIES_MAX => {
-                    tries += 1
+                    tries += 1;
                 }
-                claim => return claim,
+                Err(error) => return Err(error),
             }
         }
     }
 
-    async fn claim_once(
-        &self,
-        due_from: Option<DateTime<Utc>>,
-        shops: &[ShopName],
-        wanted: u32,
-        limits: &Limits,
-        fence_id: FenceId,
-        now: DateTime<Utc>,
-    ) -> Result<Claim, ClaimError> {
+    async fn claim_once(&self, asked: Asked<'_>, hold: Hold) -> Result<Tried, ClaimError> {
+        let Asked { limits, now, .. } = asked;
         let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
-        let Some(shops) = unbraked(&mut transaction, shops).await? else {
-            return Ok(Claim::Braked);
+        let answer = slow_start::ask(
+            &mut transaction,
+            asked.shops,
+            hold,
+            limits.in_flight_max,
+            now,
+        );
+        let allowance = match answer.await? {
+            Answer::Allows(allowance) => allowance,
+            Answer::Refuses(obstacle) => return Ok(Tried::Stopped(obstacle)),
         };
         let (in_flight, in_doubt) = unanswered(&mut transaction, now).await?;
         if in_doubt >= limits.in_doubt_max {
-            return Ok(Claim::TooManyInDoubt);
+            return Ok(Tried::Claimed(Claim::TooManyInDoubt));
         }
         let free = limits.unanswered_max.saturating_sub(in_flight);
         if free == 0 {
-            return Ok(Claim::Full);
+            return Ok(Tried::Claimed(Claim::Full));
         }
-        let wanted = wanted.min(free).min(BATCH_MAX);
-        let candidates = candidates(
-            &mut transaction,
-            &shops,
-            wanted,
-            now - limits.decline_holds,
-            due_from,
-            now,
-        )
-        .await?;
+        let wanted = asked.wanted.min(free).min(allowance.room).min(BATCH_MAX);
+        let candidates = candidates::due(&mut transaction, asked, &allowance.shops, wanted).await?;
         let due_from = candidates.first().map(|candidate| candidate.send_at);
         let is_all = u32::try_from(candidates.len()).is_ok_and(|found| found < wanted);
         if candidates.is_empty() {
-            return Ok(Claim::NothingDue);
+            if allowance.is_slow() {
+                allowance.count(&mut transaction, &[], now).await?;
+                transaction.commit().await.map_err(StoreError::from)?;
+            }
+            return Ok(Tried::Claimed(Claim::NothingDue));
         }
         let spent = Spent::of_cards(&mut transaction, &candidates, now).await?;
-        let mut permits: Vec<Permit> = Vec::new();
-        let mut put_off = Vec::new();
-        let mut reread = Vec::new();
-        let mut held = Vec::new();
-        let mut permitted = HashSet::new();
-        for candidate in candidates {
-            let is_first = !permitted.contains(&candidate.subscription_id);
-            let charge = (
-                candidate.charge_id,
-                candidate.subscription_id,
-                candidate.shop.clone(),
-            );
-            match judge(candidate, is_first, &permits, &spent, limits, now)? {
-                Verdict::Permit(permit) => {
-                    permitted.insert(permit.order_id.subscription_id);
-                    permits.push(*permit);
-                }
-                Verdict::PutOff(until) => put_off.push((charge.0, until)),
-                Verdict::Reread => reread.push(charge.0),
-                Verdict::Hold(reason) => held.push((charge, reason)),
-            }
-        }
-        permit_rows::insert(&mut transaction, &permits, limits, fence_id)
+        let Sorted {
+            permits,
+            put_off,
+            reread,
+            held,
+        } = candidates::sort(candidates, &spent, limits, now)?;
+        allowance.count(&mut transaction, &permits, now).await?;
+        permit_rows::insert(&mut transaction, &permits, limits, asked.fence_id)
             .await
             .map_err(|error| of_refusal(error, &permits))?;
         permit_rows::put_off(&mut transaction, &put_off).await?;
         permit_rows::reread(&mut transaction, &reread, now).await?;
         permit_rows::hold(&mut transaction, &held, self.channels, now).await?;
         match transaction.commit().await.map_err(StoreError::from) {
-            Ok(()) => Ok(Claim::Permits {
+            Ok(()) => Ok(Tried::Claimed(Claim::Permits {
                 due_from,
                 is_all,
                 permits,
                 put_off: put_off.len() + reread.len() + held.len(),
-            }),
+            })),
             Err(source) => Err(ClaimError::Unconfirmed { permits, source }),
         }
     }
@@ -305,35 +284,6 @@ fn of_refusal(source: StoreError, permits: &[Permit]) -> ClaimError {
     }
 }
 
-/// The shops whose brake, and the brake of all, say run. `None` when the brake of all does not.
-async fn unbraked(
-    transaction: &mut PgTransaction<'_>,
-    shops: &[ShopName],
-) -> Result<Option<Vec<ShopName>>, StoreError> {
-    let brakes = sqlx::query!(
-        r#"-- lock_brakes
-        SELECT shop, mode AS "mode: BrakeMode" FROM brakes FOR SHARE"#
-    )
-    .fetch_all(&mut **transaction)
-    .await?;
-    let runs = |shop: &str| {
-        brakes
-            .iter()
-            .find(|brake| brake.shop == shop)
-            .map(|brake| brake.mode == BrakeMode::Run)
-    };
-    if runs(ALL_SHOPS) != Some(true) {
-        return Ok(None);
-    }
-    Ok(Some(
-        shops
-            .iter()
-            .filter(|shop| runs(shop.as_str()) != Some(false))
-            .cloned()
-            .collect(),
-    ))
-}
-
 /// How many attempts wait for their answer, and how many are in doubt past their deadline. One that was written off is not
 /// looked at any more and does not count.
 async fn unanswered(
@@ -353,81 +303,4 @@ async fn unanswered(
         readings::count(counts.in_flight)?,
         readings::count(counts.in_doubt)?,
     ))
-}
-
-async fn candidates(
-    transaction: &mut PgTransaction<'_>,
-    shops: &[ShopName],
-    wanted: u32,
-    confirmed_since: DateTime<Utc>,
-    due_from: Option<DateTime<Utc>>,
-    now: DateTime<Utc>,
-) -> Result<Vec<Candidate>, StoreError> {
-    Ok(sqlx::query_file_as!(
-        Candidate,
-        "src/store/sql/claim_candidates.sql",
-        now,
-        shops as &[ShopName],
-        i64::from(wanted),
-        confirmed_since,
-        due_from,
-    )
-    .fetch_all(&mut **transaction)
-    .await?)
-}
-
-fn judge(
-    candidate: Candidate,
-    is_first_of_subscription: bool,
-    permits: &[Permit],
-    spent: &Spent,
-    limits: &Limits,
-    now: DateTime<Utc>,
-) -> Result<Verdict, StoreError> {
-    if !candidate.status.is_billable() {
-        return Ok(Verdict::Hold("subscription_not_billable"));
-    }
-    let (Some(card_id), true) = (candidate.card_id, candidate.card_is_active) else {
-        return Ok(Verdict::Hold("card_inactive"));
-    };
-    let Some(profile_id) = candidate.profile_id else {
-        return Ok(Verdict::Hold("card_without_profile"));
-    };
-    if let Some(quiet_until) = candidate.quiet_until.filter(|&until| until > now) {
-        return Ok(Verdict::PutOff(quiet_until));
-    }
-    if candidate.is_blocked {
-        return Ok(Verdict::Hold("in_doubt"));
-    }
-    if candidate.is_stale {
-        return Ok(Verdict::Reread);
-    }
-    if !is_first_of_subscription {
-        return Ok(Verdict::PutOff(now + limits.min_gap));
-    }
-    if let Some(until) = spent.over_budget(card_id, candidate.is_retry, permits, limits, now) {
-        return Ok(Verdict::PutOff(until));
-    }
-    Ok(Verdict::Permit(Box::new(Permit {
-        attempt_id: AttemptId::from_uuid(new_id(now)),
-        shop: candidate.shop,
-        order_id: OrderId {
-            subscription_id: candidate.subscription_id,
-            period_no: readings::count(candidate.period_no)?,
-            attempt_no: readings::small_count(candidate.attempts)? + 1,
-        },
-        amount: readings::money(candidate.amount_minor, candidate.currency)?,
-        profile_id,
-        title: candidate.title,
-        invoice: candidate.invoice,
-        multipayout: candidate.multipayout,
-        notification_url: candidate.notification_url,
-        permitted_at: now,
-        row: PermitRow {
-            charge_id: candidate.charge_id,
-            card_id,
-            is_retry: candidate.is_retry,
-            first_attempt_at: candidate.first_attempt_at.unwrap_or(now),
-        },
-    })))
 }

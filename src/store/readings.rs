@@ -2,6 +2,7 @@
 
 use crate::domain::calendar::Period;
 use crate::domain::money::{Currency, Money};
+use crate::domain::slow_start::Stage;
 use crate::store::StoreError;
 
 pub use chrono_tz::Tz as Zone;
@@ -28,6 +29,10 @@ pub(super) fn small_count(value: i16) -> Result<u16, StoreError> {
 
 pub(super) fn stored_count(value: u32) -> Result<i32, StoreError> {
     i32::try_from(value).map_err(|_| unreadable("count", &value.to_string()))
+}
+
+pub(super) fn stage(number: i16) -> Result<Stage, StoreError> {
+    Stage::of_number(number).ok_or_else(|| unreadable("stage of a slow start", &number.to_string()))
 }
 
 fn unreadable(what: &'static str, value: &str) -> StoreError {

@@ -6,6 +6,15 @@ use chrono::{DateTime, Utc};
 use crate::domain::shop::ShopName;
 use crate::store::{Store, StoreError};
 
+/// What waits for the charger.
+#[derive(Debug, Clone, Copy)]
+pub struct ChargerWork {
+    /// Whether anything does.
+    pub is_there: bool,
+    /// The time of the database's own clock.
+    pub time_of_database: DateTime<Utc>,
+}
+
 impl Store {
     /// Whether a period of `shops` is due, or a subscription is over.
     ///
@@ -34,7 +43,7 @@ impl Store {
         .await?)
     }
 
-    /// Whether a charge of `shops` is due.
+    /// Whether a charge of `shops` is due, or a pause is over, and what time it is by the database's own clock.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -42,10 +51,13 @@ impl Store {
         &self,
         shops: &[ShopName],
         now: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
-        Ok(sqlx::query_scalar!(
+    ) -> Result<ChargerWork, StoreError> {
+        Ok(sqlx::query_as!(
+            ChargerWork,
             r#"-- has_work_for_charger
-            SELECT EXISTS (SELECT FROM charges WHERE send_at <= $1 AND shop = ANY($2)) AS "has_work!""#,
+            SELECT EXISTS (SELECT FROM charges WHERE send_at <= $1 AND shop = ANY($2))
+                OR EXISTS (SELECT FROM brakes WHERE until <= $1) AS "is_there!",
+                clock_timestamp() AS "time_of_database!""#,
             now,
             shops as &[ShopName],
         )

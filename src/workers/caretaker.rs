@@ -11,12 +11,14 @@ use uuid::Uuid;
 use crate::domain::history::HistoryPolicy;
 use crate::store::Store;
 use crate::store::archive::Part;
+use crate::workers::tripwires::Tripwires;
 
 /// Archives and drops.
 #[derive(Clone)]
 pub struct Caretaker {
     store: Store,
     policy: HistoryPolicy,
+    tripwires: Tripwires,
     stop: CancellationToken,
     round: Arc<Mutex<Round>>,
 }
@@ -46,11 +48,17 @@ const STEPS_MAX: usize = 200;
 const ROUND_EVERY: TimeDelta = TimeDelta::hours(24);
 
 impl Caretaker {
-    /// A caretaker that follows `policy` until `stop` is cancelled.
-    pub fn new(store: Store, policy: HistoryPolicy, stop: CancellationToken) -> Self {
+    /// A caretaker that follows `policy`, and tells `tripwires` what is usual, until `stop` is cancelled.
+    pub fn new(
+        store: Store,
+        policy: HistoryPolicy,
+        tripwires: Tripwires,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             store,
             policy,
+            tripwires,
             stop,
             round: Arc::default(),
         }
@@ -73,6 +81,7 @@ impl Caretaker {
                 began_at: Some(now),
             };
             self.keep(round);
+            self.note_what_is_usual(now).await;
             report.dropped = self.drop_what_is_not_kept(now).await;
         }
         let before = now - self.policy.archive_after;
@@ -100,6 +109,16 @@ impl Caretaker {
             self.keep(round);
         }
         Ok(report)
+    }
+
+    /// Counts how often each shop's debits were declined in the last 30 days, or leaves it at what was counted before.
+    async fn note_what_is_usual(&self, now: DateTime<Utc>) {
+        match self.store.usual_declines(now).await {
+            Ok(usual) => self.tripwires.set_usual(usual),
+            Err(error) => {
+                tracing::warn!(%error, "couldn't count how often debits are declined");
+            }
+        }
     }
 
     /// Drops it, or leaves that to the next round: whoever reads the archive just now goes first.

@@ -11,6 +11,7 @@ pub mod scheduler;
 
 pub mod crew;
 pub mod shops;
+pub mod tripwires;
 
 mod count;
 mod webhook;

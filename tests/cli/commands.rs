@@ -401,6 +401,7 @@ async fn the_brake_is_put_on_and_released_by_somebody_for_a_reason() {
         .succeeded();
     let brakes = show();
     assert_eq!(brakes[0]["shop"], "*");
+    assert_eq!(brakes[0]["stage"], Value::Null, "nothing was ever charged");
     assert_eq!(
         (&brakes[0]["mode"], &brakes[0]["actor"]),
         (&Value::from("run"), &Value::from("Jan"))
@@ -421,6 +422,24 @@ async fn the_brake_is_put_on_and_released_by_somebody_for_a_reason() {
         )
         .await;
     assert_eq!(told, ["run", "drain"]);
+}
+
+#[tokio::test]
+async fn a_brake_that_was_on_shows_the_slow_start_after_its_release() {
+    let place = Place::migrated().await;
+    for step in ["stop", "release"] {
+        let of_shop = ["brake", step, "--reason", "x", "--shop", "main"];
+        place.run(&of_shop).succeeded();
+    }
+    let shown = place.run(&["brake", "show", "--output", "json"]);
+    let slow = &shown.succeeded().json()[1];
+    assert_eq!(
+        (&slow["stage"], &slow["stage_max"], &slow["stage_permits"]),
+        (&Value::from(1), &Value::from(1), &Value::from(0))
+    );
+    assert_ne!(slow["stage_since"], Value::Null);
+    let check = place.run(&["check"]);
+    assert!(check.stdout.contains("starts slowly"), "{check:?}");
 }
 
 #[tokio::test]

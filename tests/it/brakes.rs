@@ -4,18 +4,29 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use cykl::cli::daemon;
-use cykl::domain::id::{AttemptId, SubscriptionId};
+use cykl::clock::Clock;
+use cykl::config::Config;
+use cykl::domain::answer::Verdict;
+use cykl::domain::id::{AttemptId, SubscriptionId, TransactionId};
 use cykl::domain::resolution::News;
 use cykl::domain::shop::{Environment, ShopName};
-use cykl::simulator::{Behaviour, Rule, Script};
+use cykl::domain::tripwire::{Trip, Usual};
+use cykl::simulator::{Behaviour, Delivery, ErrorBody, Rule, Script};
 use cykl::store::brakes::BrakeMode;
 use cykl::store::installation::ShopIdentity;
 use cykl::store::permits::{Claim, ClaimError, Permit};
 use cykl::store::resolution::{Evidence, Finding};
-use cykl::store::{Refusal, Store};
+use cykl::store::{Refusal, Store, Wake};
+use cykl::workers::crew::Workers;
+use reqwest::StatusCode;
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
-use crate::harness::{Agreement, Setting, World, connect, copy_of};
+use crate::harness::{
+    Agreement, Parts, Setting, World, clock_of, connect, copy_of, fresh_database, open_books,
+    simulator, toml,
+};
 
 fn main_shop() -> ShopName {
     "main".parse().unwrap()
@@ -366,10 +377,15 @@ async fn permits_that_were_never_committed_are_buried_and_can_never_be() {
     let now = world.clock.now();
     world.workers.scheduler.run_once(now).await.unwrap();
     // What a lost connection leaves behind: permits in memory, and no rows. A copy of the database gives such permits.
-    let elsewhere = connect(copy_of(&world).await, 2).await;
+    let options = copy_of(&world).await;
+    let elsewhere = connect(options.clone(), 2).await;
     let shops = daemon::identities(&world.config);
     let fence_id = elsewhere
         .adopt(&shops, "test", "a test", now)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE brakes SET stage = NULL, stage_since = NULL, stage_max = NULL")
+        .execute(&open_books(&options).await)
         .await
         .unwrap();
     let charger = &world.workers.charger;
@@ -504,4 +520,523 @@ async fn a_burial_waits_for_the_lost_transaction_and_learns_what_became_of_it() 
         assert_eq!(world.posts(), 1);
         world.settle_up().await;
     }
+}
+
+/// A world with `count` charges that are due, whose cards settle a minute after the debit, and whose brake was just released.
+async fn released(count: usize) -> World {
+    let world = World::new(Script::default()).await;
+    brake(&world, None, BrakeMode::Stop).await;
+    for _ in 0..count {
+        let card = Behaviour::settle_after(Duration::from_secs(60));
+        world
+            .subscribe(Agreement::monthly("2027-01-01").with_card(card))
+            .await;
+    }
+    world.run_until_idle().await;
+    assert_eq!(world.posts(), 0);
+    world.release_brake().await;
+    world
+}
+
+/// Where the slow start of all shops is.
+async fn stage(world: &World) -> Option<i16> {
+    world.one("SELECT stage FROM brakes WHERE shop = '*'").await
+}
+
+#[tokio::test]
+async fn after_a_release_one_charge_is_sent_then_five_then_a_quarter_then_all() {
+    let world = released(40).await;
+    for (posts, of) in [(1, Some(1)), (6, Some(2)), (22, Some(3)), (40, None)] {
+        world.run_until_idle().await;
+        assert_eq!((world.posts(), stage(&world).await), (posts, of));
+        // Time alone lets nothing through.
+        world.advance(TimeDelta::seconds(50));
+        world
+            .workers
+            .charger
+            .run_once(world.clock.now())
+            .await
+            .unwrap();
+        assert_eq!(world.posts(), posts);
+        world.advance(TimeDelta::seconds(20));
+    }
+    world.run_until_idle().await;
+    assert_eq!(world.charges().await, ["paid"; 40]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn two_instances_together_send_no_more_than_a_slow_start_allows() {
+    let world = released(40).await;
+    let others = [
+        world.another_instance().await,
+        world.another_instance().await,
+    ];
+    for posts in [1, 6, 22, 40] {
+        let now = world.clock.now();
+        let charged = tokio::join!(
+            others[0].charger.run_once(now),
+            world.workers.charger.run_once(now),
+            others[1].charger.run_once(now),
+        );
+        charged.0.unwrap();
+        charged.1.unwrap();
+        charged.2.unwrap();
+        assert_eq!(world.posts(), posts);
+        world.advance(TimeDelta::seconds(70));
+        world.simulator.deliver_due().await;
+        let now = world.clock.now();
+        others[0].resolver.run_once(now).await.unwrap();
+    }
+    assert_eq!(world.charges().await, ["paid"; 40]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn the_slow_start_of_one_shop_is_its_own_and_a_stop_ends_it() {
+    let world = World::new(Script::default()).await;
+    brake(&world, Some(&main_shop()), BrakeMode::Drain).await;
+    for _ in 0..3 {
+        let card = Behaviour::settle_after(Duration::from_secs(60));
+        world
+            .subscribe(Agreement::monthly("2027-01-01").with_card(card))
+            .await;
+    }
+    brake(&world, Some(&main_shop()), BrakeMode::Run).await;
+    world.run_until_idle().await;
+    assert_eq!(world.posts(), 1);
+    assert_eq!(stage(&world).await, None, "all other shops go on");
+    brake(&world, Some(&main_shop()), BrakeMode::Stop).await;
+    world
+        .run_until(world.clock.now() + TimeDelta::hours(1))
+        .await;
+    assert_eq!(world.posts(), 1);
+    brake(&world, Some(&main_shop()), BrakeMode::Run).await;
+    world.run_until_idle().await;
+    assert_eq!(world.posts(), 2, "it begins again");
+    world
+        .run_until(world.clock.now() + TimeDelta::hours(1))
+        .await;
+    assert_eq!(world.charges().await, ["paid"; 3]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_first_start_is_not_slow_and_the_start_after_an_adoption_is() {
+    let world = World::new(Script::default()).await;
+    for _ in 0..4 {
+        world.subscribe(Agreement::monthly("2027-01-01")).await;
+    }
+    let now = world.clock.now();
+    world.workers.scheduler.run_once(now).await.unwrap();
+    assert_eq!(stage(&world).await, None);
+    let shops = daemon::identities(&world.config);
+    let fence_id = world
+        .store
+        .adopt(&shops, "test", "a test", now)
+        .await
+        .unwrap();
+    let charger = &world.workers.charger;
+    let claimed = world
+        .store
+        .claim(&charger.shops.names(), 10, &charger.limits, fence_id, now)
+        .await
+        .unwrap();
+    assert!(matches!(claimed, Claim::Permits { permits, .. } if permits.len() == 1));
+    let more = world
+        .store
+        .claim(&charger.shops.names(), 10, &charger.limits, fence_id, now)
+        .await
+        .unwrap();
+    assert!(matches!(more, Claim::StartsSlowly), "{more:?}");
+}
+
+#[tokio::test]
+async fn a_slow_start_waits_for_a_doubt_and_begins_again_when_it_lasts() {
+    let world = World::new(Script::default()).await;
+    brake(&world, None, BrakeMode::Stop).await;
+    for _ in 0..8 {
+        world.subscribe(Agreement::monthly("2027-01-01")).await;
+    }
+    world
+        .simulator
+        .add_rule(Rule::debits(Behaviour::lose_request()).times(1));
+    world.release_brake().await;
+    world.run_until_idle().await;
+    assert_eq!(world.posts(), 1);
+    world.advance(TimeDelta::minutes(14));
+    world.run_until_idle().await;
+    assert_eq!(world.posts(), 1);
+    world.advance(TimeDelta::minutes(2));
+    world.charge().await;
+    assert_eq!(world.posts(), 8);
+    let mut charges = world.charges().await;
+    charges.sort();
+    assert_eq!(charges[0], "in_flight");
+    assert_eq!(charges[1..], ["paid"; 7]);
+    world.settle_up().await;
+}
+
+/// One debit at a time, so that it is known which is the last before the brake comes on.
+const ONE_BY_ONE: &str = "[charging]\nin_flight_max = 1";
+
+#[tokio::test]
+async fn three_doubts_among_ten_debits_pause_the_shop_on_all_instances_for_a_quarter_of_an_hour() {
+    let world = World::with(Setting {
+        toml: ONE_BY_ONE.to_owned(),
+        ..Setting::default()
+    })
+    .await;
+    let sick = Behaviour::error(StatusCode::SERVICE_UNAVAILABLE, ErrorBody::Html, false);
+    world.simulator.add_rule(Rule::debits(sick).times(3));
+    for _ in 0..9 {
+        let card = Behaviour::settle_after(Duration::from_secs(60));
+        world
+            .subscribe(Agreement::monthly("2027-01-01").with_card(card))
+            .await;
+    }
+    let other = world.another_instance().await;
+    world.run_until_idle().await;
+    assert_eq!(world.posts(), 3);
+    assert_eq!(
+        world.brakes().await,
+        ["* run first start", "main drain mass_doubts"]
+    );
+    assert_eq!(world.incidents().await, ["incident.doubts"]);
+    world.advance(TimeDelta::minutes(14));
+    world.step(&other).await;
+    world.run_until_idle().await;
+    assert_eq!(world.posts(), 3);
+    // Nobody releases it.
+    world.advance(TimeDelta::minutes(2));
+    world.step(&other).await;
+    assert_eq!(world.posts(), 4, "it starts slowly");
+    assert_eq!(
+        world.brakes().await,
+        ["* run first start", "main run the pause is over"]
+    );
+    let told = world
+        .column(
+            "SELECT payload ->> 'mode' FROM events WHERE kind = 'brake.changed' ORDER BY event_id",
+        )
+        .await;
+    assert_eq!(told, ["drain", "run"]);
+    world
+        .run_until(world.clock.now() + TimeDelta::hours(1))
+        .await;
+    let mut charges = world.charges().await;
+    charges.sort();
+    assert_eq!(charges[..3], ["in_flight"; 3]);
+    assert_eq!(charges[3..], ["paid"; 6]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_pause_gives_back_the_permits_that_wait_and_weakens_no_stop() {
+    let world = World::new(Script::default()).await;
+    let shop = main_shop();
+    let now = world.clock.now();
+    let trip = Trip::Doubts {
+        doubts: 3,
+        sends: 10,
+    };
+    assert!(!world.store.is_stopped(&shop).await.unwrap());
+    assert!(world.store.trip(Some(&shop), trip, now).await.unwrap());
+    assert!(world.store.is_stopped(&shop).await.unwrap());
+    assert!(!world.store.trip(Some(&shop), trip, now).await.unwrap());
+    brake(&world, None, BrakeMode::Stop).await;
+    assert!(!world.store.trip(None, trip, now).await.unwrap());
+    world.advance(TimeDelta::hours(1));
+    world.run_until_idle().await;
+    assert_eq!(
+        world.brakes().await,
+        ["* stop a test", "main run the pause is over"]
+    );
+}
+
+#[tokio::test]
+async fn ten_declines_out_of_ten_stop_the_shop_until_a_person_releases_it() {
+    let world = World::with(Setting {
+        toml: ONE_BY_ONE.to_owned(),
+        ..Setting::default()
+    })
+    .await;
+    let declined = Behaviour::decline_at_once("CODE_51").with_status_code_in_answer();
+    for _ in 0..13 {
+        world
+            .subscribe(Agreement::monthly("2027-01-01").with_card(declined.clone()))
+            .await;
+    }
+    world.run_until_idle().await;
+    assert_eq!(world.posts(), 10);
+    let stopped = ["* run first start", "main stop mass_declines"];
+    assert_eq!(world.brakes().await, stopped);
+    assert_eq!(world.incidents().await, ["incident.declines"]);
+    let other = world.another_instance().await;
+    world.advance(TimeDelta::days(2));
+    world.step(&other).await;
+    world.run_until_idle().await;
+    assert_eq!(
+        (world.posts(), world.brakes().await.concat()),
+        (10, stopped.concat())
+    );
+    brake(&world, Some(&main_shop()), BrakeMode::Run).await;
+    world.run_until_idle().await;
+    assert!(world.posts() >= 13, "what led to it is forgotten");
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn what_share_of_declines_is_usual_is_counted_over_thirty_days() {
+    let world = World::new(Script::default()).await;
+    world.subscribe(Agreement::monthly("2027-01-01")).await;
+    world.subscribe(Agreement::monthly("2027-01-02")).await;
+    world
+        .subscribe(Agreement::monthly("2027-01-01").with_card(Behaviour::decline("CODE_14")))
+        .await;
+    world.run_days(3).await;
+    let usual = world.store.usual_declines(world.clock.now()).await.unwrap();
+    let expected = Usual {
+        declined: 1,
+        finals: 3,
+    };
+    assert_eq!(usual[&main_shop()], expected);
+    let later = world.clock.now() + TimeDelta::days(20);
+    assert_eq!(world.store.usual_declines(later).await.unwrap().len(), 1);
+    let much_later = world.clock.now() + TimeDelta::days(34);
+    assert!(
+        world
+            .store
+            .usual_declines(much_later)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// A world that lives in the present, by the system's clock.
+async fn world_of_today() -> World {
+    cykl::gateway::install_crypto();
+    let clock = Clock::system();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let door = listener.local_addr().unwrap();
+    let script = Script::default();
+    let simulator = simulator(clock_of(&clock), door, script, Delivery::Manual).await;
+    let config = toml(
+        "postgres://unused@localhost/unused",
+        &simulator.base_url(),
+        "",
+        "",
+    );
+    World::assemble(Parts {
+        clock,
+        listener,
+        simulator,
+        config: Config::from_toml(&config).unwrap(),
+        database: fresh_database().await,
+    })
+    .await
+}
+
+#[tokio::test]
+async fn nothing_is_sent_while_the_clock_of_imoje_is_minutes_away() {
+    let world = world_of_today().await;
+    let ahead = Behaviour::default().dated_ahead(Duration::from_secs(300));
+    world.simulator.add_rule(Rule::debits(ahead).times(1));
+    let yesterday = (world.clock.now() - TimeDelta::days(1)).date_naive();
+    let agreement = || Agreement::monthly(&yesterday.to_string());
+    world.subscribe(agreement()).await;
+    world.charge().await;
+    assert_eq!(world.posts(), 1);
+    world.subscribe(agreement()).await;
+    world.charge().await;
+    assert_eq!(world.posts(), 1);
+    assert_eq!(world.brakes().await, ["* drain clock_disagreement"]);
+    assert_eq!(world.incidents().await, ["incident.clock"]);
+    // The clocks of another instance agree, and it obeys all the same.
+    let other = world.another_instance().await;
+    let now = world.clock.now();
+    other.charger.run_once(now).await.unwrap();
+    assert_eq!(world.posts(), 1);
+    // Asked for the time, imoje answers with the right one.
+    world.charge().await;
+    assert_eq!(world.brakes().await, ["* run the pause is over"]);
+    assert_eq!(world.posts(), 2);
+    assert_eq!(world.charges().await, ["paid"; 2]);
+    world.settle_up().await;
+}
+
+/// What a statement of `role` comes to: its SQLSTATE, or `ok`.
+async fn as_role(world: &World, role: &str, statement: &str) -> String {
+    let mut session = world.books.acquire().await.unwrap();
+    let login = sqlx::AssertSqlSafe(format!("SET SESSION AUTHORIZATION {role}"));
+    sqlx::raw_sql(login).execute(&mut *session).await.unwrap();
+    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()))
+        .execute(&mut *session)
+        .await;
+    sqlx::raw_sql("RESET SESSION AUTHORIZATION")
+        .execute(&mut *session)
+        .await
+        .unwrap();
+    match done {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => {
+            let code = error.as_database_error().and_then(|error| error.code());
+            code.unwrap().into_owned()
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_brake_is_set_from_sql_by_those_who_may_and_all_instances_obey() {
+    let world = World::new(Script::default()).await;
+    for _ in 0..3 {
+        world.subscribe(Agreement::monthly("2027-01-01")).await;
+    }
+    // A role belongs to all databases of the server.
+    let role = format!("operator_{}", Uuid::new_v4().simple());
+    let create = format!("CREATE ROLE {role}; GRANT USAGE ON SCHEMA billing TO {role}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(create))
+        .execute(&world.books)
+        .await
+        .unwrap();
+    let stop = "SELECT billing.brake('stop', 'the bank called')";
+    assert_eq!(as_role(&world, &role, stop).await, "42501");
+    let grant = format!("GRANT EXECUTE ON FUNCTION billing.brake TO {role}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(grant))
+        .execute(&world.books)
+        .await
+        .unwrap();
+    for wrong in [
+        "SELECT billing.brake('halt', 'x')",
+        "SELECT billing.brake(NULL, 'x')",
+        "SELECT billing.brake('stop', ' ')",
+        "SELECT billing.brake('stop', E'two\\nlines')",
+        "SELECT billing.brake('stop', NULL)",
+        "SELECT billing.brake('stop', 'x', 'maim')",
+    ] {
+        assert_eq!(as_role(&world, &role, wrong).await, "22023", "{wrong}");
+    }
+    assert_eq!(as_role(&world, &role, stop).await, "ok");
+    let instances: [&Workers; 2] = [&world.workers, &world.another_instance().await];
+    for workers in instances {
+        world.step(workers).await;
+    }
+    assert_eq!(world.posts(), 0);
+    assert_eq!(world.brakes().await, ["* stop the bank called"]);
+    let mut listener = world.store.listen().await.unwrap();
+    let run = "SELECT billing.brake('run', 'all is well'); SELECT billing.brake('drain', 'lunch', 'main')";
+    assert_eq!(as_role(&world, &role, run).await, "ok");
+    let mut hinted = Vec::new();
+    while !hinted.contains(&Wake::Charger.as_str().to_owned()) {
+        hinted.push(listener.recv().await.unwrap().payload().to_owned());
+    }
+    world.run_until_idle().await;
+    assert_eq!(world.posts(), 0, "the shop's own brake is on");
+    assert_eq!(
+        as_role(&world, &role, "SELECT billing.brake('run', 'back', 'main')").await,
+        "ok"
+    );
+    world.run_until_idle().await;
+    assert_eq!(world.charges().await, ["paid"; 3]);
+    let told = world
+        .column(
+            "SELECT concat_ws(' ', payload ->> 'shop', payload ->> 'mode', payload ->> 'reason', coalesce(shop, '-'),
+                 payload ->> 'actor' = (SELECT actor FROM brakes WHERE shop = '*'), is_alert, substr(event_id::text, 15, 1))
+             FROM events WHERE kind = 'brake.changed' ORDER BY occurred_at",
+        )
+        .await;
+    assert_eq!(
+        told,
+        [
+            "* stop the bank called - t t 7",
+            "* run all is well - t t 7",
+            "main drain lunch main t t 7",
+            "main run back main t t 7",
+        ]
+    );
+    let actor: String = world.one("SELECT actor FROM brakes WHERE shop = '*'").await;
+    assert_eq!(actor, role);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_brake_set_from_sql_is_told_to_the_webhook_when_there_is_one() {
+    let world = World::new(Script::default()).await;
+    for (has_webhook, channels) in [(false, "log"), (true, "log webhook")] {
+        sqlx::query("UPDATE installation SET has_webhook = $1")
+            .bind(has_webhook)
+            .execute(&world.books)
+            .await
+            .unwrap();
+        sqlx::raw_sql("TRUNCATE outbox; SELECT billing.brake('stop', 'a test')")
+            .execute(&world.books)
+            .await
+            .unwrap();
+        let told: String = world
+            .one("SELECT string_agg(channel, ' ' ORDER BY channel) FROM outbox")
+            .await;
+        assert_eq!(told, channels);
+    }
+}
+
+#[tokio::test]
+async fn news_that_contradict_what_is_known_change_nothing_and_stop_everything() {
+    let world = World::new(Script::default()).await;
+    world.subscribe(Agreement::monthly("2027-01-01")).await;
+    world.run_until_idle().await;
+    assert_eq!(world.charges().await, ["paid"]);
+    let finding = Finding {
+        subscription_id: SubscriptionId::from_uuid(
+            world.one("SELECT subscription_id FROM attempts").await,
+        ),
+        attempt_id: AttemptId::from_uuid(world.one("SELECT attempt_id FROM attempts").await),
+        news: News::Read(Verdict::Rejected {
+            transaction_id: TransactionId::from_uuid(
+                world.one("SELECT transaction_id FROM attempts").await,
+            ),
+            status_code: None,
+        }),
+        evidence: Evidence::default(),
+    };
+    let now = world.clock.now();
+    let policy = &world.workers.charger.policy;
+    world.store.record(&[finding], policy, now).await.unwrap();
+    assert_eq!(world.attempts().await, ["settled"]);
+    assert_eq!(world.brakes().await, ["* stop contradicting_news"]);
+    assert_eq!(world.incidents().await, ["incident.contradiction"]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn the_metrics_tell_why_the_brake_came_on_and_where_the_slow_start_is() {
+    let world = released(2).await;
+    world.run_until_idle().await;
+    let shop = main_shop();
+    let trip = Trip::Declines {
+        declined: 10,
+        finals: 10,
+    };
+    let now = world.clock.now();
+    world.store.trip(Some(&shop), trip, now).await.unwrap();
+    let scrape = async || {
+        let answer = reqwest::get(format!("{}/metrics", world.door))
+            .await
+            .unwrap();
+        answer.text().await.unwrap()
+    };
+    let text = scrape().await;
+    for sample in [
+        "cykl_brake_stage{shop=\"*\"} 1",
+        "cykl_brake_stage{shop=\"main\"} 0",
+        "cykl_brake_tripped{shop=\"main\",reason=\"mass_declines\"} 1",
+        "cykl_brake_tripped{shop=\"main\",reason=\"mass_doubts\"} 0",
+        "cykl_brake_tripped{shop=\"*\",reason=\"mass_declines\"} 0",
+    ] {
+        assert!(text.contains(&format!("{sample}\n")), "{sample}");
+    }
+    brake(&world, Some(&shop), BrakeMode::Stop).await;
+    let text = scrape().await;
+    let set_by_a_person = "cykl_brake_tripped{shop=\"main\",reason=\"mass_declines\"} 0\n";
+    assert!(text.contains(set_by_a_person), "nobody but itself trips");
 }

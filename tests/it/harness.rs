@@ -348,7 +348,8 @@ impl World {
                  UNION ALL SELECT send_at FROM charges
                  UNION ALL SELECT next_poll_at FROM attempts
                  UNION ALL SELECT next_action_at FROM notices WHERE state = 'new'
-                 UNION ALL SELECT next_attempt_at FROM outbox) d (due)
+                 UNION ALL SELECT next_attempt_at FROM outbox
+                 UNION ALL SELECT until FROM brakes) d (due)
              WHERE due > $1",
         )
         .bind(self.clock.now())

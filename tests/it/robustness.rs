@@ -310,6 +310,10 @@ async fn doubts_of_a_shop_that_is_gone_end_by_the_clock_and_let_the_others_go_on
 #[tokio::test]
 async fn two_instances_keep_the_budget_of_a_shared_card() {
     let world = World::new(Script::default()).await;
+    // Without these, most outcomes would be declines, and the shop would stop.
+    for _ in 0..25 {
+        world.subscribe(Agreement::monthly("2027-01-01")).await;
+    }
     for _ in 0..10 {
         let one = Agreement::monthly("2027-01-01").with_card(Behaviour::decline("CODE_51"));
         let two = Agreement::monthly("2027-01-01").on_the_card_of(&one);

@@ -272,12 +272,46 @@ async fn no_permit_is_given_while_a_brake_is_on() {
         "UPDATE brakes SET mode = 'drain'",
         "INSERT INTO brakes SELECT 'main', 'stop', reason, actor, changed_at FROM brakes",
         "INSERT INTO brakes SELECT 'main', 'drain', reason, actor, changed_at FROM brakes",
+        "UPDATE brakes SET mode = 'drain', until = changed_at",
         "DELETE FROM brakes",
     ] {
         is_refused(&world, "CY001", PERMIT_GATE, &[braked, &permit]).await;
     }
     let other = "INSERT INTO brakes SELECT 'other', 'stop', reason, actor, changed_at FROM brakes";
     assert_eq!(outcome(&world, &[other, &permit]).await, "ok");
+}
+
+/// A slow start that has given its only permit.
+const SLOW: &str = "UPDATE brakes SET stage = 1, stage_since = changed_at, stage_max = 1, stage_attempts = ARRAY[gen_random_uuid()]";
+
+#[tokio::test]
+async fn no_permit_is_given_that_a_slow_start_has_not_counted() {
+    let world = one_planned_charge().await;
+    is_refused(&world, "CY001", PERMIT_GATE, &[SLOW, &permit(&[])]).await;
+    let of_the_shop =
+        "INSERT INTO brakes (shop, mode, reason, actor, changed_at, stage, stage_since, stage_max)
+         SELECT 'main', 'run', reason, actor, changed_at, 1, changed_at, 1 FROM brakes";
+    is_refused(&world, "CY001", PERMIT_GATE, &[of_the_shop, &permit(&[])]).await;
+    let counted = permit(&[("attempt_id", "(SELECT stage_attempts[1] FROM brakes)")]);
+    assert_eq!(outcome(&world, &[SLOW, &counted]).await, "ok");
+}
+
+#[tokio::test]
+async fn a_slow_start_runs_within_its_limit_and_a_pause_is_a_drain() {
+    let world = one_planned_charge().await;
+    for (constraint, wrong) in [
+        (
+            "slow_starts_keep_their_limit",
+            "UPDATE brakes SET stage_attempts = stage_attempts || gen_random_uuid()",
+        ),
+        ("slow_starts_run", "UPDATE brakes SET mode = 'stop'"),
+        ("slow_starts_run", "UPDATE brakes SET stage_since = NULL"),
+        ("brakes_stage_check", "UPDATE brakes SET stage = 4"),
+        ("pauses_are_drains", "UPDATE brakes SET until = changed_at"),
+    ] {
+        let guard = format!("ALTER TABLE brakes DROP CONSTRAINT {constraint}");
+        is_refused(&world, "23514", &guard, &[SLOW, wrong]).await;
+    }
 }
 
 #[tokio::test]

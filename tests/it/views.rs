@@ -81,6 +81,7 @@ async fn the_read_only_role_reads_every_view_and_nothing_else() {
         "UPDATE cykl.brakes SET mode = 'run'",
         "DELETE FROM billing.charges",
         "CREATE TABLE billing.mine (id integer)",
+        "SELECT billing.brake('stop', 'a test')",
     ] {
         let error = sqlx::raw_sql(statement)
             .execute(&mut *session)

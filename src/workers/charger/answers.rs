@@ -11,6 +11,7 @@ use crate::reconnect::Delays;
 use crate::store::StoreError;
 use crate::store::resolution::Finding;
 use crate::workers::count;
+use crate::workers::tripwires::Source;
 
 /// The largest group of answers.
 const GROUP_MAX: usize = 1_000;
@@ -87,14 +88,14 @@ impl Charger {
     ) -> anyhow::Result<()> {
         let mut delays = Delays::new(Duration::from_millis(100), Duration::from_secs(5));
         for tried in 1.. {
-            let error = match self
-                .store
-                .record(findings, &self.policy, self.clock.now())
-                .await
-            {
+            let now = self.clock.now();
+            let error = match self.store.record(findings, &self.policy, now).await {
                 Ok(recorded) => {
                     count::recorded(&self.metrics, &recorded);
                     recorded.iter().for_each(|one| report.add(one));
+                    self.tripwires
+                        .note(&self.store, &recorded, Source::Answers, now)
+                        .await;
                     return Ok(());
                 }
                 Err(error) => error,

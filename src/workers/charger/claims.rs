@@ -80,6 +80,9 @@ impl Run {
         if wanted == 0 {
             return Ok(true);
         }
+        if !self.charger.do_clocks_still_agree().await? {
+            return Ok(false);
+        }
         match self.claim(shop, wanted, due_by, landing, report).await? {
             Claimed::More => Ok(true),
             Claimed::Enough => Ok(false),
@@ -105,6 +108,8 @@ impl Run {
         let now = charger.clock.now().max(due_by);
         let shops = [shop.clone()];
         let due_from = self.flight.claimed_until(shop);
+        // What is recorded after this is seen only by the next claim.
+        let was_open = self.flight.open() > 0;
         let claim = charger
             .store
             .claim_from(
@@ -138,6 +143,8 @@ impl Run {
                 Ok(Claimed::More)
             }
             Ok(Claim::NothingDue | Claim::Braked | Claim::TooManyInDoubt) => Ok(Claimed::Enough),
+            Ok(Claim::StartsSlowly) if was_open => Ok(Claimed::More),
+            Ok(Claim::StartsSlowly) => Ok(Claimed::Enough),
             Ok(Claim::Full) if self.flight.open() == 0 => Ok(Claimed::Enough),
             Ok(Claim::Full) => Ok(Claimed::More),
             Err(ClaimError::Refused { charges, source }) => {

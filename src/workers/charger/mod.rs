@@ -6,12 +6,13 @@
 
 mod answers;
 mod claims;
+mod clocks;
 mod flight;
 mod requests;
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,8 @@ use crate::store::Store;
 use crate::store::permits::Limits;
 use crate::store::resolution::Recorded;
 use crate::workers::shops::Shops;
+use crate::workers::tripwires::Tripwires;
+pub use clocks::ClockWatch;
 use flight::Flight;
 
 /// Debits what is due.
@@ -45,6 +48,12 @@ pub struct Charger {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Metrics,
+    /// What the last debits say about going on.
+    pub tripwires: Tripwires,
+    /// What was seen of the clocks.
+    pub clocks: ClockWatch,
+    /// How far they may be apart.
+    pub clock_gap_max: TimeDelta,
     /// Once cancelled, nothing more is claimed, and what waits for its turn is not sent.
     pub stop: CancellationToken,
 }
@@ -84,7 +93,8 @@ impl Charger {
     /// When the database fails. What was sent is recorded first, or stays in doubt.
     pub async fn run_once(&self, now: DateTime<Utc>) -> anyhow::Result<Report> {
         let names = self.shops.names();
-        if !self.store.has_work_for_charger(&names, now).await? {
+        let work = self.store.has_work_for_charger(&names, now).await?;
+        if !self.do_clocks_agree(work.time_of_database).await? || !work.is_there {
             return Ok(Report::default());
         }
         let run = Run {

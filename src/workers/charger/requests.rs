@@ -70,6 +70,9 @@ impl Run {
             .gateway_request_seconds
             .get_or_create(&CallOutcome::of("debit", outcome_word(&answer)))
             .observe(started.elapsed().as_secs_f64());
+        if let Ok(answer) = &answer {
+            charger.clocks.note_gateway(&shop.name, answer.sent_at);
+        }
         self.note_reach(shop, &answer);
         let (news, evidence) = told_by(answer);
         finding(news, evidence)

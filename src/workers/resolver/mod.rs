@@ -23,6 +23,7 @@ use crate::store::Store;
 use crate::store::inbox::{self, NoticeState, NoticedAttempt, OpenNotice};
 use crate::store::polling::{self, Unresolved};
 use crate::workers::shops::Shops;
+use crate::workers::tripwires::Tripwires;
 use reads::{Asking, Question};
 
 pub use named::{SettleError, Settled};
@@ -42,6 +43,8 @@ pub struct Resolver {
     pub reads_max: u32,
     /// What is counted.
     pub metrics: Metrics,
+    /// What the last outcomes say about going on.
+    pub tripwires: Tripwires,
 }
 
 /// What one run did.

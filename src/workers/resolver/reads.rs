@@ -25,6 +25,7 @@ use crate::store::StoreError;
 use crate::store::inbox::NoticeState;
 use crate::store::resolution::{Evidence, Finding};
 use crate::workers::count;
+use crate::workers::tripwires::Source;
 
 /// The largest group of answers.
 const GROUP_MAX: usize = 500;
@@ -126,6 +127,9 @@ impl Resolver {
         {
             Ok(recorded) => {
                 count::recorded(&self.metrics, &recorded);
+                self.tripwires
+                    .note(&self.store, &recorded, Source::Reads, now)
+                    .await;
                 report.read += findings.len();
                 report.decided += recorded
                     .iter()

@@ -1,0 +1,166 @@
+//! The candidates of a claim: the charges that are due, and whether each may have a permit now.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgTransaction;
+use sqlx::types::JsonValue;
+
+use crate::domain::id::{AttemptId, CardId, ChargeId, ProfileId, SubscriptionId};
+use crate::domain::money::Currency;
+use crate::domain::order_id::OrderId;
+use crate::domain::shop::ShopName;
+use crate::domain::subscription::SubscriptionStatus;
+use crate::store::card_budgets::Spent;
+use crate::store::permit_rows::HeldCharge;
+use crate::store::permits::{Asked, Limits, Permit, PermitRow};
+use crate::store::{StoreError, new_id, readings};
+
+/// A due charge as the claim sees it.
+pub(super) struct Candidate {
+    charge_id: ChargeId,
+    subscription_id: SubscriptionId,
+    shop: ShopName,
+    period_no: i32,
+    pub send_at: DateTime<Utc>,
+    amount_minor: i64,
+    currency: Currency,
+    attempts: i16,
+    pub is_retry: bool,
+    first_attempt_at: Option<DateTime<Utc>>,
+    status: SubscriptionStatus,
+    title: Option<String>,
+    invoice: Option<JsonValue>,
+    multipayout: Option<JsonValue>,
+    notification_url: Option<String>,
+    pub card_id: Option<CardId>,
+    profile_id: Option<ProfileId>,
+    card_is_active: bool,
+    quiet_until: Option<DateTime<Utc>>,
+    is_stale: bool,
+    is_blocked: bool,
+}
+
+/// What the claim does with a candidate.
+enum Verdict {
+    Permit(Box<Permit>),
+    /// Not before then. Its declined attempts are read again at that time, because a decline can be reversed while a retry waits.
+    PutOff(DateTime<Utc>),
+    /// The gateway's word on its declined attempts is too old: they are read again first.
+    Reread,
+    Hold(&'static str),
+}
+
+/// What becomes of candidates.
+#[derive(Default)]
+pub(super) struct Sorted {
+    pub permits: Vec<Permit>,
+    pub put_off: Vec<(ChargeId, DateTime<Utc>)>,
+    pub reread: Vec<ChargeId>,
+    pub held: Vec<HeldCharge>,
+}
+
+/// Locks and reads up to `wanted` charges of `shops` that are due, oldest first.
+pub(super) async fn due(
+    transaction: &mut PgTransaction<'_>,
+    asked: Asked<'_>,
+    shops: &[ShopName],
+    wanted: u32,
+) -> Result<Vec<Candidate>, StoreError> {
+    Ok(sqlx::query_file_as!(
+        Candidate,
+        "src/store/sql/claim_candidates.sql",
+        asked.now,
+        shops as &[ShopName],
+        i64::from(wanted),
+        asked.now - asked.limits.decline_holds,
+        asked.due_from,
+    )
+    .fetch_all(&mut **transaction)
+    .await?)
+}
+
+/// Says of each candidate what becomes of it.
+pub(super) fn sort(
+    candidates: Vec<Candidate>,
+    spent: &Spent,
+    limits: &Limits,
+    now: DateTime<Utc>,
+) -> Result<Sorted, StoreError> {
+    let mut sorted = Sorted::default();
+    let mut permitted = HashSet::new();
+    for candidate in candidates {
+        let is_first = !permitted.contains(&candidate.subscription_id);
+        let charge = (
+            candidate.charge_id,
+            candidate.subscription_id,
+            candidate.shop.clone(),
+        );
+        match judge(candidate, is_first, &sorted.permits, spent, limits, now)? {
+            Verdict::Permit(permit) => {
+                permitted.insert(permit.order_id.subscription_id);
+                sorted.permits.push(*permit);
+            }
+            Verdict::PutOff(until) => sorted.put_off.push((charge.0, until)),
+            Verdict::Reread => sorted.reread.push(charge.0),
+            Verdict::Hold(reason) => sorted.held.push((charge, reason)),
+        }
+    }
+    Ok(sorted)
+}
+
+fn judge(
+    candidate: Candidate,
+    is_first_of_subscription: bool,
+    permits: &[Permit],
+    spent: &Spent,
+    limits: &Limits,
+    now: DateTime<Utc>,
+) -> Result<Verdict, StoreError> {
+    if !candidate.status.is_billable() {
+        return Ok(Verdict::Hold("subscription_not_billable"));
+    }
+    let (Some(card_id), true) = (candidate.card_id, candidate.card_is_active) else {
+        return Ok(Verdict::Hold("card_inactive"));
+    };
+    let Some(profile_id) = candidate.profile_id else {
+        return Ok(Verdict::Hold("card_without_profile"));
+    };
+    if let Some(quiet_until) = candidate.quiet_until.filter(|&until| until > now) {
+        return Ok(Verdict::PutOff(quiet_until));
+    }
+    if candidate.is_blocked {
+        return Ok(Verdict::Hold("in_doubt"));
+    }
+    if candidate.is_stale {
+        return Ok(Verdict::Reread);
+    }
+    if !is_first_of_subscription {
+        return Ok(Verdict::PutOff(now + limits.min_gap));
+    }
+    if let Some(until) = spent.over_budget(card_id, candidate.is_retry, permits, limits, now) {
+        return Ok(Verdict::PutOff(until));
+    }
+    Ok(Verdict::Permit(Box::new(Permit {
+        attempt_id: AttemptId::from_uuid(new_id(now)),
+        shop: candidate.shop,
+        order_id: OrderId {
+            subscription_id: candidate.subscription_id,
+            period_no: readings::count(candidate.period_no)?,
+            attempt_no: readings::small_count(candidate.attempts)? + 1,
+        },
+        amount: readings::money(candidate.amount_minor, candidate.currency)?,
+        profile_id,
+        title: candidate.title,
+        invoice: candidate.invoice,
+        multipayout: candidate.multipayout,
+        notification_url: candidate.notification_url,
+        permitted_at: now,
+        row: PermitRow {
+            charge_id: candidate.charge_id,
+            card_id,
+            is_retry: candidate.is_retry,
+            first_attempt_at: candidate.first_attempt_at.unwrap_or(now),
+        },
+    })))
+}
