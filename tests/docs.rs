@@ -17,6 +17,7 @@ use cykl::domain::attempt::{AttemptEvent, AttemptState};
 use cykl::domain::charge::{ChargeEvent, ChargeState};
 use cykl::domain::event::EventKind;
 use cykl::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
+use cykl::domain::tripwire::{PAUSES, STOPS};
 use cykl::store::outbox::Event;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -25,6 +26,8 @@ const README: &str = include_str!("../README.md");
 const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
 const EVENTS: &str = include_str!("../docs/events.md");
 const FAILURE_MATRIX: &str = include_str!("../docs/failure-matrix.md");
+const BRAKES: &str = include_str!("../docs/brakes.md");
+const RULES: &str = include_str!("../deploy/prometheus/cykl.rules.yml");
 const DEFAULTS: &str = include_str!("../config/default.toml");
 const METRICS: &str = include_str!("../src/metrics.rs");
 
@@ -42,6 +45,46 @@ fn every_event_is_documented_with_its_alert() {
         (kind.as_str().to_owned(), alert.to_owned())
     });
     assert_eq!(documented, told, "docs/events.md, in the order of the code");
+}
+
+#[test]
+fn every_trip_of_the_brake_is_documented_with_its_event_its_alert_and_its_test() {
+    let trips = rows(section(BRAKES, "What sets it"));
+    let of_trips = trips.iter().filter(|cells| cells.len() == 8);
+    let reasons: BTreeSet<_> = of_trips.clone().flat_map(|cells| codes(cells[4])).collect();
+    let known: BTreeSet<_> = STOPS.into_iter().chain(PAUSES).map(str::to_owned).collect();
+    assert_eq!(reasons, known);
+    let events = EventKind::ALL.map(EventKind::as_str);
+    for cells in of_trips {
+        let told = code(cells[5]);
+        assert!(events.contains(&told.as_str()), "there is no event {told}");
+    }
+    for cells in trips {
+        let [alerts, tests] = [cells[cells.len() - 2], cells[cells.len() - 1]];
+        for alert in codes(alerts) {
+            let rule = format!("- alert: {alert}\n");
+            assert!(RULES.contains(&rule), "there is no alert {alert}");
+        }
+        assert!(!codes(tests).is_empty(), "nothing tests: {}", cells[0]);
+    }
+}
+
+#[test]
+fn every_test_that_the_text_about_the_brake_names_exists() {
+    let tests: String = ["tests/it", "src/domain/resolution"]
+        .iter()
+        .flat_map(|folder| fs::read_dir(root().join(folder)).expect("the folder is readable"))
+        .map(|entry| fs::read_to_string(entry.expect("readable").path()).expect("readable"))
+        .collect();
+    let named: Vec<_> = codes(BRAKES)
+        .into_iter()
+        .filter(|name| name.matches('_').count() > 3 && !name.contains(' '))
+        .collect();
+    assert!(named.len() > 10, "{named:?}");
+    for name in named {
+        let function = format!("fn {name}(");
+        assert!(tests.contains(&function), "there is no test {name}");
+    }
 }
 
 #[test]
