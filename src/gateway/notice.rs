@@ -122,7 +122,9 @@ pub enum NoticeUnreadable {
 /// # Errors
 /// [`NoticeUnreadable`]; such a notice is kept by its hash alone.
 pub fn parse_notice(body: &[u8]) -> Result<ParsedNotice, NoticeUnreadable> {
-    let notice: Notice = serde_json::from_slice(body).map_err(|_| NoticeUnreadable::Json)?;
+    // The JSON reader passes over members that nobody asked for, even where they are not text.
+    let json = std::str::from_utf8(body).map_err(|_| NoticeUnreadable::Json)?;
+    let notice: Notice = serde_json::from_str(json).map_err(|_| NoticeUnreadable::Json)?;
     if notice.transaction.is_none() && notice.payment.is_none() {
         return Err(NoticeUnreadable::Subject);
     }
@@ -298,6 +300,8 @@ mod tests {
                 "{body}"
             );
         }
+        let ignored = b"{\"transaction\":{\"status\":\"settled\",\"title\":\"\xff\"}}";
+        assert_eq!(parse_notice(ignored), Err(NoticeUnreadable::Json));
         let twice = r#"{"transaction":{"status":"settled","status":"rejected"}}"#;
         assert_eq!(parse_notice(twice.as_bytes()), Err(NoticeUnreadable::Json));
         for body in ["{}", r#"{"transaction":null}"#, r#"{"paymentProfile":{}}"#] {

@@ -129,8 +129,12 @@ fn uuid(text: &str) -> Option<Uuid> {
 }
 
 /// What an answer about a transaction says.
-pub(super) fn read_body(bytes: &[u8]) -> Body {
-    let Ok(answer) = serde_json::from_slice::<Answer>(bytes) else {
+pub fn read_body(bytes: &[u8]) -> Body {
+    // The JSON reader passes over members that nobody asked for, even where they are not text.
+    let Ok(json) = std::str::from_utf8(bytes) else {
+        return Body::Unreadable;
+    };
+    let Ok(answer) = serde_json::from_str::<Answer>(json) else {
         return Body::Unreadable;
     };
     match (answer.transaction, answer.api_error_response) {
@@ -141,14 +145,14 @@ pub(super) fn read_body(bytes: &[u8]) -> Body {
                 code: Text(Some(code)),
             }),
         ) if !code.is_empty() => Body::Error { code },
-        (None, None) => read_bare(bytes),
+        (None, None) => read_bare(json),
         (_, Some(_)) => Body::Unreadable,
     }
 }
 
 /// A transaction without the object around it, as imoje's sample of `GET transaction/{id}` shows it.
-fn read_bare(bytes: &[u8]) -> Body {
-    match serde_json::from_slice::<Transaction>(bytes) {
+fn read_bare(json: &str) -> Body {
+    match serde_json::from_str::<Transaction>(json) {
         Ok(transaction) if transaction.id.0.is_some() => {
             Body::Transaction(Box::new(transaction.shown()))
         }
@@ -500,6 +504,12 @@ mod tests {
             assert_eq!(read_body(body.as_bytes()), Body::Unreadable, "{body}");
         }
         assert_eq!(read_body(b"\xff\xfe"), Body::Unreadable);
+        for ignored in [
+            &b"{\"apiErrorResponse\":{\"code\":\"X\",\"message\":\"\xff\"}}"[..],
+            b"{\"transaction\":{\"status\":\"rejected\",\"title\":\"\xff\"}}",
+        ] {
+            assert_eq!(read_body(ignored), Body::Unreadable);
+        }
         assert_eq!(read_body("[".repeat(100_000).as_bytes()), Body::Unreadable);
     }
 
