@@ -359,7 +359,8 @@ fn hold(standing: &Standing, reason: &'static str) -> Option<ChargeStep> {
 /// A held charge is looked at again at the latest this long after its last permit.
 const HELD_REMINDER: TimeDelta = TimeDelta::days(10);
 
-/// The charge's step, or nothing when the machine has none for it or it changes nothing.
+/// The charge's step, or nothing when the machine has none for it or it changes nothing. One that waits for a retry already waits for
+/// the new one instead.
 fn charge_step(
     standing: &Standing,
     event: ChargeEvent,
@@ -367,7 +368,8 @@ fn charge_step(
     reason: Option<&'static str>,
 ) -> Option<ChargeStep> {
     let state = standing.charge.after(event).ok()?;
-    (state != standing.charge).then_some(ChargeStep {
+    let is_new = state != standing.charge || event == ChargeEvent::Retried;
+    is_new.then_some(ChargeStep {
         state,
         next_action_at: next_action_at.filter(|_| state.is_open()),
         reason,
@@ -489,6 +491,20 @@ mod tests {
         let decision = decide(&standing, &rejected_news("CODE_51"), &policy(), now());
         assert_eq!(state_of(&decision), Some(ChargeState::Paid));
         assert_eq!(decision.subscription, None);
+    }
+
+    #[test]
+    fn a_decline_puts_off_a_charge_that_was_reopened_meanwhile() {
+        let standing = Standing {
+            charge: ChargeState::RetryWait,
+            retry_at: Some(now()),
+            ..in_flight(AttemptState::InDoubt)
+        };
+        let decision = decide(&standing, &rejected_news("CODE_51"), &policy(), now());
+        let step = decision.charge.unwrap();
+        assert_eq!(step.state, ChargeState::RetryWait);
+        assert_eq!(step.next_action_at, Some(now() + TimeDelta::days(1)));
+        assert_eq!(decision.next_poll, NextPoll::At(now() + TimeDelta::days(1)));
     }
 
     #[test]
