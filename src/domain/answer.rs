@@ -156,10 +156,18 @@ pub fn classify_debit(http_status: u16, body: &Body, expected: &Expected) -> Ver
     }
 }
 
-/// What the answer to `GET transaction/{id}` says about the attempt we asked for. It is never a refusal: an error here is about
-/// our question and not about the money.
-pub fn classify_read(http_status: u16, body: &Body, expected: &Expected) -> Verdict {
+/// What the answer to `GET transaction/{id}` says about the attempt we asked for, of which `asked` is the id. It is never a refusal:
+/// an error here is about our question and not about the money.
+pub fn classify_read(
+    asked: TransactionId,
+    http_status: u16,
+    body: &Body,
+    expected: &Expected,
+) -> Verdict {
     match body {
+        Body::Transaction(shown) if shown.id.is_some_and(|answered| answered != asked) => {
+            Verdict::InDoubt(Doubt::Mismatch)
+        }
         Body::Transaction(shown) if http_status == 200 => classify_transaction(shown, expected),
         Body::Transaction(_) | Body::Error { .. } | Body::Unreadable => {
             Verdict::InDoubt(doubt_about(http_status))
@@ -376,12 +384,25 @@ mod tests {
                 let mut shown = shown(status);
                 spoil(&mut shown);
                 let body = Body::Transaction(Box::new(shown));
-                for classify in [classify_debit, classify_read] {
-                    assert_eq!(
-                        classify(200, &body, &expected()),
-                        Verdict::InDoubt(Doubt::Mismatch)
-                    );
+                for verdict in [
+                    classify_debit(200, &body, &expected()),
+                    classify_read(id(), 200, &body, &expected()),
+                ] {
+                    assert_eq!(verdict, Verdict::InDoubt(Doubt::Mismatch));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_read_that_shows_another_transaction_than_was_asked_for_is_never_believed() {
+        let another = TransactionId::from_uuid(Uuid::from_u128(8));
+        for status in ["settled", "rejected", "pending"] {
+            for http_status in [200, 404, 500] {
+                assert_eq!(
+                    classify_read(another, http_status, &transaction(status), &expected()),
+                    Verdict::InDoubt(Doubt::Mismatch)
+                );
             }
         }
     }
@@ -467,7 +488,7 @@ mod tests {
             if http_status != 200 {
                 prop_assert!(matches!(verdict, Verdict::Refused(_) | Verdict::InDoubt(_)));
             }
-            prop_assert!(!matches!(classify_read(http_status, &body, &expected()), Verdict::Refused(_)));
+            prop_assert!(!matches!(classify_read(id(), http_status, &body, &expected()), Verdict::Refused(_)));
         }
     }
 

@@ -9,9 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 use uuid::Uuid;
 
-use crate::domain::answer::{
-    Body, Doubt, Expected, ShownTransaction, Verdict, classify_debit, classify_read,
-};
+use crate::domain::answer::{Body, Expected, ShownTransaction, classify_debit, classify_read};
 use crate::domain::fields::is_uuid_v4;
 use crate::domain::id::{ProfileId, TransactionId};
 use crate::domain::money::Money;
@@ -205,14 +203,7 @@ impl ImojeClient {
     ) -> Result<ReadAnswer, ReadError> {
         let received = self.read(&["transaction", &id.to_string()]).await?;
         let body = transaction_body(&received);
-        let answered_id = match &body {
-            Body::Transaction(shown) => shown.id,
-            Body::Error { .. } | Body::Unreadable => None,
-        };
-        let verdict = match answered_id {
-            Some(answered_id) if answered_id != id => Verdict::InDoubt(Doubt::Mismatch),
-            Some(_) | None => classify_read(received.http_status, &body, expected),
-        };
+        let verdict = classify_read(id, received.http_status, &body, expected);
         let (shown, error_code) = evidence(body);
         Ok(ReadAnswer {
             http_status: received.http_status,
