@@ -4,7 +4,7 @@ export SQLX_OFFLINE = true
 
 TOOLS := target/tools
 
-.PHONY: demo test unit lint docs sqlx check-sqlx deny soak bench bench-peers setup
+.PHONY: demo test unit lint docs sqlx check-sqlx deny soak fuzz bench bench-peers setup
 
 # A private PostgreSQL, a pretend imoje, and months of billing in less than a minute.
 demo: setup
@@ -18,6 +18,12 @@ setup:
 
 unit:
 	@PATH="$$(.ci/install-tools $(CURDIR)/$(TOOLS)):$$PATH" cargo test --locked
+
+# What comes from outside, spoilt at random for longer than in `make test`. BOLERO_RANDOM_SEED=n repeats a failure.
+SECONDS ?= 60
+fuzz:
+	BOLERO_RANDOM_TEST_TIME_MS=$$(( $(SECONDS) * 1000 )) BOLERO_RANDOM_ITERATIONS=1000000000000 \
+		cargo test --locked --test fuzz -- --skip corpus
 
 lint:
 	cargo fmt --check

@@ -34,3 +34,4 @@ pub use signature::{
     Algorithm, NoticeCredentials, NoticeRejected, SIGNATURE_HEADER, verify_notice,
 };
 pub use transport::install_crypto;
+pub use wire::read_body;

@@ -4,8 +4,9 @@ mod add;
 mod import;
 mod read;
 mod schedule;
-pub(in crate::cli) mod sheet;
 mod step;
+
+pub mod sheet;
 
 use std::collections::BTreeMap;
 

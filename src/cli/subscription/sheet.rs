@@ -12,13 +12,13 @@ use crate::domain::enrolment::{
 use crate::store::enrolment::BATCH;
 
 /// The largest file that is read.
-pub(in crate::cli) const BYTES_MAX: u64 = 512 * 1024 * 1024;
+pub const BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Some of the subscriptions of a file, at most [`BATCH`] of them.
 #[derive(Debug, Default)]
-pub(in crate::cli) struct Part {
+pub struct Part {
     /// The subscriptions.
     pub subscriptions: Vec<NewSubscription>,
     /// The line of each.
@@ -27,7 +27,7 @@ pub(in crate::cli) struct Part {
 
 /// What is known of a file when all of it is read.
 #[derive(Debug, Default)]
-pub(in crate::cli) struct Sheet {
+pub struct Sheet {
     /// How many cards its subscriptions are charged to.
     pub cards: usize,
     /// Everything that is wrong, by line.
@@ -36,7 +36,7 @@ pub(in crate::cli) struct Sheet {
 
 /// Something that is wrong in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) struct Fault {
+pub struct Fault {
     /// The line, from 1.
     pub line: u64,
     /// What is wrong with it.
