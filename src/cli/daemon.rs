@@ -126,7 +126,13 @@ fn resolver(
 /// [`AssemblyError`] when an HTTP client cannot be built.
 pub fn lone_resolver(config: &Config, store: &Store) -> Result<Resolver, AssemblyError> {
     let shops = shops(config)?;
-    Ok(resolver(config, store, shops, &metrics(config), Tripwires::default()))
+    Ok(resolver(
+        config,
+        store,
+        shops,
+        &metrics(config),
+        Tripwires::default(),
+    ))
 }
 
 /// When each worker looks by itself.

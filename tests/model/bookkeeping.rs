@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use cykl::domain::answer::Verdict;
-use cykl::domain::attempt::{AttemptEvent, AttemptState};
+use cykl::domain::attempt::AttemptState;
 use cykl::domain::charge::{ChargeEvent, ChargeState};
 use cykl::domain::decline::{DeclineClass, DeclineTable};
 use cykl::domain::resolution::{
@@ -232,7 +232,7 @@ fn named_transaction(news: &News) -> Option<u8> {
             | Verdict::Rejected { transaction_id, .. } => Some(transaction_of(*transaction_id)),
             Verdict::Refused(_) | Verdict::InDoubt(_) => None,
         },
-        News::NotSent | News::Unsendable => None,
+        News::NotSent | News::Unsendable | News::DeclaredAbsent => None,
     }
 }
 
@@ -283,19 +283,10 @@ pub fn put_on_stage(books: &mut Books, attempt: u8, stage: DoubtStage, rules: &R
     }
 }
 
-/// Two people declare an attempt absent, and the charge is tried again.
-pub fn declare_absent(books: &mut Books, attempt: u8) {
-    let Some(row) = &mut books.attempts[usize::from(attempt)] else {
-        return;
-    };
-    if let Ok(state) = row.state.after(AttemptEvent::DeclaredAbsent) {
-        *row = Attempt {
-            state,
-            is_polled: false,
-            is_case: false,
-            age: Age::Seconds,
-            ..*row
-        };
+/// Two people declare an attempt absent. A charge that was given up meanwhile is tried again because a person says so.
+pub fn declare_absent(books: &mut Books, attempt: u8, rules: &Rules) {
+    record(books, attempt, &News::DeclaredAbsent, false, rules);
+    if books.charge == ChargeState::Failed {
         step_charge(books, ChargeEvent::Reopened);
     }
 }

@@ -109,7 +109,7 @@ impl Resolver {
             return Err(SettleError::Differs(differences));
         }
         let body = Body::Transaction(Box::new(shown.clone()));
-        let verdict = classify_read(answer.http_status, &body, &expected);
+        let verdict = classify_read(transaction_id, answer.http_status, &body, &expected);
         if matches!(verdict, Verdict::Refused(_) | Verdict::InDoubt(_)) {
             return Err(not_shown(&answer));
         }
