@@ -1,11 +1,12 @@
 //! The slow start after a release: 1 charge, then 5, then a quarter of what may be in flight, then all.
 //!
 //! What stopped charging may not be over, and the first charge that is sent again is the cheapest way to find out. A stage is over
-//! when what was sent in it is final; how long that takes is imoje's business. Only a doubt is not waited for without an end.
+//! when what was sent in it is final. Nothing is waited for without an end: what imoje has and leaves pending may stay so for days, and
+//! is as good as final then; what is in doubt is the very thing that charging may have been stopped for.
 
 use chrono::TimeDelta;
 
-/// For so long a stage waits for an attempt in doubt. Most doubts are resolved by a notice within a minute; the others would stop
+/// For so long a stage waits for an attempt that is pending or in doubt. Most end within a minute, by a notice; the others would stop
 /// charging until people have looked.
 pub const PATIENCE: TimeDelta = TimeDelta::minutes(15);
 
@@ -61,7 +62,7 @@ impl Stage {
 pub struct Tally {
     /// How many were given.
     pub given: u32,
-    /// How many of them are not final.
+    /// How many of them are in doubt, or were permitted within [`PATIENCE`] and are pending.
     pub open: u32,
     /// How many of those have been in doubt for longer than [`PATIENCE`].
     pub doubts: u32,

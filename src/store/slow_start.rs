@@ -219,7 +219,8 @@ impl SlowStart {
     }
 }
 
-/// What became of the permits of a stage, and which of them count. One that is not there any more is final: it went to the archive.
+/// What became of the permits of a stage, and which of them count. One that is not there any more is final: it went to the
+/// archive.
 async fn follow(
     transaction: &mut PgTransaction<'_>,
     attempts: &[AttemptId],
@@ -231,7 +232,7 @@ async fn follow(
     let rows = sqlx::query!(
         r#"-- follow_slow_start
         SELECT s.attempt_id AS "attempt_id!: AttemptId",
-               coalesce(a.state IN ('in_doubt', 'pending'), false) AS "is_open!",
+               coalesce(a.state = 'in_doubt' OR a.state = 'pending' AND a.permitted_at > $2, false) AS "is_open!",
                coalesce(a.state = 'in_doubt' AND a.permitted_at <= $2, false) AS "is_doubt!"
         FROM unnest($1::uuid[]) AS s (attempt_id) LEFT JOIN attempts a USING (attempt_id)
         WHERE a.state IS DISTINCT FROM 'not_sent'"#,

@@ -677,6 +677,31 @@ async fn a_slow_start_waits_for_a_doubt_and_begins_again_when_it_lasts() {
     world.settle_up().await;
 }
 
+#[tokio::test]
+async fn a_slow_start_does_not_wait_for_what_stays_pending() {
+    let world = World::new(Script::default()).await;
+    brake(&world, None, BrakeMode::Stop).await;
+    for _ in 0..8 {
+        world.subscribe(Agreement::monthly("2027-01-01")).await;
+    }
+    world
+        .simulator
+        .add_rule(Rule::debits(Behaviour::pending_for_ever()).times(1));
+    world.release_brake().await;
+    world.run_until_idle().await;
+    world.advance(TimeDelta::minutes(14));
+    world.run_until_idle().await;
+    assert_eq!(world.posts(), 1);
+    world.advance(TimeDelta::minutes(2));
+    world.charge().await;
+    assert_eq!(world.posts(), 8);
+    let mut charges = world.charges().await;
+    charges.sort();
+    assert_eq!(charges[0], "in_flight");
+    assert_eq!(charges[1..], ["paid"; 7]);
+    world.settle_up().await;
+}
+
 /// One debit at a time, so that it is known which is the last before the brake comes on.
 const ONE_BY_ONE: &str = "[charging]\nin_flight_max = 1";
 
