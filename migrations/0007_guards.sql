@@ -350,7 +350,10 @@ BEGIN
     FROM new_rows n JOIN attempts a USING (subscription_id)
     WHERE n.state = 'in_doubt' AND a.attempt_id <> n.attempt_id
       AND (a.state <> 'not_sent' AND a.quiet_until > n.permitted_at
-        OR a.period_no = n.period_no AND (a.next_poll_at IS NOT NULL OR a.state = 'surplus'))
+        OR a.period_no = n.period_no AND (a.next_poll_at IS NOT NULL OR a.state = 'surplus' OR EXISTS (
+            -- A notice about it that was not followed up yet.
+            SELECT FROM notices t
+            WHERE t.state = 'new' AND t.shop = a.shop AND (t.attempt_id = a.attempt_id OR t.order_id = a.order_id))))
     ORDER BY is_too_close DESC
     LIMIT 1;
     IF refused.is_too_close THEN
@@ -441,16 +444,19 @@ $$;
 CREATE FUNCTION inbox_since_permit(of uuid, OUT was_alive boolean, OUT spoke_of_it boolean)
 LANGUAGE sql STABLE SET enable_seqscan = off AS $$
     WITH asked AS (
-        SELECT a.attempt_id, a.order_id, a.shop, a.permitted_at AS since, a.permitted_at + interval '96 hours' AS until,
+        -- The notices of a subscription with an address of its own go there, and never come here.
+        SELECT s.notification_url IS NULL AS tells_us,
+               a.attempt_id, a.order_id, a.shop, a.permitted_at AS since, a.permitted_at + interval '96 hours' AS until,
                first_notice_id(a.permitted_at) AS first_id,
                first_notice_id(a.permitted_at + interval '5 days') AS last_id,
                first_notice_id(a.permitted_at + interval '10 days') AS late_id
-        FROM attempts a WHERE a.attempt_id = $1
+        FROM attempts a JOIN subscriptions s USING (subscription_id) WHERE a.attempt_id = $1
     )
-    SELECT EXISTS (SELECT FROM notices n
-                   WHERE n.notice_id BETWEEN first_id AND last_id AND n.shop = asked.shop AND n.received_at BETWEEN since AND until)
-        OR EXISTS (SELECT FROM archived_notices n
-                   WHERE n.notice_id BETWEEN first_id AND last_id AND n.shop = asked.shop AND n.received_at BETWEEN since AND until),
+    SELECT tells_us AND (
+            EXISTS (SELECT FROM notices n
+                    WHERE n.notice_id BETWEEN first_id AND last_id AND n.shop = asked.shop AND n.received_at BETWEEN since AND until)
+            OR EXISTS (SELECT FROM archived_notices n
+                    WHERE n.notice_id BETWEEN first_id AND last_id AND n.shop = asked.shop AND n.received_at BETWEEN since AND until)),
            EXISTS (SELECT FROM notices n
                    WHERE n.notice_id BETWEEN first_id AND late_id AND n.shop = asked.shop
                      AND (n.attempt_id = asked.attempt_id OR n.order_id = asked.order_id))

@@ -71,11 +71,7 @@ fn every_trip_of_the_brake_is_documented_with_its_event_its_alert_and_its_test()
 
 #[test]
 fn every_test_that_the_text_about_the_brake_names_exists() {
-    let tests: String = ["tests/it", "src/domain/resolution"]
-        .iter()
-        .flat_map(|folder| fs::read_dir(root().join(folder)).expect("the folder is readable"))
-        .map(|entry| fs::read_to_string(entry.expect("readable").path()).expect("readable"))
-        .collect();
+    let sources = sources();
     let named: Vec<_> = codes(BRAKES)
         .into_iter()
         .filter(|name| name.matches('_').count() > 3 && !name.contains(' '))
@@ -83,7 +79,7 @@ fn every_test_that_the_text_about_the_brake_names_exists() {
     assert!(named.len() > 10, "{named:?}");
     for name in named {
         let function = format!("fn {name}(");
-        assert!(tests.contains(&function), "there is no test {name}");
+        assert!(sources.contains(&function), "there is no test {name}");
     }
 }
 
@@ -315,12 +311,7 @@ fn every_guard_of_the_architecture_is_in_the_migrations() {
 
 #[test]
 fn every_row_of_the_failure_matrix_names_tests_that_exist() {
-    let sources: Vec<String> = ["src", "tests"]
-        .iter()
-        .flat_map(|folder| files(&root().join(folder)))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .map(|path| fs::read_to_string(path).expect("a source is readable"))
-        .collect();
+    let sources = sources();
     let mut numbers = Vec::new();
     for cells in rows(FAILURE_MATRIX) {
         let [number, _fault, _truth, behaviour, _held_by, tests] = &cells[..] else {
@@ -331,7 +322,7 @@ fn every_row_of_the_failure_matrix_names_tests_that_exist() {
         assert_eq!(tests.is_empty(), is_missing, "row {number}");
         for test in tests {
             let definition = format!("fn {test}(");
-            let is_there = sources.iter().any(|source| source.contains(&definition));
+            let is_there = sources.contains(&definition);
             assert!(is_there, "row {number}: there is no test {test}");
         }
         numbers.push((*number).to_owned());
@@ -497,6 +488,16 @@ fn texts() -> Vec<PathBuf> {
     found.extend(files(&root().join("deploy")));
     found.extend(files(&root().join("config")));
     found
+}
+
+/// The text of every source, tests included.
+fn sources() -> String {
+    ["src", "tests"]
+        .iter()
+        .flat_map(|folder| files(&root().join(folder)))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| fs::read_to_string(path).expect("a source is readable"))
+        .collect()
 }
 
 /// All files below a folder.

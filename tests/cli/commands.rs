@@ -167,9 +167,9 @@ async fn a_charge_in_doubt_is_shown_with_a_checklist() {
     }
     let (_, decisions) = checklist.split_once("WHAT CAN BE DECIDED").unwrap();
     for part in [
-        "cykl charge settle 00000000-0000-7000-8000-0000000d1002 --transaction ID --reason TEXT\n      now\n",
-        "cykl charge declare-absent 00000000-0000-7000-8000-0000000d1002 --reason TEXT\n      not possible; no notice",
-        "cykl charge write-off 00000000-0000-7000-8000-0000000d1002 --reason TEXT\n      now\n",
+        "cykl charge settle 00000000-0000-7000-8000-0000000d1002 --transaction ID --reason TEXT --actor NAME\n      now\n",
+        "cykl charge declare-absent 00000000-0000-7000-8000-0000000d1002 --reason TEXT --actor NAME\n      not possible; no notice",
+        "cykl charge write-off 00000000-0000-7000-8000-0000000d1002 --reason TEXT --actor NAME\n      now\n",
     ] {
         assert!(decisions.contains(part), "{part}: {decisions}");
     }
@@ -200,7 +200,7 @@ async fn a_charge_is_shown_with_the_decisions_that_come_into_question() {
     assert_eq!(absent["decision"], "declare_absent");
     assert_eq!(
         absent["command"],
-        format!("cykl charge declare-absent {IN_DOUBT} --reason TEXT")
+        format!("cykl charge declare-absent {IN_DOUBT} --reason TEXT --actor NAME")
     );
     assert!(absent["possible_at"].is_string(), "{absent}");
     // Before the hundred hours are over the time is told.
@@ -228,6 +228,8 @@ async fn two_people_declare_a_debit_absent_from_the_command_line() {
             actor,
         ])
     };
+    let daemon = declare("cykl").ended(2);
+    assert!(daemon.stderr.contains("--actor NAME"), "{daemon:?}");
     let silent = declare("jan").ended(1);
     assert!(
         silent.stderr.contains("no notice of any kind"),

@@ -177,6 +177,8 @@ async fn tell(story: Story, lives: Lives) -> Told {
         .one::<bool>("SELECT mode <> 'run' FROM brakes")
         .await
     {
+        // Somebody notices.
+        stage.world.advance(TimeDelta::minutes(5));
         stage.world.release_brake().await;
     }
     stage.world.run_until(end).await;
@@ -283,13 +285,22 @@ async fn tell_all(runs: Vec<(Story, Lives)>) -> Vec<Told> {
     all
 }
 
+/// Which effects of a story fail: the first of each name, or, in the long run, all of them.
+fn to_be_failed(effects: &[String]) -> Vec<usize> {
+    let is_long = std::env::var_os("CYKL_SOAK_SEEDS").is_some();
+    let is_first = |number: usize| !effects[..number].contains(&effects[number]);
+    (0..effects.len())
+        .filter(|number| is_long || is_first(*number))
+        .collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_effect_may_fail_in_every_way_and_nobody_pays_twice() {
     let mut runs = Vec::new();
     let mut visited = BTreeSet::new();
     for story in STORIES {
         let untouched = tell(story, vec![Vec::new()]).await;
-        for (number, _) in untouched.effects.iter().enumerate() {
+        for number in to_be_failed(&untouched.effects) {
             for fault in Fault::ALL {
                 runs.push((story, vec![vec![(number, fault)]]));
             }
@@ -307,12 +318,12 @@ async fn every_effect_may_fail_in_every_way_and_nobody_pays_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_failures_in_one_debit_are_no_worse_than_one() {
     let [story, ..] = STORIES;
-    // The first debit: what is planned, looked after, permitted, sent and recorded.
-    let debit = 0..5;
+    // The first debit: what is planned, permitted, sent and recorded. Between the first two the scheduler looks for what is over.
+    let debit = [0, 2, 3, 4];
     let mut runs = Vec::new();
-    for first in debit.clone() {
+    for first in debit {
         for fault in Fault::ALL {
-            for second in debit.clone() {
+            for second in debit {
                 for another in Fault::ALL {
                     if fault.kills() {
                         runs.push((story, vec![vec![(first, fault)], vec![(second, another)]]));
@@ -333,12 +344,13 @@ async fn two_failures_in_one_debit_are_no_worse_than_one() {
 }
 
 /// Every effect that the stories have. One that is missing here is a new one, whose failure is tried as well as soon as it is added.
-const POINTS: [&str; 20] = [
+const POINTS: [&str; 21] = [
     "commit close_notices",
     "commit complete_finished",
     "commit complete_finished, append_events",
     "commit delivered",
     "commit insert_attempts, put_in_flight",
+    "commit insert_attempts, put_in_flight, put_off",
     "commit insert_charges, move_on",
     "commit insert_charges, move_on, finish",
     "commit insert_evidence, update_attempts, update_charges",

@@ -418,7 +418,7 @@ async fn a_database_that_is_killed_under_its_daemons_forgets_nothing() {
     subscribe_mixed(&site, &mut dice).await;
     let pid_file = settings.data_dir.join("data/postmaster.pid");
     let mut cut_off = 0;
-    for _ in 0..20 {
+    for _ in 0..60 {
         let started_at = site.time.now();
         let mut daemon = site.start();
         daemon.says("started").await;

@@ -88,7 +88,7 @@ async fn create_database(template: &str) -> PgConnectOptions {
         .unwrap();
     let statements = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{template}';
-         CREATE DATABASE {name} TEMPLATE {template}"
+         CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"
     );
     for statement in statements.split(';') {
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()))

@@ -407,7 +407,7 @@ async fn a_transaction_that_contradicts_the_books_stops_all_charging_whoever_nam
     assert_eq!(world.attempts().await, ["absent", "settled"]);
     assert_eq!(world.incidents().await, ["incident.contradiction"]);
     world.run_days(2).await;
-    assert_eq!(world.charges().await, ["retry_wait", "paid"]);
+    assert_eq!(world.charges().await, ["held", "paid"]);
     assert_eq!(world.posts(), 2);
     world.settle_up().await;
 }
@@ -888,5 +888,69 @@ async fn nothing_is_decided_about_a_charge_that_is_archived_or_that_does_not_exi
     assert!(
         matches!(settled, Err(SettleError::Charge(RulingError::Archived(_)))),
         "{settled:?}"
+    );
+}
+
+#[tokio::test]
+async fn no_debit_follows_an_absent_one_while_a_notice_about_it_is_not_read() {
+    let lost = Behaviour::take_money_and_lose_answer().with_notices(Notices::late_by(HOUR * 100));
+    let world = one_in_doubt(lost).await;
+    after(&world, 99).await;
+    world.advance(TimeDelta::minutes(59));
+    // The second person and the notice come at the same time, and imoje cannot be read.
+    world.simulator.add_rule(Rule::reads(Behaviour::error(
+        StatusCode::BAD_GATEWAY,
+        ErrorBody::Html,
+        true,
+    )));
+    world.advance(TimeDelta::minutes(1));
+    declare_absent(&world, "jan").await.unwrap();
+    declare_absent(&world, "ewa").await.unwrap();
+    after(&world, 20).await;
+    assert_eq!(world.charges().await, ["retry_wait", "paid"]);
+    assert_eq!(world.posts(), 2, "the notice is not read yet");
+    let charge_id = the_charge(&world).await;
+    let permit = "INSERT INTO attempts SELECT (jsonb_populate_record(a, jsonb_build_object(
+            'attempt_id', gen_random_uuid(), 'attempt_no', 2, 'state', 'in_doubt', 'last_evidence_id', NULL, 'decided_at', NULL,
+            'order_id', regexp_replace(order_id, '-1$', '-2'), 'permitted_at', permitted_at + interval '5 days',
+            'quiet_until', permitted_at + interval '6 days'))).*
+        FROM attempts a WHERE charge_id = $1";
+    let refused = sqlx::query(permit)
+        .bind(charge_id.as_uuid())
+        .execute(&world.books)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.as_database_error().unwrap().code().unwrap(),
+        "CY005"
+    );
+    world.simulator.clear_rules();
+    world.run_days(3).await;
+    assert_eq!(world.charges().await, ["paid", "paid"]);
+    assert_eq!(world.posts(), 2);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn nothing_is_declared_absent_whose_notices_go_elsewhere() {
+    let world = one_in_doubt(Behaviour::lose_request()).await;
+    sqlx::query(
+        "UPDATE subscriptions SET notification_url = 'https://shop.example.com/imoje'
+         WHERE subscription_id = (SELECT subscription_id FROM attempts)",
+    )
+    .execute(&world.books)
+    .await
+    .unwrap();
+    after(&world, 100).await;
+    let refused = refusal(declare_absent(&world, "jan").await);
+    assert_eq!(refused, Refused::InboxSilent);
+    let now = world.clock.now();
+    let refused = sqlx::query(sqlx::AssertSqlSafe(declaration("jan", now)))
+        .execute(&world.books)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.as_database_error().unwrap().code().unwrap(),
+        "CY011"
     );
 }

@@ -206,7 +206,7 @@ async fn a_claim_stays_within_a_partition() {
             .unwrap();
         let ids: BTreeSet<Uuid> = rows.iter().map(|row| row.get(1)).collect();
         assert_eq!(ids.len(), rows.len());
-        // What it has locked, of what there is: its own part and the cards.
+        // What it has locked, of what there is: its own part, the cards, and the notices of what is tried again.
         let locked: Vec<String> = sqlx::query_scalar(
             "SELECT DISTINCT c.relname::text FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
              WHERE l.pid = pg_backend_pid() AND c.relkind IN ('r', 'p') AND c.relnamespace = 'cykl'::regnamespace ORDER BY 1",
@@ -215,7 +215,10 @@ async fn a_claim_stays_within_a_partition() {
         .await
         .unwrap();
         let own = ["attempts", "charges", "subscriptions"].map(|table| format!("{table}_{part}"));
-        let expected: BTreeSet<String> = own.into_iter().chain(["cards".to_owned()]).collect();
+        let expected: BTreeSet<String> = own
+            .into_iter()
+            .chain(["cards", "notices"].map(str::to_owned))
+            .collect();
         assert_eq!(locked.into_iter().collect::<BTreeSet<_>>(), expected);
         let at_home: i64 = sqlx::query_scalar(AssertSqlSafe(format!(
             "SELECT count(*) FROM subscriptions_{part} WHERE subscription_id = ANY($1)"

@@ -16,27 +16,28 @@ use axum::http::StatusCode;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use cykl::cli::daemon;
 use cykl::domain::id::SubscriptionId;
+use cykl::domain::shop::ShopName;
 use cykl::simulator::{
     Behaviour, DeclinesFirst, ErrorBody, Notices, Rule, Script, Transaction, WrongEcho,
 };
+use cykl::store::brakes::BrakeMode;
 use cykl::store::planning::NextPeriod;
 use cykl::store::status::{By, Stopped};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::fire::{Dice, Instance, Odds, Plan, Stage, Stepped};
-use crate::harness::{Agreement, SERVICE_KEY, START, TOKEN, drop_database, number_from};
+use crate::harness::{Agreement, SERVICE_KEY, START, TOKEN, World, drop_database, number_from};
 
 /// How many seeds `make test` runs; `CYKL_SOAK_SEEDS` asks for more.
 const SEEDS: u64 = 20;
 /// How many seeds run at once.
 const SEEDS_AT_ONCE: usize = 2;
-/// Subscriptions of each run.
-const SUBSCRIPTIONS: u64 = 150;
-/// Days under faults.
-const ROUGH_DAYS: i64 = 60;
+/// Subscriptions of each run, and days under faults: in `make test`, and when more seeds are asked for.
+const SHORT: (u64, i64) = (50, 20);
+const LONG: (u64, i64) = (150, 45);
 /// Days without: the longest an open question may last, and its charge after it.
-const CALM_DAYS: i64 = 45;
+const CALM_DAYS: i64 = 36;
 /// The most requests of an instance that wait for their answer.
 const IN_FLIGHT_MAX: i64 = 16;
 /// And those that have a permit and wait for their turn.
@@ -226,7 +227,7 @@ struct Run {
 }
 
 impl Run {
-    async fn begin(seed: u64) -> Self {
+    async fn begin(seed: u64, subscriptions_max: u64) -> Self {
         let mut dice = Dice::new(seed);
         let weather = Weather::of(&mut dice);
         let sections = format!(
@@ -241,7 +242,7 @@ impl Run {
         }
         let mut subscriptions = Vec::new();
         let mut drawing = dice.split();
-        for number in 0..SUBSCRIPTIONS {
+        for number in 0..subscriptions_max {
             let (agreement, declines_first, inactive_on) = agreement(number, &mut drawing);
             let mut card = agreement.profile();
             card.declines_first = declines_first;
@@ -308,7 +309,7 @@ impl Run {
             self.gateway_up_at = Some(now + TimeDelta::days(days));
         }
         if self.dice.hits(500) {
-            self.stage.world.release_brake().await;
+            release_brakes(&self.stage.world).await;
         }
         for index in 0..self.subscriptions.len() {
             if self.dice.hits(self.weather.whims) {
@@ -411,11 +412,32 @@ impl Run {
         self.stage.open_own_door();
         let end = world.clock.now() + TimeDelta::days(CALM_DAYS);
         while world.clock.now() < end {
-            world.release_brake().await;
+            release_brakes(world).await;
             world
                 .run_until((world.clock.now() + TimeDelta::days(3)).min(end))
                 .await;
         }
+    }
+}
+
+/// A person has looked at what stopped charging.
+async fn release_brakes(world: &World) {
+    let stopped = world
+        .column("SELECT shop FROM brakes WHERE mode <> 'run'")
+        .await;
+    for shop in stopped {
+        let shop = shop.parse::<ShopName>().ok();
+        let store = &world.store;
+        store
+            .set_brake(
+                shop.as_ref(),
+                BrakeMode::Run,
+                "test",
+                "looked at",
+                world.clock.now(),
+            )
+            .await
+            .unwrap();
     }
 }
 
@@ -551,9 +573,9 @@ fn paid_twice<'a>(settled: impl Iterator<Item = &'a Transaction>) -> Vec<String>
     count.into_keys().collect()
 }
 
-async fn live_through(seed: u64) -> Lived {
-    let mut run = Run::begin(seed).await;
-    let rough_until = run.stage.now() + TimeDelta::days(ROUGH_DAYS);
+async fn live_through(seed: u64, (subscriptions, rough_days): (u64, i64)) -> Lived {
+    let mut run = Run::begin(seed, subscriptions).await;
+    let rough_until = run.stage.now() + TimeDelta::days(rough_days);
     run.live(rough_until).await;
     run.calm_down().await;
     run.settle_up().await;
@@ -564,7 +586,9 @@ async fn live_through(seed: u64) -> Lived {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_every_period_is_paid_once_or_told_about() {
     let first = number_from("CYKL_SOAK_FROM").unwrap_or(1);
-    let seeds = number_from("CYKL_SOAK_SEEDS").unwrap_or(SEEDS);
+    let asked = number_from("CYKL_SOAK_SEEDS");
+    let extent = if asked.is_some() { LONG } else { SHORT };
+    let seeds = asked.unwrap_or(SEEDS);
     let since = Instant::now();
     let mut running = JoinSet::new();
     let (mut all, mut next) = (Lived::default(), first);
@@ -572,7 +596,7 @@ async fn whatever_happens_every_period_is_paid_once_or_told_about() {
         while running.len() < SEEDS_AT_ONCE && next < first + seeds {
             let seed = next;
             running.spawn(async move {
-                let living = tokio::spawn(live_through(seed));
+                let living = tokio::spawn(live_through(seed, extent));
                 living.await.unwrap_or_else(|_| {
                     panic!("seed {seed} failed; once more: make soak FROM={seed} SEEDS=1")
                 })

@@ -267,7 +267,9 @@ impl Protocol {
             Write::FailUnanswered(attempt) => {
                 record(books, attempt, &News::NotSent, false, &self.rules);
             }
-            Write::DeclareAbsent(attempt) => bookkeeping::declare_absent(books, attempt, &self.rules),
+            Write::DeclareAbsent(attempt) => {
+                bookkeeping::declare_absent(books, attempt, &self.rules)
+            }
             Write::RetryHeld => {
                 step_charge(books, ChargeEvent::Reopened);
             }

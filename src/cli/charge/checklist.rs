@@ -53,7 +53,7 @@ fn command(ruling: Ruling, charge_id: ChargeId) -> String {
         Ruling::Settle => " --transaction ID",
         Ruling::DeclareAbsent | Ruling::WriteOff | Ruling::Approve | Ruling::RetryNow => "",
     };
-    format!("cykl charge {verb} {charge_id}{transaction} --reason TEXT")
+    format!("cykl charge {verb} {charge_id}{transaction} --reason TEXT --actor NAME")
 }
 
 /// When a decision is possible and what it takes besides, or why it is not. `None` when it does not come into question.

@@ -23,7 +23,7 @@ pub struct DecideArgs {
 
 pub(super) async fn run(args: &DecideArgs, instruction: Instruction, context: &Context) -> Outcome {
     let by = By {
-        actor: &context.actor,
+        actor: super::decider(context)?,
         reason: kept_reason(&args.reason.reason)?,
     };
     context

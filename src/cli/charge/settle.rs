@@ -24,7 +24,7 @@ pub struct SettleArgs {
 
 pub(super) async fn run(args: &SettleArgs, context: &Context) -> Outcome {
     let by = By {
-        actor: &context.actor,
+        actor: super::decider(context)?,
         reason: kept_reason(&args.reason.reason)?,
     };
     context

@@ -95,9 +95,20 @@ fn shown_transaction(verdict: &Verdict) -> Option<TransactionId> {
     }
 }
 
-/// The news contradicts what is known: it changes nothing, and people are told.
+/// The news contradicts what is known: it changes nothing, and people are told. What would have been tried again waits for them.
 fn contradiction(standing: &Standing) -> Decision {
-    Decision::unchanged(standing).incident(EventKind::IncidentContradiction, "contradicting_news")
+    let waits = matches!(
+        standing.charge,
+        ChargeState::Planned | ChargeState::RetryWait
+    );
+    let charge = waits
+        .then(|| hold(standing, "contradicting_news"))
+        .flatten();
+    Decision {
+        charge,
+        ..Decision::unchanged(standing)
+    }
+    .incident(EventKind::IncidentContradiction, "contradicting_news")
 }
 
 fn settled(standing: &Standing, transaction_id: TransactionId) -> Decision {
@@ -504,7 +515,8 @@ mod tests {
         let step = decision.charge.unwrap();
         assert_eq!(step.state, ChargeState::RetryWait);
         assert_eq!(step.next_action_at, Some(now() + TimeDelta::days(1)));
-        assert_eq!(decision.next_poll, NextPoll::At(now() + TimeDelta::days(1)));
+        let read_at = now() + TimeDelta::days(1) - READ_AHEAD;
+        assert_eq!(decision.next_poll, NextPoll::At(read_at));
     }
 
     #[test]

@@ -5,10 +5,13 @@ WITH due AS MATERIALIZED (
     SELECT charge_id, subscription_id, shop, period_no, amount_minor, currency, attempts, declines, first_attempt_at, send_at
     FROM charges c
     WHERE send_at <= $1 AND send_at >= coalesce($5::timestamptz, '-infinity') AND shop = ANY($2)
-      -- A decline is read again before the retry; until that is done the charge is left alone.
+      -- A decline is read again before the retry, and so is what a notice tells of; until that is done the charge is left alone.
       AND (attempts = 0 OR NOT EXISTS (
           SELECT FROM attempts a
-          WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no AND a.next_poll_at IS NOT NULL))
+          WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
+            AND (a.next_poll_at IS NOT NULL OR EXISTS (
+                SELECT FROM notices n
+                WHERE n.state = 'new' AND n.shop = a.shop AND (n.attempt_id = a.attempt_id OR n.order_id = a.order_id)))))
     ORDER BY send_at
     LIMIT $3
     FOR UPDATE SKIP LOCKED
