@@ -244,7 +244,6 @@ fn shops(config: &Config) -> Result<Shops, AssemblyError> {
             Ok(Shop::new(
                 name.clone(),
                 client,
-                shop.service_id.to_string(),
                 calendar(shop),
                 notices,
                 shop.rate_per_second,

@@ -13,7 +13,6 @@ use crate::domain::answer::{Body, Expected, ShownTransaction, classify_debit, cl
 use crate::domain::fields::is_uuid_v4;
 use crate::domain::id::{ProfileId, TransactionId};
 use crate::domain::money::Money;
-use crate::domain::order_id::OrderId;
 use crate::gateway::answer::{
     DebitAnswer, NoAnswer, NotSent, Profile, ReadAnswer, ReadError, Service,
 };
@@ -126,10 +125,10 @@ impl ImojeClient {
         })
     }
 
-    /// What an answer must repeat to be about this debit.
-    pub fn expected(&self, order_id: &OrderId, amount: Money) -> Expected {
+    /// What an answer must repeat to be about the debit of this order.
+    pub fn expected(&self, order_id: String, amount: Money) -> Expected {
         Expected {
-            order_id: order_id.to_string(),
+            order_id,
             amount,
             service_id: self.service_id.to_string(),
         }
@@ -176,7 +175,7 @@ impl ImojeClient {
         let verdict = classify_debit(
             received.http_status,
             &body,
-            &self.expected(&order.order_id, order.amount),
+            &self.expected(order.order_id.to_string(), order.amount),
         );
         let (shown, error_code) = evidence(body);
         Ok(DebitAnswer {

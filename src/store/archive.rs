@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::domain::id::{ChargeId, EventId, NoticeId};
 use crate::store::situation::first_id_of;
-use crate::store::{Store, StoreError, TRIES_MAX};
+use crate::store::{Store, StoreError, despite_others};
 
 /// What is archived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,20 +67,16 @@ impl Store {
         if ids.is_empty() {
             return Ok(step);
         }
-        let mut tries = 0;
-        loop {
-            match self.archive_rows(part, &ids, before).await {
-                Ok(archived) => step.archived = archived,
-                // A deadlock with a step of one of the subscriptions, for example.
-                Err(error) if error.is_busy() && tries < TRIES_MAX => {
-                    tries += 1;
-                    continue;
-                }
-                Err(error) if error.refusal().is_some() => step.refused = Some(error),
-                Err(error) => return Err(error),
-            }
-            return Ok(step);
+        // One of the subscriptions may be stepped at the same time, for example.
+        let archived = despite_others(StoreError::is_busy, || {
+            self.archive_rows(part, &ids, before)
+        });
+        match archived.await {
+            Ok(archived) => step.archived = archived,
+            Err(error) if error.refusal().is_some() => step.refused = Some(error),
+            Err(error) => return Err(error),
         }
+        Ok(step)
     }
 
     /// The next rows of `part` that were made before that time.

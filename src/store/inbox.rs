@@ -13,7 +13,7 @@ use crate::domain::money::Currency;
 use crate::domain::order_id::OrderId;
 use crate::domain::shop::ShopName;
 use crate::store::events::{self, NewEvent};
-use crate::store::{Store, StoreError, TRIES_MAX, Wake, brakes, new_id, readings, wake};
+use crate::store::{Store, StoreError, Wake, brakes, despite_others, new_id, readings, wake};
 
 /// How many notices are taken at once.
 pub const BATCH: usize = 500;
@@ -228,14 +228,8 @@ impl Store {
         }
         let ids: Vec<_> = notices.iter().map(|(id, _)| *id).collect();
         let states: Vec<_> = notices.iter().map(|(_, state)| *state).collect();
-        let mut tries = 0;
-        loop {
-            match self.close_once(&ids, &states).await {
-                // Copies of the same notices came in at the same time, in another order.
-                Err(error) if error.is_busy() && tries < TRIES_MAX => tries += 1,
-                closed => return closed,
-            }
-        }
+        // Copies of the same notices may come in at the same time, in another order.
+        despite_others(StoreError::is_busy, || self.close_once(&ids, &states)).await
     }
 
     async fn close_once(&self, ids: &[NoticeId], states: &[NoticeState]) -> Result<(), StoreError> {

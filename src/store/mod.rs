@@ -290,5 +290,22 @@ fn new_id(now: DateTime<Utc>) -> Uuid {
     })
 }
 
-/// How often a transaction is tried that lost against another (deadlock, serialisation).
+/// How often a transaction is tried again that lost against another (deadlock, serialisation).
 const TRIES_MAX: usize = 5;
+
+/// Runs a transaction until it does not lose against another, or has done so often enough.
+async fn despite_others<T, E, F>(
+    is_busy: impl Fn(&E) -> bool,
+    mut transaction: impl FnMut() -> F,
+) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let mut tries = 0;
+    loop {
+        match transaction().await {
+            Err(error) if is_busy(&error) && tries < TRIES_MAX => tries += 1,
+            done => return done,
+        }
+    }
+}

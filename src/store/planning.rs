@@ -11,7 +11,7 @@ use crate::domain::schedule::{Birth, TOO_LATE, Terms};
 use crate::domain::shop::ShopName;
 use crate::store::events::{self, NewEvent};
 use crate::store::readings::{self, Zone};
-use crate::store::{Store, StoreError, TRIES_MAX, Wake, new_id, wake};
+use crate::store::{Store, StoreError, Wake, despite_others, new_id, wake};
 
 /// How many subscriptions are planned in one transaction.
 pub const BATCH: i64 = 1_000;
@@ -96,15 +96,12 @@ impl Store {
             from: due_from,
             by: now,
         };
-        let mut tries = 0;
-        loop {
-            match self.plan_batch(shops, due, now, &plan).await {
-                Err(error) if error.is_busy() && tries < TRIES_MAX => tries += 1,
-                Err(error) if is_about_one(&error) => {
-                    return self.plan_each(shops, now, &plan).await;
-                }
-                planned => return planned,
-            }
+        let planned = despite_others(StoreError::is_busy, || {
+            self.plan_batch(shops, due, now, &plan)
+        });
+        match planned.await {
+            Err(error) if is_about_one(&error) => self.plan_each(shops, now, &plan).await,
+            planned => planned,
         }
     }
 

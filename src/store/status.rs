@@ -13,7 +13,7 @@ use crate::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
 use crate::store::events::{self, NewEvent};
 use crate::store::planning::NextPeriod;
 use crate::store::readings::{self, Zone};
-use crate::store::{Store, StoreError, TRIES_MAX, Wake, wake};
+use crate::store::{Store, StoreError, Wake, despite_others, wake};
 
 /// Who does something, and why.
 #[derive(Debug, Clone, Copy)]
@@ -126,13 +126,12 @@ impl Store {
         now: DateTime<Utc>,
         next: impl Fn(&Stopped) -> Option<NextPeriod> + Send,
     ) -> Result<Step, StepError> {
-        let mut tries = 0;
-        loop {
-            match self.take_once(subscription_id, event, by, now, &next).await {
-                Err(StepError::Store(error)) if error.is_busy() && tries < TRIES_MAX => tries += 1,
-                done => return done,
-            }
-        }
+        let is_busy =
+            |error: &StepError| matches!(error, StepError::Store(error) if error.is_busy());
+        despite_others(is_busy, || {
+            self.take_once(subscription_id, event, by, now, &next)
+        })
+        .await
     }
 
     async fn take_once(

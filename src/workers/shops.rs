@@ -16,6 +16,8 @@ use crate::domain::id::{AttemptId, SubscriptionId};
 use crate::domain::schedule::CatchUp;
 use crate::domain::shop::ShopName;
 use crate::gateway::{self, ImojeClient};
+use crate::store::planning::NextPeriod;
+use crate::store::status::Stopped;
 
 /// A shop, as the workers see it.
 pub struct Shop {
@@ -23,8 +25,6 @@ pub struct Shop {
     pub name: ShopName,
     /// Its way to imoje.
     pub client: ImojeClient,
-    /// imoje's id of it, which every answer has to repeat.
-    pub service_id: String,
     /// When its charges fall due.
     pub calendar: ShopCalendar,
     /// Where imoje is asked to send notices about a debit, when a public address is configured.
@@ -62,6 +62,17 @@ impl ShopCalendar {
         }
         .on(date)
     }
+
+    /// The first period of a subscription that was stopped which falls due after `now`, if there is one.
+    pub fn next_period(&self, stopped: &Stopped, now: DateTime<Utc>) -> Option<NextPeriod> {
+        let due_at = |date| self.due_at(stopped.subscription_id, stopped.zone, date);
+        let due = (stopped.terms).first_period_due_after(now, stopped.from_period_no, due_at)?;
+        Some(NextPeriod {
+            period_no: due.period_no,
+            due_on: due.due_on,
+            due_at: due_at(due.due_on),
+        })
+    }
 }
 
 /// The public address for notices, and the key that makes the address of each attempt unguessable.
@@ -82,7 +93,6 @@ impl Shop {
     pub fn new(
         name: ShopName,
         client: ImojeClient,
-        service_id: String,
         calendar: ShopCalendar,
         notices: Option<NoticeAddress>,
         rate_per_second: Option<NonZeroU32>,
@@ -94,7 +104,6 @@ impl Shop {
         Self {
             name,
             client,
-            service_id,
             calendar,
             notices,
             is_unreachable: AtomicBool::new(false),

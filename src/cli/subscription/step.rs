@@ -2,16 +2,13 @@
 //!
 //! Doing what is done already succeeds and says so; what cannot be done is the command's own "no".
 
-use chrono::{DateTime, Utc};
 use clap::Args;
 
 use crate::cli::context::Context;
 use crate::cli::subscription::{Calendars, Which};
 use crate::cli::{CliError, Exit, Outcome, ReasonArgs, kept_reason, output};
 use crate::domain::subscription::SubscriptionStatus;
-use crate::store::planning::NextPeriod;
 use crate::store::status::{By, Step, StepError, Stopped};
-use crate::workers::shops::ShopCalendar;
 
 /// Arguments of `cykl subscription pause`, `resume` and `cancel`.
 #[derive(Debug, Args)]
@@ -46,7 +43,7 @@ pub(super) async fn run(args: &StepArgs, kind: Kind, context: &Context) -> Outco
                 Kind::Cancel => store.cancel(id, by, now).await,
                 Kind::Resume => {
                     let calendar = Calendars::of(context).get(&row.shop)?;
-                    let next = |stopped: &Stopped| next_period(stopped, &calendar, now);
+                    let next = |stopped: &Stopped| calendar.next_period(stopped, now);
                     store.resume(id, by, now, next).await
                 }
             };
@@ -55,22 +52,6 @@ pub(super) async fn run(args: &StepArgs, kind: Kind, context: &Context) -> Outco
             Ok(Exit::Ok)
         })
         .await
-}
-
-fn next_period(
-    stopped: &Stopped,
-    calendar: &ShopCalendar,
-    now: DateTime<Utc>,
-) -> Option<NextPeriod> {
-    let due_at = |date| calendar.due_at(stopped.subscription_id, stopped.zone, date);
-    let due = stopped
-        .terms
-        .first_period_due_after(now, stopped.from_period_no, due_at)?;
-    Some(NextPeriod {
-        period_no: due.period_no,
-        due_on: due.due_on,
-        due_at: due_at(due.due_on),
-    })
 }
 
 fn refused(error: StepError, kind: Kind, external_id: &str) -> CliError {

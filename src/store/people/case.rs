@@ -44,7 +44,7 @@ impl Store {
     }
 }
 
-/// Locks a charge and its subscription, in the order in which every transaction locks, and reads what decisions depend on.
+/// Locks a charge and then its subscription, as recording news does, and reads what decisions depend on.
 pub(super) async fn lock(
     transaction: &mut PgTransaction<'_>,
     charge_id: ChargeId,

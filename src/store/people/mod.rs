@@ -14,7 +14,7 @@ use crate::domain::id::ChargeId;
 use crate::domain::people::{self, Refused, Ruling};
 use crate::domain::resolution::Policy;
 use crate::store::status::By;
-use crate::store::{Store, StoreError, TRIES_MAX};
+use crate::store::{Store, StoreError, despite_others};
 use scene::Scene;
 
 pub use case::ChargeCase;
@@ -104,18 +104,12 @@ impl Store {
         policy: &Policy,
         now: DateTime<Utc>,
     ) -> Result<Ruled, RulingError> {
-        let mut tries = 0;
-        loop {
-            match self
-                .rule_once(charge_id, instruction, by, policy, now)
-                .await
-            {
-                Err(RulingError::Store(error)) if error.is_busy() && tries < TRIES_MAX => {
-                    tries += 1;
-                }
-                done => return done,
-            }
-        }
+        let is_busy =
+            |error: &RulingError| matches!(error, RulingError::Store(error) if error.is_busy());
+        despite_others(is_busy, || {
+            self.rule_once(charge_id, instruction, by, policy, now)
+        })
+        .await
     }
 
     async fn rule_once(

@@ -165,9 +165,10 @@ impl Scene<'_> {
         const REASON: &str = "written_off";
         sqlx::query!(
             "-- fail_charge
-            UPDATE charges SET state = 'failed', reason = $2, next_action_at = NULL WHERE charge_id = $1",
+            UPDATE charges SET state = 'failed', reason = $2, next_action_at = NULL WHERE charge_id = $1 AND state = $3",
             self.found.charge_id as ChargeId,
             REASON,
+            self.found.case.charge as ChargeState,
         )
         .execute(&mut **transaction)
         .await?;

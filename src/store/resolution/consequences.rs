@@ -78,6 +78,14 @@ struct AttemptPayload<'a> {
 /// The person's decision that brought the news, and the events that follow from it.
 fn own_events(one: &Resolved<'_>) -> Vec<NewEvent> {
     let (subject, decision) = (&one.subject, &one.decision);
+    let event = |kind, payload| NewEvent {
+        kind,
+        subscription_id: Some(subject.subscription_id),
+        shop: Some(subject.shop.clone()),
+        charge_id: Some(subject.charge_id),
+        attempt_id: Some(subject.attempt_id),
+        payload,
+    };
     let decided = one.finding.evidence.by.as_ref().map(|by| {
         let payload = events::payload(&DecidedPayload {
             decision: by.ruling.as_str(),
@@ -94,14 +102,7 @@ fn own_events(one: &Resolved<'_>) -> Vec<NewEvent> {
             attempt_state: Some(decision.attempt),
             transaction_id: named_transaction(&one.finding.news),
         });
-        NewEvent {
-            kind: EventKind::ChargeDecided,
-            subscription_id: Some(subject.subscription_id),
-            shop: Some(subject.shop.clone()),
-            charge_id: Some(subject.charge_id),
-            attempt_id: Some(subject.attempt_id),
-            payload,
-        }
+        event(EventKind::ChargeDecided, payload)
     });
     let payload = events::payload(&AttemptPayload {
         period_no: subject.period_no,
@@ -115,14 +116,7 @@ fn own_events(one: &Resolved<'_>) -> Vec<NewEvent> {
         status_code: decision.status_code.as_deref(),
         brake: decision.brake,
     });
-    let events = one.decision.events.iter().map(|&kind| NewEvent {
-        kind,
-        subscription_id: Some(subject.subscription_id),
-        shop: Some(subject.shop.clone()),
-        charge_id: Some(subject.charge_id),
-        attempt_id: Some(subject.attempt_id),
-        payload: payload.clone(),
-    });
+    let events = (decision.events.iter()).map(|&kind| event(kind, payload.clone()));
     decided.into_iter().chain(events).collect()
 }
 

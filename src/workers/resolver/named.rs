@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::Resolver;
 use crate::domain::answer::{
-    Body, Difference, Expected, ShownTransaction, Verdict, classify_read, differences,
+    Body, Difference, ShownTransaction, Verdict, classify_read, differences,
 };
 use crate::domain::id::{ChargeId, TransactionId};
 use crate::domain::people::{CaseAttempt, Ruling};
@@ -96,14 +96,16 @@ impl Resolver {
             .shops
             .get(&found.shop)
             .ok_or_else(|| SettleError::UnknownShop(found.shop.clone()))?;
+        let expected =
+            |attempt: &CaseAttempt| shop.client.expected(attempt.order_id.clone(), found.amount);
         let answer = shop
             .client
-            .transaction(transaction_id, &expected(&found, last, &shop.service_id))
+            .transaction(transaction_id, &expected(last))
             .await
             .map_err(SettleError::Unreachable)?;
         let shown = answer.shown.as_deref().ok_or_else(|| not_shown(&answer))?;
         let attempt = meant(&found, shown).unwrap_or(last);
-        let expected = expected(&found, attempt, &shop.service_id);
+        let expected = expected(attempt);
         let differences = differences(transaction_id, &expected, shown);
         if !differences.is_empty() {
             return Err(SettleError::Differs(differences));
@@ -148,14 +150,6 @@ fn meant<'a>(found: &'a ChargeCase, shown: &ShownTransaction) -> Option<&'a Case
         .attempts
         .iter()
         .find(|attempt| shown.order_id.as_deref() == Some(&attempt.order_id))
-}
-
-fn expected(found: &ChargeCase, attempt: &CaseAttempt, service_id: &str) -> Expected {
-    Expected {
-        order_id: attempt.order_id.clone(),
-        amount: found.amount,
-        service_id: service_id.to_owned(),
-    }
 }
 
 fn not_shown(answer: &ReadAnswer) -> SettleError {

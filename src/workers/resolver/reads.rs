@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
 use super::{Report, Resolver};
-use crate::domain::answer::{Doubt, Expected, Verdict};
+use crate::domain::answer::{Doubt, Verdict};
 use crate::domain::attempt::AttemptState;
 use crate::domain::id::{AttemptId, NoticeId, SubscriptionId, TransactionId};
 use crate::domain::money::Money;
@@ -170,11 +170,7 @@ impl Resolver {
     /// One read. `None` when no HTTP answer came: the question is asked again later.
     async fn read(&self, question: Question) -> Option<Finding> {
         let shop = self.shops.get(&question.shop)?;
-        let expected = Expected {
-            order_id: question.order_id,
-            amount: question.amount,
-            service_id: shop.service_id.clone(),
-        };
+        let expected = shop.client.expected(question.order_id, question.amount);
         let started = Instant::now();
         let answer = shop
             .client
