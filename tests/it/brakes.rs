@@ -5,13 +5,12 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use cykl::cli::daemon;
 use cykl::clock::Clock;
-use cykl::config::Config;
 use cykl::domain::answer::Verdict;
 use cykl::domain::id::{AttemptId, SubscriptionId, TransactionId};
 use cykl::domain::resolution::News;
 use cykl::domain::shop::{Environment, ShopName};
 use cykl::domain::tripwire::{Trip, Usual};
-use cykl::simulator::{Behaviour, Delivery, ErrorBody, Rule, Script};
+use cykl::simulator::{Behaviour, ErrorBody, Rule, Script};
 use cykl::store::brakes::BrakeMode;
 use cykl::store::installation::ShopIdentity;
 use cykl::store::permits::{Claim, ClaimError, Permit};
@@ -19,14 +18,10 @@ use cykl::store::resolution::{Evidence, Finding};
 use cykl::store::{Refusal, Store, Wake};
 use cykl::workers::crew::Workers;
 use reqwest::StatusCode;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::harness::{
-    Agreement, Parts, Setting, World, clock_of, connect, copy_of, fresh_database, open_books,
-    simulator, toml,
-};
+use crate::harness::{Agreement, Parts, Setting, World, connect, copy_of, open_books};
 
 fn main_shop() -> ShopName {
     "main".parse().unwrap()
@@ -653,42 +648,25 @@ async fn a_first_start_is_not_slow_and_the_start_after_an_adoption_is() {
 
 #[tokio::test]
 async fn a_slow_start_waits_for_a_doubt_and_begins_again_when_it_lasts() {
-    let world = World::new(Script::default()).await;
-    brake(&world, None, BrakeMode::Stop).await;
-    for _ in 0..8 {
-        world.subscribe(Agreement::monthly("2027-01-01")).await;
-    }
-    world
-        .simulator
-        .add_rule(Rule::debits(Behaviour::lose_request()).times(1));
-    world.release_brake().await;
-    world.run_until_idle().await;
-    assert_eq!(world.posts(), 1);
-    world.advance(TimeDelta::minutes(14));
-    world.run_until_idle().await;
-    assert_eq!(world.posts(), 1);
-    world.advance(TimeDelta::minutes(2));
-    world.charge().await;
-    assert_eq!(world.posts(), 8);
-    let mut charges = world.charges().await;
-    charges.sort();
-    assert_eq!(charges[0], "in_flight");
-    assert_eq!(charges[1..], ["paid"; 7]);
-    world.settle_up().await;
+    a_slow_start_waits_a_quarter_of_an_hour_for(Behaviour::lose_request()).await;
 }
 
 #[tokio::test]
 async fn a_slow_start_does_not_wait_for_what_stays_pending() {
+    a_slow_start_waits_a_quarter_of_an_hour_for(Behaviour::pending_for_ever()).await;
+}
+
+/// Eight charges are due after a release, and the first of them has no outcome.
+async fn a_slow_start_waits_a_quarter_of_an_hour_for(first: Behaviour) {
     let world = World::new(Script::default()).await;
     brake(&world, None, BrakeMode::Stop).await;
     for _ in 0..8 {
         world.subscribe(Agreement::monthly("2027-01-01")).await;
     }
-    world
-        .simulator
-        .add_rule(Rule::debits(Behaviour::pending_for_ever()).times(1));
+    world.simulator.add_rule(Rule::debits(first).times(1));
     world.release_brake().await;
     world.run_until_idle().await;
+    assert_eq!(world.posts(), 1);
     world.advance(TimeDelta::minutes(14));
     world.run_until_idle().await;
     assert_eq!(world.posts(), 1);
@@ -842,25 +820,7 @@ async fn what_share_of_declines_is_usual_is_counted_over_thirty_days() {
 /// A world that lives in the present, by the system's clock.
 async fn world_of_today() -> World {
     cykl::gateway::install_crypto();
-    let clock = Clock::system();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let door = listener.local_addr().unwrap();
-    let script = Script::default();
-    let simulator = simulator(clock_of(&clock), door, script, Delivery::Manual).await;
-    let config = toml(
-        "postgres://unused@localhost/unused",
-        &simulator.base_url(),
-        "",
-        "",
-    );
-    World::assemble(Parts {
-        clock,
-        listener,
-        simulator,
-        config: Config::from_toml(&config).unwrap(),
-        database: fresh_database().await,
-    })
-    .await
+    World::assemble(Parts::new(Clock::system(), Setting::default(), None).await).await
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
+use crate::fire::Dice;
 use crate::harness::{
     Agreement, Parts, SERVICE_ID, START, World, connect, fresh_database, number_from, open_books,
     simulator, toml,
@@ -283,29 +284,6 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Draws numbers, the same from the same seed (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    /// From `CYKL_TEST_SEED`, or from chance. The seed is printed, for a failure to be tried again.
-    fn new() -> Self {
-        let seed = match std::env::var("CYKL_TEST_SEED") {
-            Ok(seed) => seed.parse().expect("CYKL_TEST_SEED is a number"),
-            Err(_) => uuid::Uuid::new_v4().as_u64_pair().0,
-        };
-        println!("CYKL_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    /// A number below `end`.
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-}
-
 /// About two weeks in half a minute. The notices of a debit are repeated for 95 hours, within which the daemon has to be up for once.
 const WEEKS_IN_HALF_A_MINUTE: u32 = 40_000;
 
@@ -368,7 +346,7 @@ const KILLS: u64 = 500;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn daemons_that_are_killed_and_put_to_sleep_charge_every_period_once() {
     let kills = number_from("CYKL_SOAK_KILLS").unwrap_or(KILLS);
-    let mut dice = Dice::new();
+    let mut dice = Dice::from_environment();
     let site = Site::new(WEEKS_IN_HALF_A_MINUTE, HURRIED).await;
     subscribe_mixed(&site, &mut dice).await;
     let other_door = free_address().await;
@@ -400,7 +378,7 @@ async fn daemons_that_are_killed_and_put_to_sleep_charge_every_period_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_killed_under_its_daemons_forgets_nothing() {
-    let mut dice = Dice::new();
+    let mut dice = Dice::from_environment();
     let home = tempfile::tempdir_in(scratch::directory()).unwrap();
     let settings = EmbeddedConfig {
         data_dir: home.path().join("db"),
@@ -531,7 +509,7 @@ async fn go_on_and_settle_up(site: Site, cut_off: i64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_to_the_database_that_break_at_any_moment_cost_no_money() {
-    let mut dice = Dice::new();
+    let mut dice = Dice::from_environment();
     let world = World::new(Script::default()).await;
     for number in 0..120 {
         let slow = Duration::from_millis(dice.below(40));

@@ -149,6 +149,28 @@ pub struct Parts {
     pub database: PgConnectOptions,
 }
 
+impl Parts {
+    /// Those of a fresh world, whose notices go to `notices`, or else to its own door.
+    pub async fn new(clock: Clock, setting: Setting, notices: Option<SocketAddr>) -> Self {
+        cykl::gateway::install_crypto();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let notices = notices.unwrap_or_else(|| listener.local_addr().unwrap());
+        let now = clock_of(&clock);
+        let simulator = simulator(now, notices, setting.script, Delivery::Manual).await;
+        let config = toml(UNUSED, &simulator.base_url(), &setting.shop, &setting.toml);
+        Self {
+            clock,
+            listener,
+            simulator,
+            config: Config::from_toml(&config).unwrap(),
+            database: fresh_database().await,
+        }
+    }
+}
+
+/// An address of the database for a configuration that nothing connects by.
+pub const UNUSED: &str = "postgres://unused@localhost/unused";
+
 /// How a world differs from the usual one.
 #[derive(Default, Clone)]
 pub struct Setting {
@@ -175,25 +197,8 @@ impl World {
 
     /// A world with all its particulars.
     pub async fn with(setting: Setting) -> Self {
-        cykl::gateway::install_crypto();
         let clock = Clock::manual(START.parse().unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let door = listener.local_addr().unwrap();
-        let simulator = simulator(clock_of(&clock), door, setting.script, Delivery::Manual).await;
-        let config = toml(
-            "postgres://unused@localhost/unused",
-            &simulator.base_url(),
-            &setting.shop,
-            &setting.toml,
-        );
-        Self::assemble(Parts {
-            clock,
-            listener,
-            simulator,
-            config: Config::from_toml(&config).unwrap(),
-            database: fresh_database().await,
-        })
-        .await
+        Self::assemble(Parts::new(clock, setting, None).await).await
     }
 
     /// A world of parts that exist already.
@@ -214,14 +219,7 @@ impl World {
         let stop = CancellationToken::new();
         let workers = daemon::workers(&config, &store, &clock, &metrics, fence_id, stop).unwrap();
         let stop_door = CancellationToken::new();
-        let (_, doors) = watch::channel(daemon::doors(&config));
-        let state = HttpState {
-            store: store.clone(),
-            clock: clock.clone(),
-            metrics: metrics.clone(),
-            doors,
-            worker_lag_max: TimeDelta::minutes(5),
-        };
+        let state = http_state(&store, &clock, &metrics, daemon::doors(&config));
         let door = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(cykl::http::serve(listener, state, stop_door.clone()));
         let books = open_books(&database).await;
@@ -252,14 +250,7 @@ impl World {
             .collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = format!("http://{}", listener.local_addr().unwrap());
-        let (_, doors) = watch::channel(doors);
-        let state = HttpState {
-            store,
-            clock: self.clock.clone(),
-            metrics: self.metrics.clone(),
-            doors,
-            worker_lag_max: TimeDelta::minutes(5),
-        };
+        let state = http_state(&store, &self.clock, &self.metrics, doors);
         tokio::spawn(cykl::http::serve(listener, state, self.stop_door.clone()));
         door
     }
@@ -532,6 +523,23 @@ pub async fn open_books(database: &PgConnectOptions) -> PgPool {
     PgPool::connect_with(database.clone().options([("search_path", "cykl,billing")]))
         .await
         .unwrap()
+}
+
+/// What a door needs.
+pub fn http_state(
+    store: &Store,
+    clock: &Clock,
+    metrics: &Metrics,
+    doors: Arc<[ShopDoor]>,
+) -> HttpState {
+    let (_, doors) = watch::channel(doors);
+    HttpState {
+        store: store.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        doors,
+        worker_lag_max: TimeDelta::minutes(5),
+    }
 }
 
 /// The time of the simulator, from a clock of ours.

@@ -21,8 +21,7 @@ use cykl::simulator::{
     Behaviour, DeclinesFirst, ErrorBody, Notices, Rule, Script, Transaction, WrongEcho,
 };
 use cykl::store::brakes::BrakeMode;
-use cykl::store::planning::NextPeriod;
-use cykl::store::status::{By, Stopped};
+use cykl::store::status::By;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -318,36 +317,21 @@ impl Run {
                     actor: "test",
                     reason: "a whim",
                 };
-                let store = &self.stage.world.store;
+                let world = &self.stage.world;
+                let store = &world.store;
+                let calendar = daemon::calendar(world.config.shops.values().next().unwrap());
                 // What cannot be done is refused.
                 let _ = match self.dice.below(3) {
                     0 => store.cancel(id, by, now).await,
                     1 => store.pause(id, by, now).await,
                     _ => {
                         store
-                            .resume(id, by, now, |stopped| self.next_period(stopped))
+                            .resume(id, by, now, |stopped| calendar.next_period(stopped, now))
                             .await
                     }
                 };
             }
         }
-    }
-
-    /// Where a subscription goes on that was paused.
-    fn next_period(&self, stopped: &Stopped) -> Option<NextPeriod> {
-        let shop = self.stage.world.config.shops.values().next()?;
-        let calendar = daemon::calendar(shop);
-        let due_at = |date| calendar.due_at(stopped.subscription_id, stopped.zone, date);
-        let due = stopped.terms.first_period_due_after(
-            self.stage.now(),
-            stopped.from_period_no,
-            due_at,
-        )?;
-        Some(NextPeriod {
-            period_no: due.period_no,
-            due_on: due.due_on,
-            due_at: due_at(due.due_on),
-        })
     }
 
     async fn start_what_is_down(&mut self) {

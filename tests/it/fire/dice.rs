@@ -1,5 +1,9 @@
 //! Chance that can be repeated.
 
+use uuid::Uuid;
+
+use crate::harness::number_from;
+
 /// Draws numbers, the same from the same seed (splitmix64).
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
@@ -7,6 +11,14 @@ pub struct Dice(u64);
 impl Dice {
     /// The dice of `seed`.
     pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The dice of `CYKL_TEST_SEED`, or of chance. The seed is printed, for a failure to be tried again.
+    pub fn from_environment() -> Self {
+        let seed = number_from("CYKL_TEST_SEED");
+        let seed = seed.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
+        println!("CYKL_TEST_SEED={seed}");
         Self(seed)
     }
 

@@ -6,19 +6,17 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use cykl::cli::daemon;
 use cykl::clock::Clock;
-use cykl::http::HttpState;
 use cykl::store::Store;
 use cykl::workers::crew::Workers;
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::database_proxy::DatabaseProxy;
 use super::gateway_proxy::GatewayProxy;
 use super::{Effects, Plan, Stage};
-use crate::harness::connect;
+use crate::harness::{connect, http_state};
 
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,14 +79,7 @@ impl Instance {
             .unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let door = listener.local_addr().unwrap();
-            let (_, doors) = watch::channel(daemon::doors(&config));
-            let state = HttpState {
-                store: store.clone(),
-                clock: its_clock,
-                metrics,
-                doors,
-                worker_lag_max: TimeDelta::minutes(5),
-            };
+            let state = http_state(&store, &its_clock, &metrics, daemon::doors(&config));
             tokio::spawn(cykl::http::serve(listener, state, stop));
             (store, workers, door)
         });

@@ -3,11 +3,10 @@
 use chrono::{DateTime, Utc};
 use cykl::clock::Clock;
 use cykl::config::Config;
-use cykl::simulator::{Delivery, Script};
-use tokio::net::TcpListener;
+use cykl::simulator::Script;
 
 use super::relay::Relay;
-use crate::harness::{Parts, START, World, clock_of, fresh_database, simulator, toml};
+use crate::harness::{Parts, START, Setting, UNUSED, World, toml};
 
 /// A world, and the way of its notices.
 pub struct Stage {
@@ -21,20 +20,15 @@ pub struct Stage {
 impl Stage {
     /// A world whose gateway behaves as `script` says, with more sections of configuration.
     pub async fn new(script: Script, sections: &str) -> Self {
-        cykl::gateway::install_crypto();
-        let clock = Clock::manual(START.parse().unwrap());
         let relay = Relay::open().await;
-        let simulator =
-            simulator(clock_of(&clock), relay.address(), script, Delivery::Manual).await;
-        let config = toml(UNUSED, &simulator.base_url(), "", sections);
-        let world = World::assemble(Parts {
-            clock,
-            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
-            simulator,
-            config: Config::from_toml(&config).unwrap(),
-            database: fresh_database().await,
-        })
-        .await;
+        let setting = Setting {
+            script,
+            toml: sections.to_owned(),
+            ..Setting::default()
+        };
+        let clock = Clock::manual(START.parse().unwrap());
+        let parts = Parts::new(clock, setting, Some(relay.address())).await;
+        let world = World::assemble(parts).await;
         let stage = Self {
             world,
             relay,
@@ -60,6 +54,3 @@ impl Stage {
         self.world.clock.now()
     }
 }
-
-/// Instances are given their connections, not an address.
-const UNUSED: &str = "postgres://unused@localhost/unused";
