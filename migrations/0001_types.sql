@@ -12,3 +12,4 @@ CREATE TYPE attempt_state AS ENUM
 CREATE TYPE decline_class AS ENUM ('never', 'new_card', 'funds', 'soft', 'technical');
 CREATE TYPE evidence_kind AS ENUM ('local', 'answer', 'read', 'person');
 CREATE TYPE notice_state AS ENUM ('new', 'done', 'foreign', 'orphan');
+CREATE TYPE lost_fate AS ENUM ('restored', 'superseded', 'order_id_taken', 'unplaced');

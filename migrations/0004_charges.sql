@@ -144,3 +144,76 @@ CREATE UNIQUE INDEX nobody_declares_twice ON evidence (subscription_id, attempt_
     WHERE kind = 'person' AND verdict = 'absent';
 COMMENT ON TABLE evidence IS
     'Why an attempt changed state, what was said about it that contradicts what was known, or what a person decided about it. Append-only.';
+
+-- What the permit journal named and this database had forgotten when it was adopted: it was restored from before those permits.
+CREATE TABLE lost_permits (
+    attempt_id      uuid PRIMARY KEY,
+    subscription_id uuid NOT NULL,
+    shop            text NOT NULL,
+    card_id         uuid NOT NULL,
+    period_no       integer NOT NULL,
+    attempt_no      smallint NOT NULL,
+    order_id        text NOT NULL,
+    amount_minor    bigint NOT NULL,
+    currency        currency NOT NULL,
+    is_retry        boolean NOT NULL,
+    permitted_at    timestamptz NOT NULL,
+    transaction_id  uuid,
+    found_at        timestamptz NOT NULL,
+    fate            lost_fate NOT NULL
+);
+CREATE INDEX lost_permits_by_period ON lost_permits (subscription_id, period_no);
+COMMENT ON TABLE lost_permits IS
+    'Permits that the permit journal names and this database had forgotten: it was restored from before them. Their requests may have moved money.';
+COMMENT ON COLUMN lost_permits.fate IS
+    'restored: its attempt is in the books again, in doubt; superseded: a later attempt of its period was permitted, so this one had moved nothing; order_id_taken: another attempt has its order id, compare both with imoje; unplaced: its subscription, card or charge is not in the books as it was. Nothing is permitted for the period of one that is unplaced.';
+
+-- How much of each shop is to be charged on a day, as the books said when the day began, and how much was permitted since. Days are those
+-- of UTC, so that there is no question about what belongs to which.
+CREATE TABLE daily_plans (
+    shop         text NOT NULL,
+    day          date NOT NULL,
+    currency     currency NOT NULL,
+    charges      bigint NOT NULL,
+    amount_minor bigint NOT NULL,
+    planned_at   timestamptz NOT NULL,
+    PRIMARY KEY (shop, day, currency)
+);
+COMMENT ON TABLE daily_plans IS
+    'What falls due on a day, counted when it begins. Permits far beyond it stop the shop: something plans or retries what it should not.';
+
+-- A row for each session that gives permits, so that claims do not wait for each other.
+CREATE TABLE daily_permits (
+    shop         text NOT NULL,
+    day          date NOT NULL,
+    currency     currency NOT NULL,
+    counted_by   integer NOT NULL,
+    charges      bigint NOT NULL,
+    amount_minor bigint NOT NULL,
+    PRIMARY KEY (shop, day, currency, counted_by)
+);
+COMMENT ON TABLE daily_permits IS 'How much was permitted on a day, by each session of the database.';
+
+-- Counts what is to be charged until the day ends: the next period of each subscription, those that were missed before it, and what
+-- waits already. What was permitted since the day began belongs to it, for a plan that is made anew in the middle.
+CREATE FUNCTION plan_day(of text, on_day date, at timestamptz) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO daily_plans (shop, day, currency, charges, amount_minor, planned_at)
+    SELECT of, on_day, u.currency, coalesce(sum(p.charges), 0), coalesce(sum(p.charges * p.amount_minor), 0), at
+    FROM unnest(enum_range(NULL::currency)) AS u (currency)
+        LEFT JOIN (
+            SELECT s.currency, s.amount_minor,
+                   1 + floor(extract(epoch FROM on_day + 1 - d.due_at AT TIME ZONE 'UTC') / extract(epoch FROM s.period::interval))
+                       AS charges
+            FROM due_periods d JOIN subscriptions s USING (subscription_id)
+            WHERE d.due_at < (on_day + 1)::timestamp AT TIME ZONE 'UTC' AND s.shop = of AND s.status IN ('active', 'past_due')
+            UNION ALL
+            SELECT c.currency, c.amount_minor, 1 FROM charges c
+            WHERE c.send_at < (on_day + 1)::timestamp AT TIME ZONE 'UTC' AND c.shop = of
+            UNION ALL
+            SELECT d.currency, d.amount_minor / greatest(d.charges, 1), d.charges FROM daily_permits d
+            WHERE d.shop = of AND d.day = on_day
+        ) p USING (currency)
+    GROUP BY u.currency
+    ON CONFLICT (shop, day, currency) DO UPDATE
+    SET charges = excluded.charges, amount_minor = excluded.amount_minor, planned_at = excluded.planned_at
+$$;

@@ -5,7 +5,8 @@
 -- The functions look rows up by index whatever the statistics say: a plan made while a table was small would read all of it for as
 -- long as the connection lives.
 -- SQLSTATEs: CY001 brake, CY002 fence, CY003 terms, CY004 spacing, CY005 earlier attempt unresolved, CY006 illegal transition,
--- CY007 immutable, CY008 no evidence, CY009 append-only, CY010 paid without a settlement, CY011 absence not established.
+-- CY007 immutable, CY008 no evidence, CY009 append-only, CY010 paid without a settlement, CY011 absence not established,
+-- CY012 a permit for the period was forgotten.
 
 -- Rows that may only ever be added.
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -291,6 +292,24 @@ BEGIN
     SELECT n.attempt_id INTO refused FROM new_rows n WHERE n.state NOT IN ('in_doubt', 'not_sent') LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'attempt % must be born in doubt', refused.attempt_id USING ERRCODE = 'CY006';
+    END IF;
+
+    IF EXISTS (SELECT FROM lost_permits) THEN
+        -- Permits that were given before the database went back come home: they are a fact, whatever would be intended now.
+        IF NOT EXISTS (
+            SELECT FROM new_rows n WHERE NOT EXISTS (
+                SELECT FROM lost_permits l
+                WHERE (l.attempt_id, l.order_id, l.amount_minor, l.currency) = (n.attempt_id, n.order_id, n.amount_minor, n.currency)
+                  AND l.fate = 'restored')) THEN
+            RETURN NULL;
+        END IF;
+        SELECT n.attempt_id, l.order_id INTO refused
+        FROM new_rows n JOIN lost_permits l USING (subscription_id, period_no)
+        WHERE n.state = 'in_doubt' AND l.fate = 'unplaced' LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'the permit journal names order %, which these books lack, for the charge of attempt %', refused.order_id,
+                refused.attempt_id USING ERRCODE = 'CY012', HINT = 'Run "cykl adopt --reason ..." once its charge can take it.';
+        END IF;
     END IF;
 
     -- Locked, so that a brake that is put on while permits are being committed is effective as soon as it is committed.

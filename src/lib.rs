@@ -6,6 +6,7 @@
 //! - [`domain`]: the rules of money and time, pure. Read [`domain::charge`] first.
 //! - [`store`]: the books, in PostgreSQL. The only place with SQL.
 //! - [`gateway`]: imoje over HTTP. `Ok` is its word, `Err` means that we do not know.
+//! - [`journal`]: files that name every permit, for the day on which the database is restored.
 //! - [`workers`]: the loops. They meet only in the database.
 //! - [`http`]: notices in, health and metrics out.
 //! - [`cli`]: the commands; `cli::daemon` puts everything together.
@@ -20,6 +21,7 @@ pub mod domain;
 
 pub mod embedded;
 pub mod gateway;
+pub mod journal;
 pub mod store;
 
 pub mod http;

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::{fs, io};
 
 /// Each layer, and what it may use besides itself. In the order of the code map: from the rules outwards.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("gateway", &["domain"]),
+    ("journal", &["domain"]),
     ("workers", BILLING),
     ("http", BILLING),
     ("simulator", &[]),
@@ -30,6 +31,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
 const BILLING: &[&str] = &[
     "store",
     "gateway",
+    "journal",
     "domain",
     "clock",
     "metrics",
@@ -42,6 +44,7 @@ const CLI: &[&str] = &[
     "http",
     "store",
     "gateway",
+    "journal",
     "domain",
     "config",
     "metrics",

@@ -1,5 +1,6 @@
 //! Putting the daemon together from the configuration. `run`, `demo` and the tests all run what is assembled here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +9,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{ClockConfig, Config, ShopConfig};
-use crate::domain::id::FenceId;
+use crate::domain::id::{FenceId, SubscriptionId};
 use crate::domain::shop::ShopName;
 use crate::gateway::{Algorithm, ClientConfig, ClientError, ImojeClient, NoticeCredentials};
 use crate::http::ShopDoor;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::installation::ShopIdentity;
 use crate::store::permits::Limits;
 use crate::workers::caretaker::Caretaker;
-use crate::workers::charger::{Charger, ClockWatch};
+use crate::workers::charger::{Charger, ClockWatch, GroundWatch};
 use crate::workers::crew::{Ticks, Workers};
 use crate::workers::notifier::{Notifier, Webhook, WebhookError};
 use crate::workers::resolver::Resolver;
@@ -60,6 +62,7 @@ pub fn workers(
     clock: &Clock,
     metrics: &Metrics,
     fence_id: FenceId,
+    journal: &Journal,
     stop: CancellationToken,
 ) -> Result<Workers, AssemblyError> {
     let shops = shops(config)?;
@@ -91,6 +94,8 @@ pub fn workers(
             tripwires: tripwires.clone(),
             clocks: ClockWatch::default(),
             clock_gap_max: config.charging.clock_gap_max,
+            ground: GroundWatch::default(),
+            journal: journal.clone(),
             stop,
         },
         resolver: resolver(config, store, shops, metrics, tripwires),
@@ -118,6 +123,21 @@ fn resolver(
         metrics: metrics.clone(),
         tripwires,
     }
+}
+
+/// The scheduler alone, for a database that is adopted: its books have to catch up first. It plans the periods of `permitted` whatever
+/// the policy for late ones says.
+///
+/// # Errors
+/// [`AssemblyError`] when an HTTP client cannot be built.
+pub fn lone_scheduler(
+    config: &Config,
+    store: &Store,
+    permitted: BTreeSet<(SubscriptionId, u32)>,
+) -> Result<Scheduler, AssemblyError> {
+    let shops = shops(config)?;
+    let stop = CancellationToken::new();
+    Ok(Scheduler::new(store.clone(), shops, metrics(config), stop).knowing(permitted))
 }
 
 /// The resolver alone, for a person who has a question of his own.
@@ -198,7 +218,8 @@ fn in_cykl_time(real: TimeDelta, config: &Config) -> TimeDelta {
     }
 }
 
-fn limits(config: &Config) -> Limits {
+/// What a permit must keep.
+pub fn limits(config: &Config) -> Limits {
     let charging = &config.charging;
     let answer = TimeDelta::from_std(PERMIT_AGE_MAX + charging.request_timeout)
         .unwrap_or(TimeDelta::MAX / 2);

@@ -210,7 +210,7 @@ fn of_refusal(refusal: Refusal) -> Exit {
         Refusal::Brake | Refusal::Spacing | Refusal::Unresolved => Exit::TryAgain,
         Refusal::Duplicate | Refusal::Value => Exit::BadData,
         // A person was faster than the check before.
-        Refusal::Absence => Exit::No,
+        Refusal::Absence | Refusal::Forgotten => Exit::No,
         Refusal::Terms
         | Refusal::Transition
         | Refusal::Immutable

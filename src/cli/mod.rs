@@ -18,6 +18,7 @@ mod charge;
 mod check;
 mod completions;
 mod demo;
+mod journal;
 mod man;
 mod migrate;
 mod run;

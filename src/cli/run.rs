@@ -11,10 +11,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::context::{Context, Database};
-use crate::cli::{CliError, Exit, GlobalArgs, Outcome, daemon};
+use crate::cli::{CliError, Exit, GlobalArgs, Outcome, daemon, journal};
 use crate::config::Config;
 use crate::domain::id::FenceId;
 use crate::http::{self, HttpState, ShopDoor};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::workers::crew::Crew;
@@ -86,6 +87,7 @@ async fn serve(
     }
     store.check_schema().await?;
     let fence_id = pass_fence(&context, store).await?;
+    let journal = open_journal(&context, store).await?;
     let metrics = daemon::metrics(&context.config);
     let (doors, open_doors) = watch::channel(daemon::doors(&context.config));
     let door = Door::open(&context, store, &metrics, open_doors).await?;
@@ -97,7 +99,7 @@ async fn serve(
         "started"
     );
     let exit = loop {
-        let mut crew = start_crew(&context, store, &metrics, fence_id)?;
+        let mut crew = start_crew(&context, store, &metrics, fence_id, &journal)?;
         tell_systemd(&[NotifyState::Ready]);
         match signals.asked(&mut crew).await {
             Asked::Stop => {
@@ -135,11 +137,29 @@ async fn pass_fence(context: &Context, store: &Store) -> Result<FenceId, CliErro
         .await?)
 }
 
+/// Opens the journal, if one is kept, provided that the database has not gone back behind it.
+async fn open_journal(context: &Context, store: &Store) -> Result<Journal, CliError> {
+    if let Some(gap) = journal::gap(context, store).await? {
+        return Err(CliError::config(gap));
+    }
+    let settings = &context.config.journal;
+    let Some(dir) = settings.dir.clone() else {
+        return Ok(Journal::none());
+    };
+    Journal::open(dir, settings.keep, context.now())
+        .await
+        .map_err(|error| {
+            CliError::config(error)
+                .hint("check journal.dir: nothing is sent that is not in the permit journal")
+        })
+}
+
 fn start_crew(
     context: &Context,
     store: &Store,
     metrics: &Metrics,
     fence_id: FenceId,
+    journal: &Journal,
 ) -> Result<Crew, CliError> {
     let stop = CancellationToken::new();
     let workers = daemon::workers(
@@ -148,6 +168,7 @@ fn start_crew(
         &context.clock,
         metrics,
         fence_id,
+        journal,
         stop,
     )
     .map_err(CliError::config)?;
@@ -182,7 +203,7 @@ async fn reload(global: &GlobalArgs, running: &Context) -> Option<Config> {
     let needs_restart = fixed(&config) != fixed(&running.config);
     if needs_restart {
         tracing::error!(
-            "database, http.listen, clock, log and the shops' identities change only with a restart; the running configuration stays"
+            "database, journal, http.listen, clock, log and the shops' identities change only with a restart; the running configuration stays"
         );
         return None;
     }
@@ -193,7 +214,7 @@ async fn reload(global: &GlobalArgs, running: &Context) -> Option<Config> {
 /// The settings that hold for the life of the process, as they are described, secrets left out.
 fn fixed(config: &Config) -> Vec<(String, String)> {
     let holds = |key: &str| {
-        ["database.", "clock.", "log.", "http.listen"]
+        ["database.", "journal.", "clock.", "log.", "http.listen"]
             .iter()
             .any(|fixed| key.starts_with(fixed))
             || [".environment", ".merchant_id", ".service_id"]

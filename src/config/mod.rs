@@ -52,6 +52,8 @@ pub struct Config {
     pub absent_after: TimeDelta,
     /// `[schedule]`
     pub schedule: ScheduleConfig,
+    /// `[journal]`
+    pub journal: JournalConfig,
     /// `[history]`
     pub history: HistoryPolicy,
     /// `[http]`
@@ -146,6 +148,15 @@ pub struct ScheduleConfig {
     pub notifier: Tick,
     /// What is over is archived.
     pub caretaker: Tick,
+}
+
+/// `[journal]`: the permit journal beside the database.
+#[derive(Debug, Clone)]
+pub struct JournalConfig {
+    /// Where its files are; there is no journal when `None`.
+    pub dir: Option<PathBuf>,
+    /// How long they are kept.
+    pub keep: TimeDelta,
 }
 
 /// `[http]`

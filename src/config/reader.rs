@@ -259,6 +259,12 @@ impl Reader {
         self.problems.push(problem);
     }
 
+    /// Notes what is allowed and unwise about `key`.
+    pub(super) fn warn(&mut self, key: &str, message: &str) {
+        let problem = self.describe(key, message);
+        self.warnings.push(problem);
+    }
+
     fn describe(&self, key: &str, message: &str) -> Problem {
         let written = self
             .leaves

@@ -14,7 +14,7 @@ use crate::config::layers::{Leaves, Process};
 use crate::config::reader::{Exposure, Reader};
 use crate::config::{
     AlertsConfig, ChargingConfig, ClockConfig, Config, ConfigError, DatabaseConfig, EventsConfig,
-    HttpConfig, LogConfig, ScheduleConfig, ShopConfig, parse, sensitive, shops,
+    HttpConfig, JournalConfig, LogConfig, ScheduleConfig, ShopConfig, parse, sensitive, shops,
 };
 use crate::domain::decline::DeclineTable;
 use crate::domain::history::HistoryPolicy;
@@ -56,6 +56,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
     let retry = retry(reader);
     let resolver = resolver(reader);
     let schedule = schedule(reader, shared_zone(known_shops));
+    let journal = journal(reader, known_shops);
     let history = history(reader, charging.as_ref());
     let http = http(reader, known_shops);
     let events = events(reader, known_shops);
@@ -79,6 +80,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
         },
         absent_after,
         schedule: schedule?,
+        journal: journal?,
         history: history?,
         http: http?,
         events,
@@ -88,6 +90,10 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
         settings: Vec::new(),
         warnings: Vec::new(),
     })
+}
+
+fn is_production(shop: &ShopConfig) -> bool {
+    shop.environment == Environment::Production
 }
 
 type Shops<'a> = Option<&'a BTreeMap<ShopName, ShopConfig>>;
@@ -122,14 +128,7 @@ fn database(reader: &mut Reader) -> Option<DatabaseConfig> {
         );
     }
     let url = reader.sensitive("database.url", sensitive::database_url, ToString::to_string);
-    let data_dir = reader.value("database.data_dir", |text| {
-        let path = PathBuf::from(text);
-        if path.is_absolute() {
-            Ok(path)
-        } else {
-            Err(format!("\"{text}\" is not an absolute path"))
-        }
-    });
+    let data_dir = reader.value("database.data_dir", absolute_path);
     let max_connections = reader.value("database.max_connections", parse::within(2..=1_000));
     let migrate = reader.value("database.migrate", parse::boolean);
     Some(DatabaseConfig {
@@ -258,6 +257,28 @@ fn schedule(reader: &mut Reader, zone: Tz) -> Option<ScheduleConfig> {
     })
 }
 
+fn journal(reader: &mut Reader, shops: Shops) -> Option<JournalConfig> {
+    let dir = reader.optional("journal.dir", absolute_path);
+    let keep = reader.value("journal.keep", parse::positive_duration);
+    if !reader.is_set("journal.dir") && shops.is_some_and(|shops| shops.values().any(is_production))
+    {
+        reader.warn(
+            "journal.dir",
+            "is not set, so nothing tells what a restored database has forgotten; write a folder on another disk than the database's",
+        );
+    }
+    Some(JournalConfig { dir, keep: keep? })
+}
+
+fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!("\"{text}\" is not an absolute path"))
+    }
+}
+
 fn history(reader: &mut Reader, charging: Option<&ChargingConfig>) -> Option<HistoryPolicy> {
     let archive_after = reader.value("history.archive_after", parse::duration);
     let keep_years = reader.optional("history.keep_years", parse::within(1..=100));
@@ -314,7 +335,6 @@ fn reachable_by_imoje(url: Url) -> Result<Url, String> {
 }
 
 fn events(reader: &mut Reader, shops: Shops) -> EventsConfig {
-    let is_production = |shop: &ShopConfig| shop.environment == Environment::Production;
     let exposure = match shops {
         Some(shops) if shops.values().any(is_production) => Exposure::Mistake,
         Some(_) | None => Exposure::Warning,

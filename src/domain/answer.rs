@@ -82,6 +82,18 @@ pub enum Verdict {
     InDoubt(Doubt),
 }
 
+impl Verdict {
+    /// imoje's id of the transaction, when it told one.
+    pub const fn transaction_id(&self) -> Option<TransactionId> {
+        match self {
+            Verdict::Settled { transaction_id }
+            | Verdict::Pending { transaction_id, .. }
+            | Verdict::Rejected { transaction_id, .. } => Some(*transaction_id),
+            Verdict::Refused(_) | Verdict::InDoubt(_) => None,
+        }
+    }
+}
+
 /// A refusal from the whitelist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

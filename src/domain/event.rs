@@ -55,6 +55,12 @@ pub enum EventKind {
     IncidentDeclines,
     /// Clocks disagree.
     IncidentClock,
+    /// Far more was to be permitted on a day than was planned for it.
+    IncidentDailyCap,
+    /// Constraints, indexes or triggers of the schema are missing.
+    IncidentGuards,
+    /// The database has forgotten a permit that the permit journal names.
+    IncidentBooksBehind,
     /// The brake was put on, or released.
     BrakeChanged,
     /// The database was adopted by this installation.
@@ -63,7 +69,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, for the documentation and its test.
-    pub const ALL: [EventKind; 28] = [
+    pub const ALL: [EventKind; 31] = [
         EventKind::SubscriptionCreated,
         EventKind::SubscriptionPastDue,
         EventKind::SubscriptionRecovered,
@@ -90,6 +96,9 @@ impl EventKind {
         EventKind::IncidentDoubts,
         EventKind::IncidentDeclines,
         EventKind::IncidentClock,
+        EventKind::IncidentDailyCap,
+        EventKind::IncidentGuards,
+        EventKind::IncidentBooksBehind,
         EventKind::BrakeChanged,
         EventKind::InstallationAdopted,
     ];
@@ -123,6 +132,9 @@ impl EventKind {
             EventKind::IncidentDoubts => "incident.doubts",
             EventKind::IncidentDeclines => "incident.declines",
             EventKind::IncidentClock => "incident.clock",
+            EventKind::IncidentDailyCap => "incident.daily_cap",
+            EventKind::IncidentGuards => "incident.guards",
+            EventKind::IncidentBooksBehind => "incident.books_behind",
             EventKind::BrakeChanged => "brake.changed",
             EventKind::InstallationAdopted => "installation.adopted",
         }
@@ -145,6 +157,9 @@ impl EventKind {
             | EventKind::IncidentDoubts
             | EventKind::IncidentDeclines
             | EventKind::IncidentClock
+            | EventKind::IncidentDailyCap
+            | EventKind::IncidentGuards
+            | EventKind::IncidentBooksBehind
             | EventKind::BrakeChanged
             | EventKind::InstallationAdopted => true,
             EventKind::SubscriptionCreated

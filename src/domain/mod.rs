@@ -19,6 +19,7 @@ pub mod retry;
 
 pub mod calendar;
 pub mod card_number;
+pub mod daily_cap;
 pub mod enrolment;
 pub mod event;
 pub mod fields;
@@ -26,6 +27,7 @@ pub mod history;
 pub mod id;
 pub mod money;
 pub mod order_id;
+pub mod permit_record;
 pub mod schedule;
 pub mod shop;
 pub mod slow_start;

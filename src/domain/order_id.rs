@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::id::SubscriptionId;
@@ -12,7 +13,8 @@ use crate::domain::id::SubscriptionId;
 /// Two attempts never share one, because the database holds each (subscription, period, attempt) at most once. It stays
 /// inside imoje's alphabet and its 100 characters (imoje API, `POST transaction/profile`, field `orderId`), and it
 /// says nothing about the payer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct OrderId {
     /// The subscription that is charged.
     pub subscription_id: SubscriptionId,
@@ -70,6 +72,20 @@ impl FromStr for OrderId {
         } else {
             Err(ForeignOrderId)
         }
+    }
+}
+
+impl TryFrom<String> for OrderId {
+    type Error = ForeignOrderId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<OrderId> for String {
+    fn from(order_id: OrderId) -> Self {
+        order_id.to_string()
     }
 }
 

@@ -1,14 +1,16 @@
 //! What makes the brake come on by itself, apart from single answers that [`resolution`](crate::domain::resolution) decides about:
-//! a gateway that gives no answers, one that declines everything, and clocks that disagree.
+//! a gateway that gives no answers, one that declines everything, clocks that disagree, a day with far more charges than planned, and a
+//! database that is not what it was.
 
 use std::collections::VecDeque;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::domain::daily_cap::Extent;
 use crate::domain::event::EventKind;
 
 /// The reasons for which the brake stops charging by itself, until a person releases it.
-pub const STOPS: [&str; 7] = [
+pub const STOPS: [&str; 10] = [
     "unauthorized",
     "answer_mismatch",
     "transaction_mismatch",
@@ -16,6 +18,9 @@ pub const STOPS: [&str; 7] = [
     "surplus_settlement",
     "orphan_transaction",
     "mass_declines",
+    "daily_cap",
+    "guards_missing",
+    "books_behind",
 ];
 
 /// The reasons for which charging pauses by itself.
@@ -40,6 +45,23 @@ pub enum Trip {
     },
     /// Two clocks disagree.
     Clocks(Disagreement),
+    /// More is to be permitted on a day than was planned for it, by far.
+    DailyCap {
+        /// How much, with what is asked for now.
+        permitted: Extent,
+        /// Of how much.
+        planned: Extent,
+    },
+    /// Constraints, indexes or triggers of the schema are missing or not in force.
+    Guards {
+        /// How many.
+        missing: usize,
+    },
+    /// The permit journal names a permit that the database has forgotten.
+    BooksBehind {
+        /// When that was given.
+        permitted_at: DateTime<Utc>,
+    },
 }
 
 impl Trip {
@@ -49,6 +71,9 @@ impl Trip {
             Trip::Doubts { .. } => "mass_doubts",
             Trip::Declines { .. } => "mass_declines",
             Trip::Clocks(_) => "clock_disagreement",
+            Trip::DailyCap { .. } => "daily_cap",
+            Trip::Guards { .. } => "guards_missing",
+            Trip::BooksBehind { .. } => "books_behind",
         }
     }
 
@@ -57,7 +82,10 @@ impl Trip {
         match self {
             Trip::Doubts { .. } => Some(DOUBTS_PAUSE),
             Trip::Clocks(_) => Some(CLOCK_PAUSE),
-            Trip::Declines { .. } => None,
+            Trip::Declines { .. }
+            | Trip::DailyCap { .. }
+            | Trip::Guards { .. }
+            | Trip::BooksBehind { .. } => None,
         }
     }
 
@@ -67,6 +95,9 @@ impl Trip {
             Trip::Doubts { .. } => EventKind::IncidentDoubts,
             Trip::Declines { .. } => EventKind::IncidentDeclines,
             Trip::Clocks(_) => EventKind::IncidentClock,
+            Trip::DailyCap { .. } => EventKind::IncidentDailyCap,
+            Trip::Guards { .. } => EventKind::IncidentGuards,
+            Trip::BooksBehind { .. } => EventKind::IncidentBooksBehind,
         }
     }
 }

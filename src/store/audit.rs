@@ -102,6 +102,20 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Constraints, unique indexes and triggers that the promise rests on and that are missing or not in force.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn missing_guards(&self) -> Result<Vec<Finding>, StoreError> {
+        Ok(
+            sqlx::query_file_as!(Finding, "src/store/sql/audit/guards_stand.sql", ASKED, true)
+                .fetch_all(&self.pool)
+                .await?,
+        )
+    }
+}
+
 /// What money moved, and what the books say was paid.
 async fn money(transaction: &mut PgTransaction<'_>) -> Result<Vec<Check>, StoreError> {
     Ok(vec![
@@ -263,7 +277,8 @@ async fn obligations(transaction: &mut PgTransaction<'_>) -> Result<Vec<Check>, 
             transaction,
             "guards_stand",
             "src/store/sql/audit/guards_stand.sql",
-            "the constraints, indexes and triggers of the schema are there and in force"
+            "the constraints, indexes and triggers of the schema are there and in force",
+            false
         ),
     ])
 }

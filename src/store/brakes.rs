@@ -9,7 +9,7 @@ use crate::domain::event::EventKind;
 use crate::domain::shop::ShopName;
 use crate::domain::tripwire::Trip;
 use crate::store::events::{self, NewEvent};
-use crate::store::{Store, StoreError, Wake, wake};
+use crate::store::{Store, StoreError, Wake, daily_cap, wake};
 
 /// What may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, sqlx::Type)]
@@ -130,6 +130,7 @@ impl Store {
         let event = put(&mut transaction, set, now).await?;
         events::append(&mut transaction, &[event], self.channels, now).await?;
         if mode == BrakeMode::Run {
+            daily_cap::plan_anew(&mut transaction, shop, now).await?;
             wake(&mut transaction, Wake::Charger).await?;
         }
         transaction.commit().await?;
@@ -264,6 +265,17 @@ fn particulars(trip: Trip, until: Option<DateTime<Utc>>) -> Value {
             "seconds": disagreement.by.num_seconds(),
             "until": until,
         }),
+        Trip::DailyCap { permitted, planned } => json!({
+            "brake": brake,
+            "charges": permitted.charges,
+            "planned_charges": planned.charges,
+            "amount_minor": permitted.amount_minor,
+            "planned_amount_minor": planned.amount_minor,
+        }),
+        Trip::Guards { missing } => json!({ "brake": brake, "missing": missing }),
+        Trip::BooksBehind { permitted_at } => {
+            json!({ "brake": brake, "permitted_at": permitted_at })
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::domain::id::{CardId, SubscriptionId};
 use crate::domain::money::Currency;
 use crate::domain::subscription::SubscriptionStatus;
 use crate::store::copying::Rows;
+use crate::store::daily_cap::Additions;
 use crate::store::enrolment::Telling;
 use crate::store::events::{self, FirstEvent, NewEvent};
 use crate::store::status::By;
@@ -31,6 +32,7 @@ pub(super) struct Batch {
     subscriptions: Rows,
     due_periods: Rows,
     kept: Rows,
+    due_today: Additions,
     told: Vec<NewEvent>,
 }
 
@@ -41,9 +43,13 @@ pub(super) async fn store_all(
     channels: Channels,
     now: DateTime<Utc>,
 ) -> Result<PgTransaction<'static>, StoreError> {
-    while let Some(batch) = batches.recv().await {
+    let mut due_today = Additions::default();
+    while let Some(mut batch) = batches.recv().await {
+        due_today.merge(std::mem::take(&mut batch.due_today));
         batch.store(&mut transaction, channels, now).await?;
     }
+    // Last, because others wait for these rows until the transaction ends.
+    due_today.store(&mut transaction, now).await?;
     Ok(transaction)
 }
 
@@ -95,6 +101,8 @@ impl Batch {
             &now,
             &now,
         ])?;
+        self.due_today
+            .add(&new.shop, new.amount, newcomer.first_due_at, now);
         self.due_periods.push(&[
             &newcomer.first_due_at,
             &newcomer.subscription_id,

@@ -99,6 +99,9 @@ pub enum Refusal {
     /// An attempt would be absent although people could not know that, or one said so alone.
     #[error("the absence is not established")]
     Absence,
+    /// The permit journal names a permit for this period that the books lack.
+    #[error("a permit for this period was forgotten")]
+    Forgotten,
     /// A row would exist twice.
     #[error("it exists already")]
     Duplicate,
@@ -121,6 +124,7 @@ impl Refusal {
             "CY009" => Refusal::AppendOnly,
             "CY010" => Refusal::Settlement,
             "CY011" => Refusal::Absence,
+            "CY012" => Refusal::Forgotten,
             "23505" => Refusal::Duplicate,
             "23502" | "23503" | "23514" | "23P01" => Refusal::Value,
             _ => return None,

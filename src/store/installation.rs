@@ -1,14 +1,12 @@
 //! The installation fence: which database, and which shops, charging was allowed in.
 
 use chrono::{DateTime, Utc};
-use serde_json::json;
 use sqlx::PgTransaction;
 
-use crate::domain::event::EventKind;
 use crate::domain::id::FenceId;
 use crate::domain::shop::{Environment, ShopName};
-use crate::store::events::{self, NewEvent};
-use crate::store::{Store, StoreError, brakes, new_id};
+use crate::store::status::By;
+use crate::store::{Store, StoreError, new_id};
 
 /// A shop as the configuration names it, as far as the fence is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,39 +106,6 @@ impl Store {
         for shop in shops {
             is_recorded(&mut transaction, shop).await?;
         }
-        Ok(fence_id)
-    }
-
-    /// Accepts this database, where it is and with these shops. Every running daemon that passed the fence before is refused from
-    /// then on.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database refuses; nothing is changed then.
-    pub async fn adopt(
-        &self,
-        shops: &[ShopIdentity],
-        actor: &str,
-        reason: &str,
-        now: DateTime<Utc>,
-    ) -> Result<FenceId, StoreError> {
-        let mut transaction = self.pool.begin().await?;
-        let fence_id = record_installation(&mut transaction, actor, reason, now).await?;
-        brakes::start_slowly(&mut transaction, now).await?;
-        for shop in shops {
-            record_shop(&mut transaction, shop, now).await?;
-        }
-        let event = NewEvent {
-            kind: EventKind::InstallationAdopted,
-            subscription_id: None,
-            shop: None,
-            charge_id: None,
-            attempt_id: None,
-            payload: events::payload(
-                &json!({ "actor": actor, "reason": reason, "fence_id": fence_id }),
-            ),
-        };
-        events::append(&mut transaction, &[event], self.channels, now).await?;
-        transaction.commit().await?;
         Ok(fence_id)
     }
 
@@ -247,10 +212,10 @@ async fn record_first_installation(
     .await?)
 }
 
-async fn record_installation(
+/// Records that charging is allowed in this database from now on, where it is.
+pub(super) async fn record(
     transaction: &mut PgTransaction<'_>,
-    actor: &str,
-    reason: &str,
+    by: By<'_>,
     now: DateTime<Utc>,
 ) -> Result<FenceId, StoreError> {
     let fence_id = FenceId::from_uuid(new_id(now));
@@ -264,12 +229,12 @@ async fn record_installation(
             reason = excluded.reason",
         fence_id as FenceId,
         now,
-        actor,
-        reason,
+        by.actor,
+        by.reason,
     )
     .execute(&mut **transaction)
     .await?;
-    release_unset_brake(transaction, actor, now).await?;
+    release_unset_brake(transaction, by.actor, now).await?;
     Ok(fence_id)
 }
 
@@ -306,7 +271,8 @@ async fn recorded_shop(
     .await?)
 }
 
-async fn record_shop(
+/// Records a shop, or what it is now.
+pub(super) async fn record_shop(
     transaction: &mut PgTransaction<'_>,
     shop: &ShopIdentity,
     now: DateTime<Utc>,

@@ -14,6 +14,7 @@
 mod candidates;
 mod card_budgets;
 mod copying;
+mod daily_cap;
 mod enrolment_rows;
 mod error;
 mod events;
@@ -21,6 +22,7 @@ mod permit_rows;
 mod readings;
 mod slow_start;
 
+pub mod adoption;
 pub mod archive;
 pub mod audit;
 pub mod books;

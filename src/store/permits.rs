@@ -10,9 +10,12 @@ use sqlx::types::JsonValue;
 use crate::domain::id::{AttemptId, CardId, ChargeId, FenceId, ProfileId};
 use crate::domain::money::Money;
 use crate::domain::order_id::OrderId;
+use crate::domain::permit_record::PermitRecord;
 use crate::domain::shop::ShopName;
+use crate::domain::tripwire::Trip;
 use crate::store::candidates::{self, Sorted};
 use crate::store::card_budgets::Spent;
+use crate::store::daily_cap;
 use crate::store::permit_rows;
 use crate::store::slow_start::{self, Answer, Hold, Obstacle};
 use crate::store::{Refusal, Store, StoreError, TRIES_MAX, readings};
@@ -73,6 +76,22 @@ pub(super) struct PermitRow {
     pub first_attempt_at: DateTime<Utc>,
 }
 
+impl Permit {
+    /// What the permit journal keeps of it.
+    pub fn record(&self) -> PermitRecord {
+        PermitRecord {
+            attempt_id: self.attempt_id,
+            card_id: self.row.card_id,
+            shop: self.shop.clone(),
+            order_id: self.order_id,
+            amount_minor: self.amount.minor(),
+            currency: self.amount.currency(),
+            is_retry: self.row.is_retry,
+            permitted_at: self.permitted_at,
+        }
+    }
+}
+
 /// What a claim brought.
 #[derive(Debug)]
 pub enum Claim {
@@ -89,7 +108,7 @@ pub enum Claim {
     },
     /// Nothing is due.
     NothingDue,
-    /// The brake of all shops is on.
+    /// The brake of all shops is on, or came on with this claim.
     Braked,
     /// As much as a slow start allows was sent; it goes on once that is final.
     StartsSlowly,
@@ -138,6 +157,8 @@ pub(super) struct Asked<'a> {
 enum Tried {
     Claimed(Claim),
     Stopped(Obstacle),
+    /// The day would be far beyond its plan.
+    TooManyForToday(ShopName, Trip),
 }
 
 /// The largest claim.
@@ -193,6 +214,12 @@ impl Store {
                     Obstacle::MustHoldAlone => hold = Hold::Alone,
                     Obstacle::PauseIsOver => self.end_pauses(now).await?,
                 },
+                Ok(Tried::TooManyForToday(shop, trip)) => {
+                    if self.trip(Some(&shop), trip, now).await? {
+                        tracing::error!(%shop, reason = trip.reason(), "the brake came on");
+                    }
+                    return Ok(Claim::Braked);
+                }
                 // A deadlock with a step of one of the subscriptions, for example.
                 Err(ClaimError::Failed(error)) if error.is_busy() && tries < TRIES_MAX => {
                     tries += 1;
@@ -242,6 +269,9 @@ impl Store {
             reread,
             held,
         } = candidates::sort(candidates, &spent, limits, now)?;
+        if let Some((shop, trip)) = daily_cap::count(&mut transaction, &permits, now).await? {
+            return Ok(Tried::TooManyForToday(shop, trip));
+        }
         allowance.count(&mut transaction, &permits, now).await?;
         permit_rows::insert(&mut transaction, &permits, limits, asked.fence_id)
             .await
@@ -275,6 +305,7 @@ fn of_refusal(source: StoreError, permits: &[Permit]) -> ClaimError {
             | Refusal::AppendOnly
             | Refusal::Settlement
             | Refusal::Absence
+            | Refusal::Forgotten
             | Refusal::Duplicate
             | Refusal::Value,
         ) => ClaimError::Refused {

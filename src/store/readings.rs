@@ -23,8 +23,16 @@ pub(super) fn count<T: TryInto<u32> + Copy + std::fmt::Display>(
         .map_err(|_| unreadable("count", &value.to_string()))
 }
 
+pub(super) fn sum(value: i64) -> Result<u64, StoreError> {
+    u64::try_from(value).map_err(|_| unreadable("sum", &value.to_string()))
+}
+
 pub(super) fn small_count(value: i16) -> Result<u16, StoreError> {
     u16::try_from(value).map_err(|_| unreadable("count", &value.to_string()))
+}
+
+pub(super) fn stored_small_count(value: u16) -> Result<i16, StoreError> {
+    i16::try_from(value).map_err(|_| unreadable("count", &value.to_string()))
 }
 
 pub(super) fn stored_count(value: u32) -> Result<i32, StoreError> {

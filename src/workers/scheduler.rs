@@ -3,12 +3,14 @@
 //! It looks for `due <= now`, never for `due = today`, so downtime loses nothing; and it plans one period of a subscription at a
 //! time, in one transaction with moving it on, so a crash plans nothing twice.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::id::SubscriptionId;
 use crate::domain::schedule::Birth;
 use crate::domain::shop::ShopName;
 use crate::metrics::{Metrics, ShopOnly, ShopState};
@@ -35,6 +37,7 @@ pub struct Scheduler {
     shops: Shops,
     metrics: Metrics,
     stop: CancellationToken,
+    permitted: Arc<BTreeSet<(SubscriptionId, u32)>>,
 }
 
 /// What one run did.
@@ -54,6 +57,17 @@ impl Scheduler {
             shops,
             metrics,
             stop,
+            permitted: Arc::default(),
+        }
+    }
+
+    /// The same, which knows that these periods were permitted already: however late they are, their charges are neither held nor
+    /// skipped.
+    #[must_use]
+    pub fn knowing(self, permitted: BTreeSet<(SubscriptionId, u32)>) -> Self {
+        Self {
+            permitted: Arc::new(permitted),
+            ..self
         }
     }
 
@@ -73,7 +87,9 @@ impl Scheduler {
             if self.stop.is_cancelled() {
                 return Ok(report);
             }
-            if waiting.len() > BATCHES_AHEAD
+            // Nobody sends anything while books catch up before an adoption.
+            if self.permitted.is_empty()
+                && waiting.len() > BATCHES_AHEAD
                 && let Some((from, until)) = waiting.pop_front()
             {
                 self.keep_pace(&names, from, until).await?;
@@ -146,6 +162,12 @@ impl Scheduler {
             next.map(|next| next.due_at),
             now,
         );
-        Plan { birth, next }
+        let was_permitted = self
+            .permitted
+            .contains(&(due.subscription_id, due.period_no));
+        Plan {
+            birth: if was_permitted { Birth::Planned } else { birth },
+            next,
+        }
     }
 }

@@ -103,7 +103,10 @@ impl Tripwires {
         match trip {
             Trip::Doubts { .. } => shop.sends = Sends::default(),
             Trip::Declines { .. } => shop.finals = Finals::default(),
-            Trip::Clocks(_) => {}
+            Trip::Clocks(_)
+            | Trip::DailyCap { .. }
+            | Trip::Guards { .. }
+            | Trip::BooksBehind { .. } => {}
         }
     }
 

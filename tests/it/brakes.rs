@@ -240,7 +240,7 @@ async fn a_copy_of_the_database_charges_nothing_until_it_is_adopted() {
     let shops = daemon::identities(&world.config);
     let refused = copy.pass_fence(&shops, "test", now).await.unwrap_err();
     assert!(refused.to_string().contains("cykl adopt"), "{refused}");
-    let adopted = copy.adopt(&shops, "test", "a test", now).await.unwrap();
+    let adopted = world.adopt(&copy).await;
     assert_ne!(adopted, world.fence_id);
     assert_eq!(copy.pass_fence(&shops, "test", now).await.unwrap(), adopted);
     // A daemon that passed the fence before the adoption is out, even there.
@@ -270,12 +270,7 @@ async fn adopting_the_database_locks_out_every_daemon_that_runs() {
     let world = World::new(Script::default()).await;
     world.subscribe(Agreement::monthly("2027-01-01")).await;
     let now = world.clock.now();
-    let shops = daemon::identities(&world.config);
-    world
-        .store
-        .adopt(&shops, "test", "a test", now)
-        .await
-        .unwrap();
+    world.adopt(&world.store).await;
     world.workers.scheduler.run_once(now).await.unwrap();
     let error = world.workers.charger.run_once(now).await.unwrap_err();
     assert!(error.to_string().contains("fence"), "{error:#}");
@@ -374,11 +369,7 @@ async fn permits_that_were_never_committed_are_buried_and_can_never_be() {
     // What a lost connection leaves behind: permits in memory, and no rows. A copy of the database gives such permits.
     let options = copy_of(&world).await;
     let elsewhere = connect(options.clone(), 2).await;
-    let shops = daemon::identities(&world.config);
-    let fence_id = elsewhere
-        .adopt(&shops, "test", "a test", now)
-        .await
-        .unwrap();
+    let fence_id = world.adopt(&elsewhere).await;
     sqlx::query("UPDATE brakes SET stage = NULL, stage_since = NULL, stage_max = NULL")
         .execute(&open_books(&options).await)
         .await
@@ -460,11 +451,7 @@ async fn a_burial_waits_for_the_lost_transaction_and_learns_what_became_of_it() 
         let now = world.clock.now();
         world.workers.scheduler.run_once(now).await.unwrap();
         let elsewhere = connect(copy_of(&world).await, 2).await;
-        let shops = daemon::identities(&world.config);
-        let fence_id = elsewhere
-            .adopt(&shops, "test", "a test", now)
-            .await
-            .unwrap();
+        let fence_id = world.adopt(&elsewhere).await;
         let charger = &world.workers.charger;
         let claimed = elsewhere
             .claim(&charger.shops.names(), 10, &charger.limits, fence_id, now)
@@ -625,12 +612,7 @@ async fn a_first_start_is_not_slow_and_the_start_after_an_adoption_is() {
     let now = world.clock.now();
     world.workers.scheduler.run_once(now).await.unwrap();
     assert_eq!(stage(&world).await, None);
-    let shops = daemon::identities(&world.config);
-    let fence_id = world
-        .store
-        .adopt(&shops, "test", "a test", now)
-        .await
-        .unwrap();
+    let fence_id = world.adopt(&world.store).await;
     let charger = &world.workers.charger;
     let claimed = world
         .store

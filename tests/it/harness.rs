@@ -12,9 +12,12 @@ use cykl::domain::id::FenceId;
 use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
 use cykl::gateway::Algorithm;
 use cykl::http::{HttpState, ShopDoor};
+use cykl::journal::Journal;
 use cykl::metrics::Metrics;
 use cykl::simulator::{Delivery, Now, Script, SimulatedProfile, Simulator, SimulatorConfig};
+use cykl::store::adoption::JournalNews;
 use cykl::store::brakes::BrakeMode;
+use cykl::store::status::By;
 use cykl::store::{Channels, Store, StoreOptions};
 use cykl::workers::crew::Workers;
 use sqlx::postgres::PgConnectOptions;
@@ -217,7 +220,9 @@ impl World {
             .unwrap();
         let metrics = daemon::metrics(&config);
         let stop = CancellationToken::new();
-        let workers = daemon::workers(&config, &store, &clock, &metrics, fence_id, stop).unwrap();
+        let journal = Journal::none();
+        let workers =
+            daemon::workers(&config, &store, &clock, &metrics, fence_id, &journal, stop).unwrap();
         let stop_door = CancellationToken::new();
         let state = http_state(&store, &clock, &metrics, daemon::doors(&config));
         let door = format!("http://{}", listener.local_addr().unwrap());
@@ -265,6 +270,19 @@ impl World {
         connect(self.database.clone(), 8).await
     }
 
+    /// Adopts `store`, without a journal, and returns the installation that may charge from then on.
+    pub async fn adopt(&self, store: &Store) -> FenceId {
+        let shops = daemon::identities(&self.config);
+        let by = By {
+            actor: "test",
+            reason: "a test",
+        };
+        let (limits, now) = (self.workers.charger.limits, self.clock.now());
+        let no_news = JournalNews::default();
+        let adopted = store.adopt(&shops, by, &no_news, &limits, now);
+        adopted.await.unwrap().fence_id
+    }
+
     /// A second daemon on the same database.
     pub async fn another_instance(&self) -> Workers {
         let store = self.another_store().await;
@@ -275,6 +293,7 @@ impl World {
             &self.clock,
             &self.metrics,
             self.fence_id,
+            &Journal::none(),
             stop,
         )
         .unwrap()

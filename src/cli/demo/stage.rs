@@ -22,6 +22,7 @@ use crate::domain::enrolment::Circumstances;
 use crate::domain::shop::ShopName;
 use crate::embedded::{EmbeddedConfig, EmbeddedDatabase};
 use crate::http::{self, HttpState};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::simulator::{Delivery, Script, SimulatedShop, Simulator, SimulatorConfig};
 use crate::store::enrolment::Telling;
@@ -195,8 +196,16 @@ impl Stage {
         let fence_id = self.store.pass_fence(&shops, ACTOR, self.start).await?;
         let stop = CancellationToken::new();
         let (config, store, clock) = (&self.config, &self.store, &self.clock);
-        daemon::workers(config, store, clock, &self.metrics, fence_id, stop)
-            .map_err(CliError::internal)
+        daemon::workers(
+            config,
+            store,
+            clock,
+            &self.metrics,
+            fence_id,
+            &Journal::none(),
+            stop,
+        )
+        .map_err(CliError::internal)
     }
 
     /// The demo's shops.

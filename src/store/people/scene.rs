@@ -17,7 +17,7 @@ use crate::store::resolution::{
     Bearer, DecidedPayload, Evidence, Finding, record_in, step_subscription,
 };
 use crate::store::status::By;
-use crate::store::{StoreError, Wake, new_id, permit_rows, wake};
+use crate::store::{StoreError, Wake, daily_cap, new_id, permit_rows, wake};
 
 /// A decision that is being carried out.
 pub(super) struct Scene<'a> {
@@ -139,6 +139,7 @@ impl Scene<'_> {
         .await?;
         // Declined attempts are read again before the next permit, at the time of which they may have been reversed.
         permit_rows::put_off(transaction, &[(self.found.charge_id, at)]).await?;
+        daily_cap::add_charge(transaction, self.found.charge_id, at, self.now).await?;
         self.tell(transaction, ruled, None).await?;
         if was == ChargeState::Failed {
             let behind = SubscriptionStep {

@@ -37,6 +37,21 @@ pub struct Finding {
     pub evidence: Evidence,
 }
 
+impl Finding {
+    /// That no byte of a request left us, and why.
+    pub fn not_sent(subscription_id: SubscriptionId, attempt_id: AttemptId, why: &str) -> Self {
+        Self {
+            subscription_id,
+            attempt_id,
+            news: News::NotSent,
+            evidence: Evidence {
+                detail: Some(why.to_owned()),
+                ..Evidence::default()
+            },
+        }
+    }
+}
+
 /// What is kept of the source of a piece of news. No names, no bodies.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {

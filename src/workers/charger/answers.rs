@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::flight::Landed;
 use super::{Charger, Report, Run};
+use crate::domain::resolution::News;
 use crate::reconnect::Delays;
 use crate::store::StoreError;
 use crate::store::resolution::Finding;
@@ -43,6 +44,7 @@ impl Run {
                 .drain(..)
                 .map(|landed| (landed.finding, landed.ticket))
                 .unzip();
+            self.write_names(&findings).await;
             if let Err(error) = self.charger.record(&findings, &mut report).await {
                 // What is on its way is still waited for: its answers must not be lost with this one.
                 self.flight.fail();
@@ -51,6 +53,25 @@ impl Run {
             drop(tickets);
         }
         failure.map_or(Ok(report), Err)
+    }
+
+    /// Writes into the journal under which transactions imoje has what was sent, before the database knows it.
+    async fn write_names(&self, findings: &[Finding]) {
+        let named = findings
+            .iter()
+            .filter_map(|finding| match &finding.news {
+                News::Answered(verdict) => Some((finding.attempt_id, verdict.transaction_id()?)),
+                News::NotSent | News::Unsendable | News::DeclaredAbsent | News::Read(_) => None,
+            })
+            .collect();
+        let now = self.charger.clock.now();
+        if let Err(error) = self.charger.journal.name(named, now).await {
+            // After a restore these are found by their notices, or by people.
+            tracing::warn!(
+                error = format!("{:#}", anyhow::Error::from(error)),
+                "couldn't write answers into the journal"
+            );
+        }
     }
 
     /// Waits a moment for further answers, unless none can come.

@@ -1,6 +1,7 @@
 //! Claiming: permits are committed in batches, ahead of their turn on the wire as far as the limits allow.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,12 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::flight::Landed;
 use super::{Report, Run};
-use crate::domain::resolution::News;
 use crate::domain::shop::ShopName;
+use crate::journal::JournalError;
 use crate::reconnect::Delays;
 use crate::store::Refusal;
 use crate::store::permits::{BATCH_MAX, Claim, ClaimError, Permit};
-use crate::store::resolution::{Evidence, Finding};
+use crate::store::resolution::Finding;
 use crate::workers::count;
 
 /// Claims wait for so much room, unless they are all alone or half of it is less.
@@ -134,7 +135,10 @@ impl Run {
                 report.put_off += put_off;
                 report.permitted += permits.len();
                 count::permitted(&charger.metrics, shop, permits.len());
-                self.send_all(permits, landing);
+                match self.write_down(&permits, now).await {
+                    Ok(()) => self.send_all(permits, landing),
+                    Err(error) => self.give_back(permits, &error, landing),
+                }
                 let more = more && !self.is_unreachable(shop);
                 Ok(if more { Claimed::More } else { Claimed::Enough })
             }
@@ -167,6 +171,43 @@ impl Run {
                 Some(Refusal::Brake) => Ok(Claimed::Enough),
                 _ => Err(error.into()),
             },
+        }
+    }
+
+    /// Writes permits into the journal. None of them is sent before that is done.
+    async fn write_down(&self, permits: &[Permit], now: DateTime<Utc>) -> Result<(), JournalError> {
+        let records: Vec<_> = permits.iter().map(Permit::record).collect();
+        let last = records.last().cloned();
+        self.charger.journal.permit(records, now).await?;
+        if let Some(last) = last {
+            self.charger.ground.note_permit(last);
+        }
+        Ok(())
+    }
+
+    /// Records permits that are not in the journal as not sent. The rest of the shop waits for the next run, which begins with a single
+    /// charge.
+    fn give_back(
+        &self,
+        permits: Vec<Permit>,
+        error: &JournalError,
+        landing: &UnboundedSender<Landed>,
+    ) {
+        let detail = format!(
+            "{error}: {}",
+            error.source().map_or_else(String::new, ToString::to_string)
+        );
+        tracing::error!(permits = permits.len(), error = %detail, "permits are not in the journal; none of them is sent");
+        for permit in permits {
+            if let Some(shop) = self.charger.shops.get(&permit.shop) {
+                shop.is_unreachable.store(true, Ordering::Relaxed);
+            }
+            self.flight.close(&permit.shop);
+            let ticket = self.flight.board(&permit.shop);
+            let finding =
+                Finding::not_sent(permit.order_id.subscription_id, permit.attempt_id, &detail);
+            // The other end is open for as long as this one is.
+            let _ = landing.send(Landed { finding, ticket });
         }
     }
 
@@ -238,14 +279,12 @@ impl Run {
         };
         let findings: Vec<_> = committed
             .into_iter()
-            .map(|(subscription_id, attempt_id)| Finding {
-                subscription_id,
-                attempt_id,
-                news: News::NotSent,
-                evidence: Evidence {
-                    detail: Some("the commit of its permit was not confirmed".to_owned()),
-                    ..Evidence::default()
-                },
+            .map(|(subscription_id, attempt_id)| {
+                Finding::not_sent(
+                    subscription_id,
+                    attempt_id,
+                    "the commit of its permit was not confirmed",
+                )
             })
             .collect();
         charger.record(&findings, &mut Report::default()).await

@@ -8,6 +8,7 @@ mod answers;
 mod claims;
 mod clocks;
 mod flight;
+mod ground;
 mod requests;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::clock::Clock;
 use crate::domain::attempt::AttemptState;
 use crate::domain::id::FenceId;
 use crate::domain::resolution::Policy;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::permits::Limits;
@@ -28,6 +30,7 @@ use crate::workers::shops::Shops;
 use crate::workers::tripwires::Tripwires;
 pub use clocks::ClockWatch;
 use flight::Flight;
+pub use ground::GroundWatch;
 
 /// Debits what is due.
 #[derive(Clone)]
@@ -54,6 +57,10 @@ pub struct Charger {
     pub clocks: ClockWatch,
     /// How far they may be apart.
     pub clock_gap_max: TimeDelta,
+    /// What was seen of the ground that charging stands on.
+    pub ground: GroundWatch,
+    /// Where permits are written down before their requests leave.
+    pub journal: Journal,
     /// Once cancelled, nothing more is claimed, and what waits for its turn is not sent.
     pub stop: CancellationToken,
 }
@@ -92,6 +99,18 @@ impl Charger {
     /// # Errors
     /// When the database fails. What was sent is recorded first, or stays in doubt.
     pub async fn run_once(&self, now: DateTime<Utc>) -> anyhow::Result<Report> {
+        let charged = self.charge(now).await;
+        if charged.is_err() {
+            // The database may have been away, and may have come back as it was before.
+            self.ground.doubt();
+        }
+        charged
+    }
+
+    async fn charge(&self, now: DateTime<Utc>) -> anyhow::Result<Report> {
+        if !self.is_ground_sound(now).await? {
+            return Ok(Report::default());
+        }
         let names = self.shops.names();
         let work = self.store.has_work_for_charger(&names, now).await?;
         if !self.do_clocks_agree(work.time_of_database).await? || !work.is_there {

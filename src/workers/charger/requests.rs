@@ -29,13 +29,7 @@ impl Run {
             news,
             evidence,
         };
-        let not_sent = |detail: &str| {
-            let evidence = Evidence {
-                detail: Some(detail.to_owned()),
-                ..Evidence::default()
-            };
-            finding(News::NotSent, evidence)
-        };
+        let not_sent = |detail: &str| Finding::not_sent(subscription_id, attempt_id, detail);
         let Some(shop) = charger.shops.get(&permit.shop) else {
             return not_sent("its shop is not configured");
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use cykl::cli::daemon;
 use cykl::clock::Clock;
+use cykl::journal::Journal;
 use cykl::store::Store;
 use cykl::workers::crew::Workers;
 use sqlx::postgres::PgConnectOptions;
@@ -74,6 +75,7 @@ impl Instance {
                 &its_clock,
                 &metrics,
                 fence_id,
+                &Journal::none(),
                 stop.clone(),
             )
             .unwrap();

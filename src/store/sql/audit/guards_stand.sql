@@ -1,6 +1,7 @@
 -- audit_guards_stand
 -- Every constraint, index and trigger of migrations/ is there and in force. Their names are written down again here, so that
--- what was dropped is missed.
+-- what was dropped is missed. With $2 only those count on which the promise rests: not what is there for speed alone, nor the key of the
+-- outbox, which books that are spread over machines cannot have.
 WITH expected (kind, relation, name) AS (VALUES
     ('constraint', 'archive', 'archive_pkey'),
     ('constraint', 'archive', 'archive_singleton_check'),
@@ -42,6 +43,8 @@ WITH expected (kind, relation, name) AS (VALUES
     ('constraint', 'charges', 'one_charge_per_period'),
     ('constraint', 'charges', 'open_charges_are_looked_at'),
     ('constraint', 'charges', 'paid_charges_name_their_payment'),
+    ('constraint', 'daily_permits', 'daily_permits_pkey'),
+    ('constraint', 'daily_plans', 'daily_plans_pkey'),
     ('constraint', 'due_periods', 'due_periods_period_no_check'),
     ('constraint', 'due_periods', 'due_periods_pkey'),
     ('constraint', 'events', 'events_are_numbered_per_subscription'),
@@ -51,6 +54,7 @@ WITH expected (kind, relation, name) AS (VALUES
     ('constraint', 'evidence', 'people_say_who_and_why'),
     ('constraint', 'installation', 'installation_pkey'),
     ('constraint', 'installation', 'installation_singleton_check'),
+    ('constraint', 'lost_permits', 'lost_permits_pkey'),
     ('constraint', 'notices', 'a_notice_is_stored_once'),
     ('constraint', 'notices', 'new_notices_are_looked_at'),
     ('constraint', 'notices', 'notices_body_sha256_check'),
@@ -82,6 +86,7 @@ WITH expected (kind, relation, name) AS (VALUES
     ('index', 'charges', 'charges_held'),
     ('index', 'charges', 'charges_to_send'),
     ('index', 'charges', 'charges_waiting'),
+    ('index', 'lost_permits', 'lost_permits_by_period'),
     ('index', 'notices', 'notices_to_read'),
     ('index', 'outbox', 'outbox_due'),
     ('index', 'subscriptions', 'subscriptions_by_card'),
@@ -143,7 +148,7 @@ SELECT NULL::uuid AS "subscription_id?", NULL::uuid AS "charge_id?", NULL::uuid 
               CASE WHEN f.name IS NULL THEN 'missing' ELSE 'not in force' END) AS "detail!"
 FROM expected e
     LEFT JOIN found f ON f.kind = e.kind AND f.relation = to_regclass('cykl.' || e.relation) AND f.name = e.name
-WHERE NOT coalesce(f.works, false)
+WHERE NOT coalesce(f.works, false) AND NOT ($2 AND (e.kind = 'index' OR e.name = 'outbox_event_id_fkey'))
 UNION ALL
 SELECT NULL, NULL, NULL, format('the quarter %s of the archive can be changed', c.relname)
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent

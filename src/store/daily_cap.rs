@@ -1,0 +1,279 @@
+//! Plans of days, and what was permitted of them.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgTransaction;
+
+use crate::domain::daily_cap::{Extent, day_of, end_of_day, is_beyond};
+use crate::domain::id::ChargeId;
+use crate::domain::money::{Currency, Money};
+use crate::domain::shop::ShopName;
+use crate::domain::tripwire::Trip;
+use crate::store::permits::Permit;
+use crate::store::{Store, StoreError, readings};
+
+/// What comes on top of the plans of a day, by shop and currency.
+#[derive(Debug, Default)]
+pub(super) struct Additions(BTreeMap<(ShopName, Currency), (i64, i64)>);
+
+impl Additions {
+    /// Adds a charge that falls due at `due_at`, if that is still on the day of `now`.
+    pub fn add(
+        &mut self,
+        shop: &ShopName,
+        amount: Money,
+        due_at: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) {
+        if due_at < end_of_day(now) {
+            let sum = self.0.entry((shop.clone(), amount.currency())).or_default();
+            sum.0 += 1;
+            sum.1 += amount.minor();
+        }
+    }
+
+    /// Adds what was gathered elsewhere.
+    pub fn merge(&mut self, others: Self) {
+        for (key, (charges, amount_minor)) in others.0 {
+            let sum = self.0.entry(key).or_default();
+            sum.0 += charges;
+            sum.1 += amount_minor;
+        }
+    }
+
+    /// Raises the plans of the day of `now`, as far as they are made. A plan that is made later sees by itself what was added.
+    pub async fn store(
+        self,
+        transaction: &mut PgTransaction<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let (keys, sums): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
+        let (shops, currencies): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
+        let (charges, amounts): (Vec<_>, Vec<_>) = sums.into_iter().unzip();
+        sqlx::query!(
+            "-- raise_plans
+            WITH locked AS (
+                SELECT p.shop, p.currency, n.charges, n.amount_minor
+                FROM daily_plans p
+                    JOIN unnest($1::text[], $2::currency[], $3::bigint[], $4::bigint[]) AS n (shop, currency, charges, amount_minor)
+                        USING (shop, currency)
+                WHERE p.day = $5 ORDER BY p.shop, p.currency FOR UPDATE OF p
+            )
+            UPDATE daily_plans p SET charges = p.charges + l.charges, amount_minor = p.amount_minor + l.amount_minor
+            FROM locked l WHERE (p.shop, p.day, p.currency) = (l.shop, $5, l.currency)",
+            &shops as &[ShopName],
+            &currencies as &[Currency],
+            &charges,
+            &amounts,
+            day_of(now),
+        )
+        .execute(&mut **transaction)
+        .await?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Makes the plan of the day of `now` for those of `shops` that have none yet, and forgets the plans of long ago.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn plan_day(&self, shops: &[ShopName], now: DateTime<Utc>) -> Result<(), StoreError> {
+        let is_planned = sqlx::query_scalar!(
+            r#"-- is_day_planned
+            SELECT NOT EXISTS (
+                SELECT FROM unnest($1::text[]) AS n (shop)
+                WHERE NOT EXISTS (SELECT FROM daily_plans p WHERE (p.shop, p.day) = (n.shop, $2))) AS "is_planned!""#,
+            shops as &[ShopName],
+            day_of(now),
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        if is_planned {
+            return Ok(());
+        }
+        let mut transaction = self.pool.begin().await?;
+        make_plans(&mut transaction, shops, now).await?;
+        sqlx::query!(
+            "-- forget_plans
+            WITH plans AS (DELETE FROM daily_plans WHERE day < $1::date - 40)
+            DELETE FROM daily_permits WHERE day < $1::date - 40",
+            day_of(now),
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+/// Makes the plan of the day of `now` for those of `shops` that have none yet.
+async fn make_plans(
+    transaction: &mut PgTransaction<'_>,
+    shops: &[ShopName],
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- plan_day
+        SELECT plan_day(n.shop, $2, $3) FROM unnest($1::text[]) AS n (shop)
+        WHERE NOT EXISTS (SELECT FROM daily_plans p WHERE p.shop = n.shop AND p.day = $2)",
+        shops as &[ShopName],
+        day_of(now),
+        now,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Raises the plan of the day of `now` by a charge that a person lets go on at `at`, if that is still on that day.
+pub(super) async fn add_charge(
+    transaction: &mut PgTransaction<'_>,
+    charge_id: ChargeId,
+    at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    if at >= end_of_day(now) {
+        return Ok(());
+    }
+    sqlx::query!(
+        "-- raise_plan
+        UPDATE daily_plans p SET charges = p.charges + 1, amount_minor = p.amount_minor + c.amount_minor
+        FROM charges c WHERE c.charge_id = $1 AND (p.shop, p.day, p.currency) = (c.shop, $2, c.currency)",
+        charge_id as ChargeId,
+        day_of(now),
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Makes the plan of the day anew for `shop`, or for all: a person has looked and lets charging go on.
+pub(super) async fn plan_anew(
+    transaction: &mut PgTransaction<'_>,
+    shop: Option<&ShopName>,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- plan_day_anew
+        SELECT plan_day(s.shop, $2, $3) FROM shops s WHERE s.shop = coalesce($1, s.shop)",
+        shop.map(ShopName::as_str),
+        day_of(now),
+        now,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Counts permits that are about to be given. Returns the shop for which the day has too many with them, and why its brake comes on.
+///
+/// A charge counts once on its day: what was not sent and is permitted again was counted before.
+pub(super) async fn count(
+    transaction: &mut PgTransaction<'_>,
+    permits: &[Permit],
+    now: DateTime<Utc>,
+) -> Result<Option<(ShopName, Trip)>, StoreError> {
+    let mut sums: BTreeMap<(&ShopName, Currency), (i64, i64)> = BTreeMap::new();
+    let counted = permits
+        .iter()
+        .filter(|permit| permit.order_id.attempt_no == 1 || permit.row.is_retry);
+    for permit in counted {
+        let sum = sums
+            .entry((&permit.shop, permit.amount.currency()))
+            .or_default();
+        sum.0 += 1;
+        sum.1 += permit.amount.minor();
+    }
+    if sums.is_empty() {
+        return Ok(None);
+    }
+    let sums = Sums {
+        shops: sums.keys().map(|(shop, _)| (*shop).clone()).collect(),
+        currencies: sums.keys().map(|(_, currency)| *currency).collect(),
+        charges: sums.values().map(|(charges, _)| *charges).collect(),
+        amounts: sums.values().map(|(_, amount)| *amount).collect(),
+    };
+    let mut totals = sums.add(transaction, now).await?;
+    if totals.is_empty() {
+        // The day is usually planned when it begins.
+        make_plans(transaction, &sums.shops, now).await?;
+        totals = sums.add(transaction, now).await?;
+    }
+    for total in totals {
+        let permitted = extent(total.charges, total.amount_minor)?;
+        let planned = extent(total.planned_charges, total.planned_minor)?;
+        if is_beyond(permitted, planned) {
+            return Ok(Some((total.shop, Trip::DailyCap { permitted, planned })));
+        }
+    }
+    Ok(None)
+}
+
+fn extent(charges: i64, amount_minor: i64) -> Result<Extent, StoreError> {
+    Ok(Extent {
+        charges: readings::sum(charges)?,
+        amount_minor: readings::sum(amount_minor)?,
+    })
+}
+
+/// How much one claim permits, by shop and currency.
+struct Sums {
+    shops: Vec<ShopName>,
+    currencies: Vec<Currency>,
+    charges: Vec<i64>,
+    amounts: Vec<i64>,
+}
+
+/// How much was planned and permitted on a day.
+struct Total {
+    shop: ShopName,
+    planned_charges: i64,
+    planned_minor: i64,
+    charges: i64,
+    amount_minor: i64,
+}
+
+impl Sums {
+    /// Counts them, and reads what the day comes to. Nothing, and nothing is counted, when one of the shops has no plan yet.
+    async fn add(
+        &self,
+        transaction: &mut PgTransaction<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Total>, StoreError> {
+        Ok(sqlx::query_as!(
+            Total,
+            r#"-- count_daily_permits
+            WITH counted AS (
+                INSERT INTO daily_permits AS d (shop, day, currency, counted_by, charges, amount_minor)
+                SELECT n.shop, $5, n.currency, pg_backend_pid(), n.charges, n.amount_minor
+                FROM unnest($1::text[], $2::currency[], $3::bigint[], $4::bigint[]) AS n (shop, currency, charges, amount_minor)
+                WHERE NOT EXISTS (
+                    SELECT FROM unnest($1::text[]) AS m (shop)
+                    WHERE NOT EXISTS (SELECT FROM daily_plans p WHERE (p.shop, p.day) = (m.shop, $5)))
+                ON CONFLICT (shop, day, currency, counted_by) DO UPDATE
+                SET charges = d.charges + excluded.charges, amount_minor = d.amount_minor + excluded.amount_minor
+                RETURNING d.shop, d.currency, d.charges, d.amount_minor
+            )
+            SELECT c.shop AS "shop!: ShopName", p.charges AS planned_charges, p.amount_minor AS planned_minor,
+                   (c.charges + o.charges)::bigint AS "charges!", (c.amount_minor + o.amount_minor)::bigint AS "amount_minor!"
+            FROM counted c
+                JOIN daily_plans p ON p.shop = c.shop AND p.day = $5 AND p.currency = c.currency
+                CROSS JOIN LATERAL (
+                    SELECT coalesce(sum(d.charges), 0) AS charges, coalesce(sum(d.amount_minor), 0) AS amount_minor
+                    FROM daily_permits d
+                    WHERE (d.shop, d.day, d.currency) = (c.shop, $5, c.currency) AND d.counted_by <> pg_backend_pid()) o"#,
+            &self.shops as &[ShopName],
+            &self.currencies as &[Currency],
+            &self.charges,
+            &self.amounts,
+            day_of(now),
+        )
+        .fetch_all(&mut **transaction)
+        .await?)
+    }
+}
