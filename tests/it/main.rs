@@ -13,12 +13,14 @@ mod fire;
 mod harness;
 #[path = "../scratch/mod.rs"]
 mod scratch;
+mod site;
 
 mod archive;
 mod brakes;
 mod charging;
 mod crash_points;
 mod crash_recovery;
+mod ground;
 mod health;
 mod idle;
 mod inbox;
@@ -26,6 +28,7 @@ mod notices;
 mod people;
 mod racing;
 mod resolving;
+mod restored;
 mod robustness;
 mod scheduling;
 mod schema;
