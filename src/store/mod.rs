@@ -80,7 +80,7 @@ pub struct StoreOptions {
 }
 
 impl Store {
-    /// Connects, with time limits that PostgreSQL itself enforces.
+    /// Connects. The connections are those of [`Store::session`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when the database cannot be reached.
@@ -88,7 +88,28 @@ impl Store {
         options: PgConnectOptions,
         store_options: StoreOptions,
     ) -> Result<Self, StoreError> {
-        let options = options.application_name("cykl").options([
+        let options = Self::session(options);
+        // A pool tries for as long as its timeout to reach a server that is not there. Who asks wants to know at once.
+        tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options))
+            .await
+            .map_err(|_elapsed| sqlx::Error::PoolTimedOut)??
+            .close()
+            .await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(store_options.max_connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options)
+            .await?;
+        Ok(Self {
+            pool,
+            channels: store_options.channels,
+        })
+    }
+
+    /// How every connection to the books is opened: with time limits that PostgreSQL itself enforces, and with the planner kept to
+    /// plans that stay right however large the books grow.
+    pub fn session(options: PgConnectOptions) -> PgConnectOptions {
+        options.application_name("cykl").options([
             ("search_path", SCHEMA),
             ("statement_timeout", "60s"),
             ("lock_timeout", "10s"),
@@ -105,22 +126,7 @@ impl Store {
             // a table instead was made when that was small, and would be kept.
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
-        ]);
-        // A pool tries for as long as its timeout to reach a server that is not there. Who asks wants to know at once.
-        tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options))
-            .await
-            .map_err(|_elapsed| sqlx::Error::PoolTimedOut)??
-            .close()
-            .await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(store_options.max_connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(options)
-            .await?;
-        Ok(Self {
-            pool,
-            channels: store_options.channels,
-        })
+        ])
     }
 
     /// Brings the schema to this version and lets the read-only role, where it exists or may be created, read the views.
