@@ -18,6 +18,7 @@ mod site;
 mod archive;
 mod brakes;
 mod charging;
+mod constraints;
 mod crash_points;
 mod crash_recovery;
 mod ground;
