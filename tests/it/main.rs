@@ -27,6 +27,7 @@ mod idle;
 mod inbox;
 mod notices;
 mod people;
+mod plans;
 mod racing;
 mod resolving;
 mod restored;
