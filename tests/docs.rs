@@ -26,6 +26,7 @@ const README: &str = include_str!("../README.md");
 const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
 const EVENTS: &str = include_str!("../docs/events.md");
 const FAILURE_MATRIX: &str = include_str!("../docs/failure-matrix.md");
+const MUTANTS: &str = include_str!("../docs/mutants.md");
 const BRAKES: &str = include_str!("../docs/brakes.md");
 const RULES: &str = include_str!("../deploy/prometheus/cykl.rules.yml");
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -332,6 +333,59 @@ fn every_row_of_the_failure_matrix_names_tests_that_exist() {
     assert_eq!(numbers, expected);
 }
 
+/// A test of the database compares the rows with the schema; a test that is named runs what is seen here.
+#[test]
+fn every_mutant_of_the_schema_is_noticed_by_the_tests_that_are_named() {
+    let files = test_files();
+    let mutants = rows(MUTANTS);
+    assert!(!mutants.is_empty());
+    for cells in mutants {
+        let [name, _on, keeps, noticed, tests] = &cells[..] else {
+            panic!("row {cells:?} has {} cells", cells.len());
+        };
+        let (name, noticed, tests) = (code(name), code(noticed), codes(tests));
+        assert!(!keeps.is_empty(), "what does {name} keep?");
+        assert!(!tests.is_empty(), "nothing tests {name}");
+        for test in tests {
+            let text = text_of_test(&files, &test);
+            let text = text.unwrap_or_else(|| panic!("{name}: there is no test {test}"));
+            assert!(takes_away(&text, &name), "{test} does not take {name} away");
+            assert!(
+                is_word_of(&text, &noticed),
+                "{test} does not see what {name} is for, {noticed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_test_that_does_not_take_away_what_it_is_named_for_is_found() {
+    let file = r#"
+const STEP: &str = "ALTER TABLE charges DISABLE TRIGGER charge_step";
+const FACTS: &str = "ALTER TABLE charges DISABLE TRIGGER charge_facts";
+fn without(constraint: &str) -> String {
+    format!("ALTER TABLE charges DROP CONSTRAINT {constraint}")
+}
+async fn the_first() {
+    is_refused("CY006", STEP);
+}
+async fn the_second() {
+    is_refused("23514", without("charges_say_why"));
+}
+async fn the_third() {
+    assert!(is_there("charges_say_why"));
+}
+"#;
+    let files = [file.to_owned()];
+    let does = |test: &str, name: &str| takes_away(&text_of_test(&files, test).unwrap(), name);
+    assert!(does("the_first", "charge_step"));
+    assert!(!does("the_first", "charge_facts"));
+    assert!(!does("the_first", "charge"));
+    assert!(does("the_second", "charges_say_why"));
+    assert!(!does("the_third", "charges_say_why"));
+    assert_eq!(text_of_test(&files, "the_fourth"), None);
+}
+
 #[test]
 fn the_architecture_stays_short() {
     let lines = ARCHITECTURE.lines().count();
@@ -498,6 +552,62 @@ fn sources() -> String {
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
         .map(|path| fs::read_to_string(path).expect("a source is readable"))
         .collect()
+}
+
+/// The sources of the tests against a database, one by one.
+fn test_files() -> Vec<String> {
+    files(&root().join("tests/it"))
+        .iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| fs::read_to_string(path).expect("a source is readable"))
+        .collect()
+}
+
+/// The text of a test with the constants and the functions that it names, from its own file or else from those that lend theirs.
+fn text_of_test(files: &[String], test: &str) -> Option<String> {
+    let (file, body) = files
+        .iter()
+        .find_map(|file| Some((file, item(file, "fn ", test)?)))?;
+    let lent = files.iter().map(String::as_str);
+    let words: BTreeSet<_> = body
+        .split(|letter: char| !letter.is_alphanumeric() && letter != '_')
+        .filter(|word| *word != test && !word.is_empty())
+        .collect();
+    let named = words.into_iter().filter_map(|word| {
+        let own = item(file, "const ", word).or_else(|| item(file, "fn ", word));
+        own.or_else(|| lent.clone().find_map(|file| item(file, "pub const ", word)))
+    });
+    Some(named.fold(body.to_owned(), |text, item| text + item))
+}
+
+/// Whether a test drops or disables something, by its name or with that as one of a list.
+fn takes_away(text: &str, name: &str) -> bool {
+    let is_listed = text.contains(&format!("\"{name}\""));
+    ["DROP INDEX ", "DROP CONSTRAINT ", "DISABLE TRIGGER "]
+        .iter()
+        .any(|how| {
+            is_word_of(text, &format!("{how}{name}"))
+                || is_listed && text.contains(&format!("{how}{{"))
+        })
+}
+
+/// An item at the outermost level of a file: up to the end of its statement or of its block.
+fn item<'a>(file: &'a str, kind: &str, name: &str) -> Option<&'a str> {
+    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let head = format!("{kind}{name}");
+    let start = file.match_indices(&head).find_map(|(start, _)| {
+        let line = file[..start].rfind('\n').map_or(0, |end| end + 1);
+        let is_outermost = matches!(&file[line..start], "" | "pub " | "async " | "pub async ");
+        let is_whole = !file[start + head.len()..].starts_with(is_part);
+        (is_outermost && is_whole).then_some(start)
+    })?;
+    let end = if kind.ends_with("fn ") {
+        "\n}\n"
+    } else {
+        ";\n"
+    };
+    let rest = &file[start..];
+    Some(rest.split_once(end).map_or(rest, |(item, _)| item))
 }
 
 /// All files below a folder.

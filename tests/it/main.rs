@@ -25,6 +25,7 @@ mod ground;
 mod health;
 mod idle;
 mod inbox;
+mod mutants;
 mod notices;
 mod people;
 mod plans;
