@@ -1,11 +1,13 @@
 //! The command line. One file per command: its arguments and `run`.
 //!
 //! Results go to standard output, everything else to standard error. A command returns its [`Exit`] or a [`CliError`];
-//! nothing here calls `exit`. What commands share is in [`context`] (configuration, clock, database), [`output`] and [`exit`].
+//! nothing here calls `exit`. What commands share is in [`context`] (configuration, clock, database), [`output`],
+//! [`records`] and [`exit`].
 
 pub mod context;
 pub mod exit;
 pub mod output;
+pub mod records;
 
 pub mod daemon;
 pub mod simulator;

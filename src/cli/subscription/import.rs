@@ -1,9 +1,7 @@
 //! `cykl subscription import`: all subscriptions of a file, or none.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono::NaiveDate;
 use clap::Args;
@@ -12,7 +10,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::cli::context::Context;
-use crate::cli::subscription::sheet::{BYTES_MAX, Fault, Part, Sheet};
+use crate::cli::records::{self, Fault, plural, read_file};
+use crate::cli::subscription::sheet::{Part, Sheet};
 use crate::cli::subscription::{Calendars, circumstances};
 use crate::cli::{CliError, Exit, Outcome, kept_reason, one_line, output};
 use crate::domain::enrolment::{Circumstances, NewSubscription, shown};
@@ -20,9 +19,6 @@ use crate::domain::shop::ShopName;
 use crate::store::enrolment::{Conflict, EnrolError, Stored, Telling};
 use crate::store::status::By;
 use crate::store::{Store, StoreError};
-
-/// How many mistakes are printed unless all are asked for.
-const FAULTS_SHOWN: usize = 50;
 
 /// How many parts of the file may be read while one is being stored.
 const PARTS_AHEAD: usize = 1;
@@ -273,24 +269,6 @@ fn reason(args: &ImportArgs) -> Result<String, CliError> {
     Ok(reason)
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
-    let unread = |error: std::io::Error| {
-        CliError::bad_data(error).context(format!("couldn't read {}", path.display()))
-    };
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(unread)?;
-    if count(bytes.len()) > BYTES_MAX {
-        return Err(CliError::bad_data(anyhow::anyhow!(
-            "{} is larger than {} MiB; divide it into several files",
-            path.display(),
-            BYTES_MAX / 1024 / 1024
-        )));
-    }
-    Ok(bytes)
-}
-
 /// A bar on standard error; nothing when that is not a terminal.
 fn progress_bar(length: usize) -> ProgressBar {
     let style =
@@ -304,21 +282,7 @@ fn count(number: usize) -> u64 {
 
 /// Prints what is wrong and says that nothing was stored.
 fn refused(args: &ImportArgs, faults: &[Fault]) -> CliError {
-    let shown = if args.all_errors {
-        faults.len()
-    } else {
-        FAULTS_SHOWN
-    };
-    let mut told: String = faults
-        .iter()
-        .take(shown)
-        .fold(String::new(), |told, fault| {
-            told + &fault.to_string() + "\n"
-        });
-    if let Some(more) = faults.len().checked_sub(shown).filter(|more| *more > 0) {
-        told += &format!("and {more} more; --all-errors prints them\n");
-    }
-    eprint!("{told}");
+    records::print(faults, args.all_errors);
     CliError::bad_data(anyhow::anyhow!(
         "couldn't import {}: {}; nothing was stored",
         args.file.display(),
@@ -391,9 +355,4 @@ impl Tally {
         }
         text
     }
-}
-
-fn plural(number: usize, noun: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{ending}")
 }

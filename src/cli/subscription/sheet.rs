@@ -1,20 +1,13 @@
 //! Reading a CSV file of subscriptions: RFC 4180, UTF-8, a header in any order.
 //!
 //! Every mistake in the file is found, each with its line. What is right is handed on in parts while the rest is being read. The file
-//! itself is kept in memory; it may not be larger than [`BYTES_MAX`].
+//! itself is kept in memory; it may not be larger than [`BYTES_MAX`](crate::cli::records::BYTES_MAX).
 
-use csv::{ByteRecord, ReaderBuilder};
-
+use crate::cli::records::{Fault, Record, Records, without_mark};
 use crate::domain::enrolment::{
     Circumstances, Column, Fields, NewSubscription, Roll, enrol, shown,
 };
-
 use crate::store::enrolment::BATCH;
-
-/// The largest file that is read.
-pub const BYTES_MAX: u64 = 512 * 1024 * 1024;
-
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Some of the subscriptions of a file, at most [`BATCH`] of them.
 #[derive(Debug, Default)]
@@ -34,21 +27,6 @@ pub struct Sheet {
     pub faults: Vec<Fault>,
 }
 
-/// Something that is wrong in a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// The line, from 1.
-    pub line: u64,
-    /// What is wrong with it.
-    pub told: String,
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "line {}: {}", self.line, self.told)
-    }
-}
-
 impl Sheet {
     /// Reads a file. `progress` hears how many bytes are read. `take` gets its subscriptions, up to the first mistake at most; then
     /// only mistakes are looked for. A file without any subscription has a mistake.
@@ -59,8 +37,7 @@ impl Sheet {
         mut take: impl FnMut(Part),
     ) -> Self {
         let mut sheet = Self::default();
-        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
-        let mut records = Records::new(bytes);
+        let mut records = Records::new(without_mark(bytes), b',');
         let Some(header) = records.advance() else {
             let names = Column::ALL.map(Column::name).join(", ");
             sheet.fault(
@@ -209,132 +186,12 @@ fn unknown(name: &str) -> String {
     }
 }
 
-/// The records of a file, each with the line in which it begins. Empty lines are passed over.
-struct Records<'a> {
-    bytes: &'a [u8],
-    reader: csv::Reader<&'a [u8]>,
-    cells: ByteRecord,
-    counted: usize,
-    line: u64,
-}
-
-/// One record, until the next is read in its place.
-struct Record<'r> {
-    line: u64,
-    end: usize,
-    raw: &'r [u8],
-    cells: &'r ByteRecord,
-}
-
-impl<'a> Records<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        let reader = ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(bytes);
-        Self {
-            bytes,
-            reader,
-            cells: ByteRecord::new(),
-            counted: 0,
-            line: 1,
-        }
-    }
-
-    /// The line in which the byte at `offset` stands. Offsets only grow.
-    fn line_of(&mut self, offset: usize) -> u64 {
-        for at in self.counted..offset {
-            let is_end = match self.bytes[at] {
-                b'\n' => true,
-                b'\r' => self.bytes.get(at + 1) != Some(&b'\n'),
-                _ => false,
-            };
-            self.line += u64::from(is_end);
-        }
-        self.counted = offset;
-        self.line
-    }
-
-    fn offset(&self) -> usize {
-        usize::try_from(self.reader.position().byte())
-            .map_or(self.bytes.len(), |offset| offset.min(self.bytes.len()))
-    }
-
-    /// The next one, if there is one.
-    fn advance(&mut self) -> Option<Record<'_>> {
-        let before = self.offset();
-        let is_there = self
-            .reader
-            .read_byte_record(&mut self.cells)
-            .expect("reading from memory cannot fail, and records may have any length");
-        if !is_there {
-            return None;
-        }
-        // The reader stands before the rest of the last line's end, and before empty lines.
-        let skipped = self.bytes[before..]
-            .iter()
-            .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-            .count();
-        let (start, end) = (before + skipped, self.offset());
-        Some(Record {
-            line: self.line_of(start),
-            end,
-            raw: &self.bytes[start..end.max(start)],
-            cells: &self.cells,
-        })
-    }
-}
-
-impl Record<'_> {
-    /// The cells as text.
-    fn texts(&self) -> Result<Vec<&str>, String> {
-        self.cells
-            .iter()
-            .map(|cell| std::str::from_utf8(cell))
-            .collect::<Result<_, _>>()
-            .map_err(|_| self.not_utf8())
-    }
-
-    fn not_utf8(&self) -> String {
-        let Err(error) = std::str::from_utf8(self.raw) else {
-            return "is not UTF-8; save the file as UTF-8".to_owned();
-        };
-        let valid = error.valid_up_to();
-        let before = &self.raw[..valid];
-        let line_start = before
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |newline| newline + 1);
-        let further = before.iter().filter(|byte| **byte == b'\n').count();
-        let place = match further {
-            0 => format!("byte {}", valid - line_start + 1),
-            lines => format!(
-                "byte {}, {lines} lines further down,",
-                valid - line_start + 1
-            ),
-        };
-        format!(
-            "{place} is 0x{:02x}, which is not UTF-8; save the file as UTF-8",
-            self.raw[valid]
-        )
-    }
-
-    fn wrong_length(&self, is: usize, should_be: usize) -> String {
-        let quotes = self.raw.iter().filter(|byte| **byte == b'"').count();
-        let hint = if quotes.is_multiple_of(2) {
-            "a text with a comma stands in quotation marks"
-        } else {
-            "a quotation mark is not closed"
-        };
-        format!("has {is} fields and the header {should_be}; {hint}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cli::records::BYTE_ORDER_MARK;
     use crate::domain::card_number::looks_like_card_number;
 
     const HEADER: &str =
