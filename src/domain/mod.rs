@@ -22,6 +22,7 @@ pub mod card_number;
 pub mod daily_cap;
 pub mod enrolment;
 pub mod event;
+pub mod export;
 pub mod fields;
 pub mod history;
 pub mod id;
