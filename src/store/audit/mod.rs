@@ -2,14 +2,19 @@
 //!
 //! The promise is that money moves at most once per subscription and period, and that no due charge is forgotten. Each check
 //! is one set-based query that returns what contradicts a sentence; none uses the functions or decisions that the books were
-//! written with. All see the same moment, so the audit may run beside the daemon, and nothing is changed.
+//! written with. All see the same moment, so the audit may run beside the daemon, and nothing is changed. [`export`] has those that
+//! compare the books with what imoje exported.
+
+pub mod export;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{ConnectOptions, Connection, PgConnection, PgTransaction};
 use uuid::Uuid;
 
+use crate::domain::export::{Coverage, Export};
 use crate::store::{Store, StoreError};
+use export::Unseen;
 
 /// How many findings of one check are told.
 pub const FINDINGS_MAX: usize = 100;
@@ -75,6 +80,28 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database does not answer, or takes longer than an hour for one check.
     pub async fn audit(&self, now: DateTime<Utc>) -> Result<Vec<Check>, StoreError> {
+        Ok(self.run_audit(now, None).await?.0)
+    }
+
+    /// Runs every check and those of [`export`], as of one moment. Tells as well what is in doubt and not in the export.
+    ///
+    /// # Errors
+    /// As [`Store::audit`].
+    pub async fn audit_against(
+        &self,
+        export: &Export,
+        coverage: &[Coverage],
+        now: DateTime<Utc>,
+    ) -> Result<(Vec<Check>, Unseen), StoreError> {
+        let (checks, unseen) = self.run_audit(now, Some((export, coverage))).await?;
+        Ok((checks, unseen.unwrap_or_default()))
+    }
+
+    async fn run_audit(
+        &self,
+        now: DateTime<Utc>,
+        against: Option<(&Export, &[Coverage])>,
+    ) -> Result<(Vec<Check>, Option<Unseen>), StoreError> {
         // A connection of its own: reading all there is takes longer than ordinary work may, and would be logged as slow.
         // For that, the plans that ordinary work is kept from are the right ones.
         let options = self.pool.connect_options();
@@ -96,9 +123,16 @@ impl Store {
         let mut checks = money(&mut transaction).await?;
         checks.extend(attempts(&mut transaction, now).await?);
         checks.extend(obligations(&mut transaction).await?);
+        let unseen = match against {
+            Some((export, coverage)) => {
+                checks.extend(export::checks(&mut transaction, export, coverage).await?);
+                Some(export::unseen(&mut transaction, export, coverage).await?)
+            }
+            None => None,
+        };
         transaction.commit().await?;
         connection.close().await?;
-        Ok(checks)
+        Ok((checks, unseen))
     }
 }
 
