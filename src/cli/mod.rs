@@ -9,12 +9,12 @@ pub mod exit;
 pub mod output;
 pub mod records;
 
+pub mod audit;
 pub mod daemon;
 pub mod simulator;
 pub mod subscription;
 
 mod adopt;
-mod audit;
 mod brake;
 mod charge;
 mod check;
@@ -107,7 +107,7 @@ pub enum Command {
     /// Show how things stand
     Status(OutputArgs),
     /// Prove from the books that money moved at most once per period and no due charge was forgotten
-    Audit(OutputArgs),
+    Audit(Box<audit::AuditArgs>),
     /// Print a script that completes commands in a shell
     Completions(completions::CompletionsArgs),
     /// Print the manual page of cykl and of every command
@@ -135,7 +135,7 @@ impl Cli {
             Command::Charge(command) => charge::run(&command, &Context::new(&global)?).await,
             Command::Brake(command) => brake::run(&command, &Context::new(&global)?).await,
             Command::Status(args) => status::run(args, &Context::new(&global)?).await,
-            Command::Audit(args) => audit::run(args, &Context::new(&global)?).await,
+            Command::Audit(args) => audit::run(&args, &Context::new(&global)?).await,
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed set-up should panic")]
 
+mod against;
 mod audit;
 mod commands;
 mod place;

@@ -1,13 +1,31 @@
-//! `cykl audit`: proves the promise from the books, or names what contradicts it. Nothing is changed.
+//! `cykl audit`: proves the promise from the books, or names what contradicts it; and compares them with what imoje exported.
+//! Nothing is changed.
+
+pub mod sheet;
+
+mod against;
 
 use chrono::{DateTime, Utc};
+use clap::Args;
 use serde::Serialize;
 use uuid::Uuid;
+
+use against::{Against, AgainstArgs};
 
 use crate::cli::context::Context;
 use crate::cli::output::{self, Format, OutputArgs, Row};
 use crate::cli::{CliError, Exit, Outcome};
 use crate::store::audit::Check;
+
+/// Arguments of `cykl audit`.
+#[derive(Debug, Args)]
+#[command(after_long_help = against::AFTER_LONG_HELP)]
+pub struct AuditArgs {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    against: AgainstArgs,
+}
 
 /// What was checked, and what was found.
 #[derive(Debug, Serialize)]
@@ -15,6 +33,8 @@ struct Audit {
     audited_at: DateTime<Utc>,
     is_clean: bool,
     checks: Vec<Check>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against: Option<Against>,
 }
 
 /// A check, as it is listed.
@@ -51,17 +71,28 @@ impl Row for FindingRow {
     const SHOWN: &'static [&'static str] = Self::FIELDS;
 }
 
-pub(super) async fn run(args: OutputArgs, context: &Context) -> Outcome {
+pub(super) async fn run(args: &AuditArgs, context: &Context) -> Outcome {
+    // Before the database is opened: a file with mistakes is told at once.
+    let read = args.against.read(context)?;
     let audited_at = context.now();
     context
         .with_store(async |store| {
-            let checks = store.audit(audited_at).await?;
+            let (checks, against) = match read {
+                Some(read) => {
+                    let (checks, unseen) = store
+                        .audit_against(&read.export, &read.coverage, audited_at)
+                        .await?;
+                    (checks, Some(Against::new(read, unseen)))
+                }
+                None => (store.audit(audited_at).await?, None),
+            };
             let audit = Audit {
                 audited_at,
                 is_clean: checks.iter().all(|check| check.findings.is_empty()),
                 checks,
+                against,
             };
-            print(args.output, &audit)?;
+            print(args.output.output, &audit)?;
             Ok(if audit.is_clean { Exit::Ok } else { Exit::No })
         })
         .await
@@ -74,11 +105,19 @@ fn print(format: Format, audit: &Audit) -> Result<(), CliError> {
         Format::Table => {
             let width = output::width();
             let mut text = output::table(&checks(&audit.checks), width)?;
-            if audit.is_clean {
-                text.push_str("\nnothing found: the books keep the promise\n");
-            } else {
+            match (audit.is_clean, &audit.against) {
+                (true, None) => text.push_str("\nnothing found: the books keep the promise\n"),
+                (true, Some(_)) => text.push_str(
+                    "\nnothing found: the books keep the promise, and the export agrees with them\n",
+                ),
+                (false, _) => {
+                    text.push('\n');
+                    text.push_str(&output::table(&findings(&audit.checks), width)?);
+                }
+            }
+            if let Some(against) = &audit.against {
                 text.push('\n');
-                text.push_str(&output::table(&findings(&audit.checks), width)?);
+                text.push_str(&against.told());
             }
             output::write(text.as_bytes())
         }
