@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bolero::check;
+use cykl::cli::audit::sheet::Sheet as ExportSheet;
 use cykl::cli::subscription::sheet::Sheet;
 use cykl::config::{Config, ConfigError};
 use cykl::domain::answer::{Verdict, classify_debit, classify_read};
 use cykl::domain::card_number::looks_like_card_number;
 use cykl::domain::enrolment::Circumstances;
+use cykl::domain::export::{Export, Rules, Shop};
 use cykl::domain::resolution::News;
 use cykl::gateway::{Algorithm, NoticeCredentials, parse_notice, read_body, verify_notice};
 use secrecy::SecretString;
@@ -33,12 +35,13 @@ const ITERATIONS: usize = 2_000;
 const LENGTH_MAX: usize = 1_024;
 
 /// The targets, each with a corpus.
-const TARGETS: [&str; 6] = [
+const TARGETS: [&str; 7] = [
     "signature",
     "notice",
     "debit_answer",
     "read_answer",
     "import",
+    "export",
     "configuration",
 ];
 
@@ -49,6 +52,7 @@ const TOKEN: &str = "hush-token-5f2c91aa";
 
 const NOTICE: &[u8] = include_bytes!("__fuzz__/notice/corpus/settled.json");
 const ERROR: &[u8] = include_bytes!("__fuzz__/debit_answer/corpus/refused.json");
+const EXPORT: &[u8] = include_bytes!("__fuzz__/export/corpus/whole.csv");
 const IMPORT: &[u8] = include_bytes!("__fuzz__/import/corpus/whole.csv");
 const CONFIGURATION: &[u8] = include_bytes!("__fuzz__/configuration/corpus/whole.toml");
 
@@ -236,6 +240,58 @@ fn a_spoilt_import_is_stored_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_spoilt_export_says_what_it_says_once_it_is_written_again() {
+    let rules = Rules {
+        shops: vec![Shop {
+            name: "main".parse().expect("it is a name"),
+            service_id: Uuid::parse_str(SERVICE).expect("it is a UUID"),
+            zone: chrono_tz::Europe::Warsaw,
+        }],
+        shop: None,
+        settled: vec!["Zrealizowana".to_owned()],
+        refunds: vec!["Zwrot".to_owned()],
+    };
+    check!(name = "export")
+        .with_iterations(ITERATIONS / 2)
+        .with_max_len(LENGTH_MAX)
+        .for_each(|input: &[u8]| {
+            let words = [
+                ",",
+                ";",
+                "\"",
+                "\r\n",
+                "\n",
+                "zrealizowana",
+                "ZWROT",
+                "rejected",
+                "49,00",
+                "-1",
+                "cykl-",
+                "2027-02-30",
+                "\u{feff}",
+                "\u{a0}",
+                "4111111111111111",
+                "\u{0}",
+            ];
+            let spoilt = Script::new(input).spoil(EXPORT, &words);
+            for file in [input, &spoilt] {
+                let sheet = ExportSheet::read(file, &rules, &[]);
+                for fault in &sheet.faults {
+                    assert!(!looks_like_card_number(&fault.told), "{fault}");
+                }
+                let mut read = sheet.export;
+                let again = ExportSheet::read(&written(&read), &rules, &[]);
+                assert_eq!(again.faults, []);
+                for (line, entry) in (2..).zip(&mut read.entries) {
+                    entry.line = line;
+                }
+                assert_eq!(again.export.entries, read.entries);
+                assert_eq!(again.export.statuses, read.statuses);
+            }
+        });
+}
+
+#[test]
 fn a_spoilt_configuration_is_refused_without_showing_its_secrets() {
     check!(name = "configuration")
         .with_iterations(ITERATIONS / 8)
@@ -317,6 +373,30 @@ fn the_corpus_says_what_its_names_say() {
 fn corpus(target: &str) -> PathBuf {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/__fuzz__");
     fuzz.join(target).join("corpus")
+}
+
+/// The debits of an export, as an export.
+fn written(export: &Export) -> Vec<u8> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let header = [
+        "transaction_id",
+        "order_id",
+        "amount_minor",
+        "currency",
+        "status",
+    ];
+    writer.write_record(header).expect("it is kept in memory");
+    for entry in &export.entries {
+        let cells = [
+            entry.transaction_id.to_string(),
+            entry.order_id.to_string(),
+            entry.amount_minor.to_string(),
+            entry.currency.to_string(),
+            export.statuses[entry.status].word.clone(),
+        ];
+        writer.write_record(cells).expect("it is kept in memory");
+    }
+    writer.into_inner().expect("it is kept in memory")
 }
 
 /// What a transaction may be said to be while its money may move.
