@@ -290,9 +290,8 @@ async fn years_that_are_not_kept_are_dropped_and_the_audit_knows() {
         .column("SELECT charges_paid::text FROM billing.subscriptions ORDER BY subscriptions.charges_paid")
         .await;
     assert_eq!(paid, ["2", "9", "27"], "what was dropped still counts");
-    for check in world.store.audit(world.clock.now()).await.unwrap() {
-        assert!(check.findings.is_empty(), "the audit found {check:#?}");
-    }
+    // The gateway remembers what the books have dropped.
+    crate::export::agrees(&world).await;
     let ledger = world.simulator.ledger();
     assert_eq!(ledger.order_ids_posted_twice(), Vec::<&str>::new());
     assert_eq!(ledger.settled().count(), 38);

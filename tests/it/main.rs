@@ -21,6 +21,7 @@ mod charging;
 mod constraints;
 mod crash_points;
 mod crash_recovery;
+mod export;
 mod ground;
 mod health;
 mod idle;

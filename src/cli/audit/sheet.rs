@@ -105,3 +105,74 @@ fn separator(bytes: &[u8]) -> u8 {
         b','
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::export::Shop;
+
+    const HEADER: &str = "transaction_id,order_id,amount_minor,currency,status,payer";
+    const ROW: &str = "7c1f3b52-5a0e-4c1d-9f2a-3d9b8f6a1e01,cykl-0192f0c1a2b37c4d8e5f60718293a4b5-17-2,4900,PLN,settled,a";
+
+    fn read(bytes: &[u8]) -> Sheet {
+        let rules = Rules {
+            shops: vec![Shop {
+                name: "main".parse().unwrap(),
+                service_id: Uuid::nil(),
+                zone: chrono_tz::Europe::Warsaw,
+            }],
+            shop: None,
+            settled: vec![],
+            refunds: vec![],
+        };
+        Sheet::read(bytes, &rules, &[])
+    }
+
+    #[test]
+    fn the_first_line_says_what_sets_the_cells_apart() {
+        for (line, is) in [
+            ("a,b", b','),
+            ("a;b", b';'),
+            ("a;\"b, c\";d\n,,,,", b';'),
+            ("\r\n\na;b", b';'),
+            ("a", b','),
+            ("", b','),
+        ] {
+            assert_eq!(separator(line.as_bytes()), is, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn rows_are_kept_with_their_line() {
+        let row = ROW.replace(",a", ",\"a\nb\"");
+        let file = format!("\n{HEADER}\n{ROW}\n\n,,,,,\n{row}\n{ROW}");
+        let sheet = read(file.as_bytes());
+        assert_eq!(sheet.faults, []);
+        let entries = sheet.export.entries.iter();
+        let lines: Vec<_> = entries.map(|entry| entry.line).collect();
+        assert_eq!(lines, [3, 6, 8]);
+    }
+
+    #[test]
+    fn a_header_alone_is_an_export_without_transactions() {
+        let sheet = read(HEADER.as_bytes());
+        assert_eq!((sheet.export, sheet.faults), (Export::default(), vec![]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_cell_makes_reading_panic_or_repeat_a_card_number(
+            cell in prop_oneof![any::<String>(), "[\",\r\n;a-z0-9]{0,30}", ".{0,5}4111111111111111.{0,5}"],
+            place in 0..6usize,
+        ) {
+            let mut cells: Vec<&str> = ROW.split(',').collect();
+            cells[place] = &cell;
+            for told in read(format!("{HEADER}\n{}\n{ROW}\n", cells.join(",")).as_bytes()).faults {
+                prop_assert!(!looks_like_card_number(&told.told), "{}", told);
+            }
+        }
+    }
+}
