@@ -59,6 +59,13 @@ const DIFFERENCES: &[(&str, &str, &[&str], &str)] = &[
         &["books_have_what_is_settled"],
         "the books do not know it",
     ),
+    // Declined, but the books would use its name once more.
+    (
+        "2025-04-15",
+        "2025-03-05,1000c0de-0000-4000-8000-000000e20001,cykl-00000000000070008000000000005001-3-1,4900,PLN,rejected,,\n2025-04-15",
+        &["books_have_what_is_settled"],
+        "line 10: order cykl-00000000000070008000000000005001-3-1 is rejected in the export",
+    ),
     (
         "2025-04-15",
         "2025-03-05,,cykl-2-2-1,,,settled,,\n2025-04-15",

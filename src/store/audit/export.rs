@@ -98,7 +98,7 @@ pub(super) async fn checks(
             export,
             "books_have_what_is_settled",
             "src/store/sql/audit/books_have_what_is_settled.sql",
-            "the books know each settled debit of the export, and that its money moved",
+            "the books know each debit of the export, and of the settled ones that money moved",
             strangers(export)
         ),
         each!(

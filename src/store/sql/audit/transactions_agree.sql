@@ -15,9 +15,9 @@ WITH export AS (
     WHERE a.transaction_id <> e.transaction_id
     UNION ALL
     SELECT e.line, a.subscription_id, a.charge_id, a.attempt_id,
-           format('line %s: transaction %s, %s %s, is of order cykl-%s-%s-%s in the export, as %s; it is of order %s in the books, as %s',
-                  e.line, e.transaction_id, e.amount_minor, e.currency, replace(e.subscription_id::text, '-', ''), e.period_no,
-                  e.attempt_no, e.status, a.order_id, a.state)
+           format('line %s: transaction %s, %s %s, is of order cykl-%s-%s-%s in the export, as %s; it is of order %s in the '
+                  'books, as %s', e.line, e.transaction_id, e.amount_minor, e.currency, replace(e.subscription_id::text, '-', ''),
+                  e.period_no, e.attempt_no, e.status, a.order_id, a.state)
     FROM export e JOIN all_attempts a ON a.transaction_id = e.transaction_id
     WHERE (a.subscription_id, a.period_no, a.attempt_no) <> (e.subscription_id, e.period_no, e.attempt_no)
 )
