@@ -37,7 +37,7 @@ const METRICS: [&str; 15] = [
 ];
 
 /// Every documented key but the table `retry.classes`, with `shops.main` for `shops.<name>`.
-const KEYS: [&str; 51] = [
+const KEYS: [&str; 53] = [
     "alerts.webhook_url",
     "charging.card_budget_24h",
     "charging.card_budget_30d",
@@ -60,6 +60,8 @@ const KEYS: [&str; 51] = [
     "events.webhook_url",
     "history.archive_after",
     "history.keep_years",
+    "journal.dir",
+    "journal.keep",
     "http.listen",
     "http.public_url",
     "log.filter",

@@ -292,6 +292,13 @@ async fn nothing_is_there_twice_under_one_key() {
     ]);
     let proven = "INSERT INTO evidence (evidence_id, attempt_id, subscription_id, kind, verdict, actor, recorded_at)
                   SELECT attempt_id, attempt_id, subscription_id, 'read', 'refused', 'test', permitted_at FROM attempts";
+    let lost = format!(
+        "INSERT INTO lost_permits
+         SELECT {ONE_ID}, subscription_id, shop, card_id, 0, 1, 'test', 1, currency, false, '{START}', NULL, '{START}', 'unplaced'
+         FROM subscriptions"
+    );
+    let planned = "INSERT INTO daily_plans VALUES ('main', '2020-01-01', 'PLN', 1, 1, now())";
+    let counted = "INSERT INTO daily_permits VALUES ('main', '2020-01-01', 'PLN', 1, 1, 1)";
     for (table, key, statements) in [
         (
             "shops",
@@ -332,6 +339,9 @@ async fn nothing_is_there_twice_under_one_key() {
         ("events", "events_pkey", &[&told, &told]),
         ("outbox", "outbox_pkey", &[&told, &delivered, &delivered]),
         ("worker_runs", "worker_runs_pkey", &[&worked, &worked]),
+        ("lost_permits", "lost_permits_pkey", &[&lost, &lost]),
+        ("daily_plans", "daily_plans_pkey", &[planned, planned]),
+        ("daily_permits", "daily_permits_pkey", &[counted, counted]),
     ] {
         is_refused(&world, "23505", &without(table, key), statements).await;
     }

@@ -74,6 +74,7 @@ async fn attestation(connection: &mut PgConnection) -> BTreeSet<String> {
         "SELECT \"detail!\" FROM ({GUARDS_STAND}) attested"
     )))
     .bind(1_000_i64)
+    .bind(false)
     .fetch_all(connection)
     .await
     .unwrap()

@@ -37,9 +37,10 @@ const READ_BY: [(&str, &str); 14] = [
 ];
 
 /// Each index that a guard needs, with its trigger.
-const READ_IN: [(&str, &str); 2] = [
+const READ_IN: [(&str, &str); 3] = [
     ("archived_events_by_id", "events_are_archived"),
     ("charges_waiting", "attempt_insert"),
+    ("lost_permits_by_period", "attempt_insert"),
 ];
 
 /// A connection as the store opens them.

@@ -70,3 +70,10 @@ FROM attempts WHERE state = 'settled';
 
 INSERT INTO archived_events (event_id, subscription_id, sequence_no, kind, is_alert, payload, occurred_at)
 SELECT event_id, subscription_id, sequence_no, kind, is_alert, payload, occurred_at FROM events;
+
+-- What a restored database had forgotten.
+INSERT INTO lost_permits (attempt_id, subscription_id, shop, card_id, period_no, attempt_no, order_id, amount_minor, currency, is_retry,
+                          permitted_at, found_at, fate)
+SELECT md5('lost ' || attempt_id)::uuid, subscription_id, shop, card_id, period_no, 9, 'lost ' || order_id, amount_minor, currency, false,
+       permitted_at, permitted_at, 'superseded'
+FROM attempts WHERE state = 'settled';

@@ -483,6 +483,43 @@ async fn no_permit_is_given_before_an_earlier_attempt_was_read_again() {
     assert_eq!(outcome(&world, &[&first, &rejected, &next]).await, "ok");
 }
 
+/// A permit for the charge that the books have forgotten.
+fn forgotten(fate: &str, attempt_id: &str, amount_minor: &str) -> String {
+    format!(
+        "INSERT INTO lost_permits
+         SELECT {attempt_id}, c.subscription_id, c.shop, s.card_id, c.period_no, 1,
+                'cykl-' || replace(c.subscription_id::text, '-', '') || '-' || c.period_no || '-1', {amount_minor}, c.currency, false,
+                '{START}', NULL, '{START}', '{fate}'
+         FROM charges c JOIN subscriptions s USING (subscription_id)"
+    )
+}
+
+#[tokio::test]
+async fn no_permit_is_given_for_a_period_of_which_one_was_forgotten() {
+    let world = one_planned_charge().await;
+    let unplaced = forgotten("unplaced", "gen_random_uuid()", "c.amount_minor");
+    is_refused(&world, "CY012", PERMIT_GATE, &[&unplaced, &permit(&[])]).await;
+    let superseded = forgotten("superseded", "gen_random_uuid()", "c.amount_minor");
+    assert_eq!(outcome(&world, &[&superseded, &permit(&[])]).await, "ok");
+}
+
+#[tokio::test]
+async fn only_what_was_permitted_comes_back_under_a_brake() {
+    const ID: &str = "'00000000-0000-4000-8000-000000000001'::uuid";
+    let world = one_planned_charge().await;
+    let braked = "UPDATE brakes SET mode = 'stop'";
+    let back = permit(&[("attempt_id", ID)]);
+    let restored = forgotten("restored", ID, "c.amount_minor");
+    assert_eq!(outcome(&world, &[braked, &restored, &back]).await, "ok");
+    for other in [
+        forgotten("restored", ID, "c.amount_minor + 1"),
+        forgotten("restored", "gen_random_uuid()", "c.amount_minor"),
+        forgotten("superseded", ID, "c.amount_minor"),
+    ] {
+        is_refused(&world, "CY001", PERMIT_GATE, &[braked, &other, &back]).await;
+    }
+}
+
 #[tokio::test]
 async fn attempts_are_born_in_doubt() {
     let world = one_planned_charge().await;

@@ -91,6 +91,28 @@ async fn what_is_paid_and_what_is_overdue_is_summed_up() {
 }
 
 #[tokio::test]
+async fn what_is_imported_during_a_day_belongs_to_its_plan() {
+    let desk = Desk::new().await;
+    sqlx::query("SELECT plan_day('main', '2026-11-20', '2026-11-20T00:00:00Z')")
+        .execute(&desk.books)
+        .await
+        .unwrap();
+    // Two were due this morning, one is due tomorrow.
+    let rows = format!(
+        "{HEADER}\na,cus-1,{},150,PLN,P1M,2026-11-20\nb,cus-2,{},250,PLN,P1M,2026-11-20\nc,cus-3,{},999,PLN,P1M,2026-11-21\n",
+        profile(1),
+        profile(2),
+        profile(3)
+    );
+    let ended = desk.import(rows, &[]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let plan = desk
+        .column("SELECT concat_ws(' ', shop, currency, charges, amount_minor) FROM daily_plans WHERE charges > 0")
+        .await;
+    assert_eq!(plan, ["main PLN 2 400"]);
+}
+
+#[tokio::test]
 async fn every_kind_of_bad_input_is_told_and_nothing_is_stored() {
     let desk = Desk::new().await;
     let swapped = |from: &str, to: &str| row(1).replace(from, to);
