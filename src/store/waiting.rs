@@ -86,8 +86,8 @@ impl Store {
         .await?)
     }
 
-    /// Whether a notice of `shops` is to be followed up, an attempt is to be looked at, or as many attempts as `in_doubt_max` are in
-    /// doubt past their deadline.
+    /// Whether a notice of `shops` is to be followed up, an attempt is to be looked at, or, because as many attempts as `in_doubt_max`
+    /// are in doubt past their deadline, people are to be asked about one of them before its time.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -104,7 +104,10 @@ impl Store {
             ) OR EXISTS (
                 SELECT FROM attempts
                 WHERE next_poll_at <= $1 AND (shop = ANY($2) OR (state = 'in_doubt' AND transaction_id IS NULL))
-            ) OR (
+            ) OR EXISTS (
+                SELECT FROM attempts
+                WHERE state = 'in_doubt' AND deadline_at <= $1 AND case_opened_at IS NULL AND next_poll_at > $1
+            ) AND (
                 SELECT count(*) FROM attempts WHERE state = 'in_doubt' AND next_poll_at IS NOT NULL AND deadline_at <= $1
             ) >= $3 AS "has_work!""#,
             now,
