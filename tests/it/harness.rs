@@ -330,12 +330,19 @@ impl World {
 
     /// Lets time pass until `end`, stopping wherever something is due, as a daemon would that always runs.
     pub async fn run_until(&self, end: DateTime<Utc>) {
+        self.run_until_every(TimeDelta::seconds(1), end).await;
+    }
+
+    /// As [`World::run_until`], but what falls due within `tick` of the last stop waits for the next one.
+    pub async fn run_until_every(&self, tick: TimeDelta, end: DateTime<Utc>) {
         loop {
             self.run_until_idle().await;
-            let next = self.next_due().await.filter(|&next| next < end);
-            let Some(next) = next else { break };
-            let step = (next - self.clock.now()).max(TimeDelta::seconds(1));
-            self.clock.advance(step);
+            let now = self.clock.now();
+            let next = self.next_due().await.map(|next| next.max(now + tick));
+            let Some(next) = next.filter(|&next| next < end) else {
+                break;
+            };
+            self.clock.set(next);
         }
         if self.clock.now() < end {
             self.clock.set(end);

@@ -19,6 +19,10 @@ use super::gateway_proxy::GatewayProxy;
 use super::{Effects, Plan, Stage};
 use crate::harness::{connect, http_state};
 
+/// The most connections of a process: for its worker's two sides, its door, and people. Each learns every statement and type anew, so
+/// more of them cost more than they save.
+const CONNECTIONS: u32 = 4;
+
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stepped {
@@ -67,7 +71,7 @@ impl Instance {
             .unwrap();
         let its_clock = clock.clone();
         let built = runtime.spawn(async move {
-            let store = connect(options, 8).await;
+            let store = connect(options, CONNECTIONS).await;
             let stop = CancellationToken::new();
             let workers = daemon::workers(
                 &config,
