@@ -49,8 +49,8 @@ SEEDS := 1000
 FROM := 1
 KILLS := 10000
 soak: setup
-	CYKL_SOAK_SEEDS=$(SEEDS) CYKL_SOAK_FROM=$(FROM) cargo test --locked --test it -- --nocapture simulation:: crash_points::
-	CYKL_SOAK_KILLS=$(KILLS) cargo test --locked --test it -- --nocapture daemons_that_are_killed
+	CYKL_SOAK_SEEDS=$(SEEDS) CYKL_SOAK_FROM=$(FROM) cargo test --locked --profile soak --test it -- --nocapture simulation:: crash_points::
+	CYKL_SOAK_KILLS=$(KILLS) cargo test --locked --profile soak --test it -- --nocapture daemons_that_are_killed
 
 # What may become a dependency. Needs cargo-deny.
 deny:
