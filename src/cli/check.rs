@@ -11,7 +11,7 @@ use chrono_tz::Tz;
 use clap::Args;
 
 use crate::cli::context::{Context, Database};
-use crate::cli::{CliError, Exit, Outcome, daemon, output};
+use crate::cli::{CliError, Exit, Outcome, daemon, journal, output};
 use crate::config::ShopConfig;
 use crate::domain::shop::ShopName;
 use crate::gateway::{ReadError, Service};
@@ -142,8 +142,27 @@ async fn books(
         }
         Err(FenceError::Store(error)) => return Err(error.into()),
     }
+    permit_journal(context, store, report).await?;
     brakes(store, report).await?;
     zones(context, store, report).await
+}
+
+async fn permit_journal(
+    context: &Context,
+    store: &Store,
+    report: &mut Report,
+) -> Result<(), CliError> {
+    if context.config.journal.dir.is_none() {
+        return Ok(());
+    }
+    match journal::gap(context, store).await? {
+        None => report.ok(
+            "journal",
+            "the database has every permit that it names last",
+        ),
+        Some(gap) => report.fail("journal", &gap.to_string(), Exit::Config),
+    }
+    Ok(())
 }
 
 async fn brakes(store: &Store, report: &mut Report) -> Result<(), CliError> {

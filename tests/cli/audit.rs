@@ -43,6 +43,18 @@ const FAULTS: &[(&str, &str)] = &[
         "UPDATE events SET kind = 'charge.failed' WHERE charge_id = '00000000-0000-7000-8000-0000000d1000'",
     ),
     (
+        "sums_agree",
+        "UPDATE events SET payload = payload || '{\"amount_minor\": 4901}' WHERE kind = 'charge.paid'",
+    ),
+    (
+        "sums_agree",
+        "UPDATE charges SET paid_at = paid_at + interval '1 day' WHERE charge_id = '00000000-0000-7000-8000-0000000d1000'",
+    ),
+    (
+        "sums_agree",
+        "UPDATE attempts SET currency = 'EUR' WHERE attempt_id = '00000000-0000-7000-8000-000000a10001'",
+    ),
+    (
         "terms_agree",
         "UPDATE attempts SET amount_minor = 4901 WHERE attempt_id = '00000000-0000-7000-8000-000000a10001'",
     ),

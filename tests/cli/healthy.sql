@@ -68,7 +68,7 @@ UPDATE attempts a SET last_evidence_id = e.evidence_id FROM evidence e WHERE e.a
 INSERT INTO events (event_id, subscription_id, sequence_no, kind, is_alert, shop, charge_id, payload, occurred_at)
 SELECT (lpad(to_hex((extract(epoch FROM at::timestamptz) * 1000)::bigint), 12, '0') || '700080000000000000' || n || no)::uuid,
        format('00000000-0000-7000-8000-00000000500%s', n)::uuid, no, kind, false, 'main',
-       CASE WHEN p IS NOT NULL THEN format('00000000-0000-7000-8000-0000000d%s00%s', n, p)::uuid END, '{}', at::timestamptz
+       c.charge_id, coalesce(jsonb_build_object('amount_minor', c.amount_minor, 'currency', c.currency), '{}'), at::timestamptz
 FROM (VALUES (1, 1, 'subscription.created', NULL, '2025-01-01T00:00Z'), (1, 2, 'charge.paid', 0, '2025-01-31T05:01Z'),
              (1, 3, 'charge.declined', 1, '2025-02-28T05:01Z'), (1, 4, 'subscription.past_due', NULL, '2025-02-28T05:01Z'),
              (1, 5, 'charge.paid', 1, '2025-03-01T05:01Z'), (1, 6, 'subscription.recovered', NULL, '2025-03-01T05:01Z'),
@@ -79,4 +79,5 @@ FROM (VALUES (1, 1, 'subscription.created', NULL, '2025-01-01T00:00Z'), (1, 2, '
              (3, 3, 'subscription.completed', NULL, '2025-01-05T05:02Z'),
              (4, 1, 'subscription.created', NULL, '2025-01-01T00:00Z'), (4, 2, 'charge.failed', 0, '2025-01-05T05:01Z'),
              (4, 3, 'subscription.deactivated', NULL, '2025-01-05T05:01Z'))
-    AS e (n, no, kind, p, at);
+    AS e (n, no, kind, p, at)
+    LEFT JOIN charges c ON c.charge_id::text = format('00000000-0000-7000-8000-0000000d%s00%s', n, p);

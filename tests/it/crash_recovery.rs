@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::fire::Dice;
 use crate::harness::{Agreement, SERVICE_ID, World, number_from};
 use crate::site::{
-    HURRIED, OwnServer, Site, WEEKS_IN_HALF_A_MINUTE, free_address, go_on_and_settle_up,
+    Daemon, HURRIED, OwnServer, Site, WEEKS_IN_HALF_A_MINUTE, free_address, go_on_and_settle_up,
     nothing_but_pauses, start_again, subscribe_mixed, until,
 };
 
@@ -77,18 +77,23 @@ async fn a_database_that_is_killed_under_its_daemons_forgets_nothing() {
         drop(own.server);
         own.server = start_again(&own.settings).await;
         if goes_on {
-            let posts = site.simulator.totals().posts;
-            until("a debit after the server came back", async || {
-                site.simulator.totals().posts > posts
-            })
-            .await;
-            daemon.signal(Signal::SIGKILL);
-            daemon.ends().await;
+            charges_again_and_dies(&site, daemon).await;
         }
         cut_off += site.unrecorded_since(started_at).await;
     }
     go_on_and_settle_up(site, cut_off).await;
     own.server.stop().await.unwrap();
+}
+
+/// Waits until a daemon charges again, and kills it.
+async fn charges_again_and_dies(site: &Site, mut daemon: Daemon) {
+    let posts = site.simulator.totals().posts;
+    until("a debit after the server came back", async || {
+        site.simulator.totals().posts > posts
+    })
+    .await;
+    daemon.signal(Signal::SIGKILL);
+    daemon.ends().await;
 }
 
 /// Behind this place in a file there is no room any more: its log and most of its tables are longer.
@@ -132,13 +137,7 @@ async fn a_full_disk_of_the_database_costs_no_money_and_forgets_nothing() {
         drop(own.server);
         own.server = start_again(&own.settings).await;
         if stays {
-            let posts = site.simulator.totals().posts;
-            until("a debit after there was room", async || {
-                site.simulator.totals().posts > posts
-            })
-            .await;
-            daemon.signal(Signal::SIGKILL);
-            daemon.ends().await;
+            charges_again_and_dies(&site, daemon).await;
         }
         cut_off += site.unrecorded_since(started_at).await;
     }

@@ -185,6 +185,12 @@ async fn money(transaction: &mut PgTransaction<'_>) -> Result<Vec<Check>, StoreE
         ),
         check!(
             transaction,
+            "sums_agree",
+            "src/store/sql/audit/sums_agree.sql",
+            "the payments of each day and currency add up to what was moved and what was told"
+        ),
+        check!(
+            transaction,
             "terms_agree",
             "src/store/sql/audit/terms_agree.sql",
             "each attempt has the amount, currency, shop and period of its charge and subscription"
