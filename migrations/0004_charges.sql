@@ -194,26 +194,36 @@ CREATE TABLE daily_permits (
 );
 COMMENT ON TABLE daily_permits IS 'How much was permitted on a day, by each session of the database.';
 
--- Counts what is to be charged until the day ends: the next period of each subscription, those that were missed before it, and what
--- waits already. What was permitted since the day began belongs to it, for a plan that is made anew in the middle.
-CREATE FUNCTION plan_day(of text, on_day date, at timestamptz) RETURNS void LANGUAGE sql AS $$
+-- Counts what is to be charged until the day ends, for shops without a plan: the next period of each subscription, those that were missed
+-- before it, and what waits already. What was permitted since the day began belongs to it, for a plan that is made anew in the middle.
+CREATE FUNCTION plan_day(of text[], on_day date, at timestamptz) RETURNS void LANGUAGE sql AS $$
     INSERT INTO daily_plans (shop, day, currency, charges, amount_minor, planned_at)
-    SELECT of, on_day, u.currency, coalesce(sum(p.charges), 0), coalesce(sum(p.charges * p.amount_minor), 0), at
-    FROM unnest(enum_range(NULL::currency)) AS u (currency)
+    SELECT n.shop, on_day, u.currency, coalesce(sum(p.charges), 0), coalesce(sum(p.charges * p.amount_minor), 0), at
+    FROM unnest(of) AS n (shop)
+        CROSS JOIN unnest(enum_range(NULL::currency)) AS u (currency)
         LEFT JOIN (
-            SELECT s.currency, s.amount_minor,
+            SELECT s.shop, s.currency, s.amount_minor,
                    1 + floor(extract(epoch FROM on_day + 1 - d.due_at AT TIME ZONE 'UTC') / extract(epoch FROM s.period::interval))
                        AS charges
             FROM due_periods d JOIN subscriptions s USING (subscription_id)
-            WHERE d.due_at < (on_day + 1)::timestamp AT TIME ZONE 'UTC' AND s.shop = of AND s.status IN ('active', 'past_due')
+            WHERE d.due_at < (on_day + 1)::timestamp AT TIME ZONE 'UTC' AND s.status IN ('active', 'past_due')
             UNION ALL
-            SELECT c.currency, c.amount_minor, 1 FROM charges c
-            WHERE c.send_at < (on_day + 1)::timestamp AT TIME ZONE 'UTC' AND c.shop = of
+            SELECT c.shop, c.currency, c.amount_minor, 1 FROM charges c
+            WHERE c.send_at < (on_day + 1)::timestamp AT TIME ZONE 'UTC'
             UNION ALL
-            SELECT d.currency, d.amount_minor / greatest(d.charges, 1), d.charges FROM daily_permits d
-            WHERE d.shop = of AND d.day = on_day
-        ) p USING (currency)
-    GROUP BY u.currency
-    ON CONFLICT (shop, day, currency) DO UPDATE
-    SET charges = excluded.charges, amount_minor = excluded.amount_minor, planned_at = excluded.planned_at
+            SELECT d.shop, d.currency, d.amount_minor / greatest(d.charges, 1), d.charges FROM daily_permits d WHERE d.day = on_day
+        ) p ON p.shop = n.shop AND p.currency = u.currency
+    WHERE NOT EXISTS (SELECT FROM daily_plans q WHERE q.shop = n.shop AND q.day = on_day)
+    GROUP BY n.shop, u.currency
+    ORDER BY n.shop, u.currency
+    ON CONFLICT (shop, day, currency) DO NOTHING
+$$;
+
+-- A person has looked and lets charging go on: the plan of the day is made anew, from what is to be charged then.
+CREATE FUNCTION forget_plan(scope text, on_day date) RETURNS void LANGUAGE sql AS $$
+    WITH locked AS (
+        SELECT p.shop, p.currency FROM daily_plans p
+        WHERE p.day = on_day AND scope IN ('*', p.shop) ORDER BY p.shop, p.currency FOR UPDATE
+    )
+    DELETE FROM daily_plans p USING locked l WHERE (p.shop, p.day, p.currency) = (l.shop, on_day, l.currency)
 $$;

@@ -154,8 +154,7 @@ BEGIN
     END IF;
     PERFORM put_brake(brake.shop, brake.mode::brake_mode, brake.reason, session_user, NULL, at);
     IF brake.mode = 'run' THEN
-        -- A person has looked: whatever is to be charged today is the plan of today.
-        PERFORM plan_day(s.shop, (at AT TIME ZONE 'UTC')::date, at) FROM shops s WHERE brake.shop IN ('*', s.shop);
+        PERFORM forget_plan(brake.shop, (at AT TIME ZONE 'UTC')::date);
     END IF;
     INSERT INTO events (event_id, kind, is_alert, shop, payload, occurred_at)
     VALUES (event, 'brake.changed', true, nullif(brake.shop, '*'),

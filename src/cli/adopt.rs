@@ -111,13 +111,13 @@ async fn look(context: &Context, store: &Store) -> Result<(Trust, JournalNews), 
         return Ok((trust, JournalNews::default()));
     };
     let found = journal::compare(dir.clone(), store).await?;
-    let (lost, named) = (found.pages.permits, found.pages.named);
+    let JournalNews { lost, named } = found.news;
     let trust = Trust {
         books,
         journal: Some(JournalState {
             dir,
             last_permit_at: found.last_permit_at,
-            damaged_lines: found.pages.damaged,
+            damaged_lines: found.damaged,
         }),
         forgotten: lost
             .iter()
@@ -139,7 +139,8 @@ async fn adopt(
 ) -> Result<Adoption, CliError> {
     let (shops, now) = (context.shop_identities(), context.now());
     if !news.lost.is_empty() {
-        // The books catch up first, so that what was permitted finds its charge. Nothing is sent before the adoption.
+        // The books catch up first, so that what was permitted finds its charge. Nothing may be sent before it has.
+        store.lock_daemons_out(now).await?;
         let permitted: BTreeSet<_> = news
             .lost
             .iter()
@@ -260,7 +261,7 @@ fn tell_adoption(trust: &Trust, adoption: &Adoption) -> Result<String, CliError>
         }
         LostFate::Unplaced => {
             "unplaced: its subscription, card or charge is not in the books as it was; look the order up in imoje's panel. Nothing is \
-             permitted for its period; adopt again when its charge waits"
+             permitted for its period; adopt again when its charge waits. Store a lost subscription again with paid_until after it"
         }
     };
     let fates: BTreeSet<_> = adoption.lost.iter().map(|lost| lost.fate).collect();

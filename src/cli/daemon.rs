@@ -13,13 +13,12 @@ use crate::domain::id::{FenceId, SubscriptionId};
 use crate::domain::shop::ShopName;
 use crate::gateway::{Algorithm, ClientConfig, ClientError, ImojeClient, NoticeCredentials};
 use crate::http::ShopDoor;
-use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::installation::ShopIdentity;
 use crate::store::permits::Limits;
 use crate::workers::caretaker::Caretaker;
-use crate::workers::charger::{Charger, ClockWatch, GroundWatch};
+use crate::workers::charger::{Charger, ClockWatch, Ground};
 use crate::workers::crew::{Ticks, Workers};
 use crate::workers::notifier::{Notifier, Webhook, WebhookError};
 use crate::workers::resolver::Resolver;
@@ -62,7 +61,7 @@ pub fn workers(
     clock: &Clock,
     metrics: &Metrics,
     fence_id: FenceId,
-    journal: &Journal,
+    ground: &Ground,
     stop: CancellationToken,
 ) -> Result<Workers, AssemblyError> {
     let shops = shops(config)?;
@@ -94,8 +93,7 @@ pub fn workers(
             tripwires: tripwires.clone(),
             clocks: ClockWatch::default(),
             clock_gap_max: config.charging.clock_gap_max,
-            ground: GroundWatch::default(),
-            journal: journal.clone(),
+            ground: ground.clone(),
             stop,
         },
         resolver: resolver(config, store, shops, metrics, tripwires),

@@ -7,9 +7,11 @@ use chrono::{DateTime, Utc};
 
 use crate::cli::CliError;
 use crate::cli::context::Context;
+use crate::domain::id::AttemptId;
 use crate::domain::permit_record::PermitRecord;
-use crate::journal::{self, JournalError, Pages};
+use crate::journal::{self, JournalError};
 use crate::store::Store;
+use crate::store::adoption::JournalNews;
 
 /// The database has forgotten permits that were given: it was restored from a backup, or is another one.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +31,10 @@ pub(super) struct Gap {
 pub(super) struct Comparison {
     /// When the last permit in it was given.
     pub last_permit_at: Option<DateTime<Utc>>,
-    /// Permits that the books have forgotten, and what their files say besides.
-    pub pages: Pages,
+    /// What the books do not know.
+    pub news: JournalNews,
+    /// Lines that nobody can read any more.
+    pub damaged: usize,
 }
 
 /// Whether the database has forgotten a permit.
@@ -51,29 +55,30 @@ pub(super) async fn gap(context: &Context, store: &Store) -> Result<Option<Gap>,
         }))
 }
 
-/// Everything that the journal says and the books do not.
+/// Everything that the journal says and the books do not. One file at a time is in memory.
 pub(super) async fn compare(dir: PathBuf, store: &Store) -> Result<Comparison, CliError> {
-    let newest = newest(dir).await?;
-    let last_permit_at = newest.iter().map(|(_, permit)| permit.permitted_at).max();
-    let permits = newest.iter().map(|(_, permit)| permit.clone()).collect();
-    let forgotten: Vec<PermitRecord> = store.forgotten(permits).await?;
-    // A file whose last permit is known holds nothing that is not.
-    let is_behind = |permit: &PermitRecord| {
-        forgotten
-            .iter()
-            .any(|forgotten| forgotten.attempt_id == permit.attempt_id)
-    };
-    let files: BTreeSet<PathBuf> = newest
-        .into_iter()
-        .filter(|(_, permit)| is_behind(permit))
-        .map(|(path, _)| path)
-        .collect();
-    let mut pages = journal::read(files).await.map_err(unreadable)?;
-    pages.permits = store.forgotten(pages.permits).await?;
-    Ok(Comparison {
-        last_permit_at,
-        pages,
-    })
+    let mut comparison = Comparison::default();
+    let nameless = store.nameless_doubts().await?;
+    for (path, last_permit) in newest(dir).await? {
+        comparison.last_permit_at = comparison
+            .last_permit_at
+            .max(Some(last_permit.permitted_at));
+        let page = journal::read(BTreeSet::from([path]))
+            .await
+            .map_err(unreadable)?;
+        let lost = store.forgotten(page.permits).await?;
+        let is_wanted = |attempt_id: &AttemptId| {
+            nameless.contains(attempt_id) || lost.iter().any(|lost| lost.attempt_id == *attempt_id)
+        };
+        let named = page
+            .named
+            .into_iter()
+            .filter(|(attempt_id, _)| is_wanted(attempt_id));
+        comparison.news.named.extend(named);
+        comparison.news.lost.extend(lost);
+        comparison.damaged += page.damaged;
+    }
+    Ok(comparison)
 }
 
 async fn newest(dir: PathBuf) -> Result<Vec<(PathBuf, PermitRecord)>, CliError> {

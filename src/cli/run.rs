@@ -18,6 +18,7 @@ use crate::http::{self, HttpState, ShopDoor};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::workers::charger::Ground;
 use crate::workers::crew::Crew;
 
 pub(super) async fn run(global: &GlobalArgs) -> Outcome {
@@ -87,7 +88,7 @@ async fn serve(
     }
     store.check_schema().await?;
     let fence_id = pass_fence(&context, store).await?;
-    let journal = open_journal(&context, store).await?;
+    let ground = Ground::new(open_journal(&context, store).await?);
     let metrics = daemon::metrics(&context.config);
     let (doors, open_doors) = watch::channel(daemon::doors(&context.config));
     let door = Door::open(&context, store, &metrics, open_doors).await?;
@@ -99,7 +100,7 @@ async fn serve(
         "started"
     );
     let exit = loop {
-        let mut crew = start_crew(&context, store, &metrics, fence_id, &journal)?;
+        let mut crew = start_crew(&context, store, &metrics, fence_id, &ground)?;
         tell_systemd(&[NotifyState::Ready]);
         match signals.asked(&mut crew).await {
             Asked::Stop => {
@@ -159,7 +160,7 @@ fn start_crew(
     store: &Store,
     metrics: &Metrics,
     fence_id: FenceId,
-    journal: &Journal,
+    ground: &Ground,
 ) -> Result<Crew, CliError> {
     let stop = CancellationToken::new();
     let workers = daemon::workers(
@@ -168,7 +169,7 @@ fn start_crew(
         &context.clock,
         metrics,
         fence_id,
-        journal,
+        ground,
         stop,
     )
     .map_err(CliError::config)?;

@@ -260,6 +260,12 @@ fn schedule(reader: &mut Reader, zone: Tz) -> Option<ScheduleConfig> {
 fn journal(reader: &mut Reader, shops: Shops) -> Option<JournalConfig> {
     let dir = reader.optional("journal.dir", absolute_path);
     let keep = reader.value("journal.keep", parse::positive_duration);
+    if keep.is_some_and(|keep| keep < TimeDelta::days(2)) {
+        reader.problem(
+            "journal.keep",
+            "is too short; it has to outlast the oldest backup that may be restored, so write at least 2d",
+        );
+    }
     if !reader.is_set("journal.dir") && shops.is_some_and(|shops| shops.values().any(is_production))
     {
         reader.warn(

@@ -8,7 +8,8 @@ use chrono::{DateTime, Days, NaiveDate, Utc};
 /// More of the plan than this is too much, in percent.
 const PERCENT: u128 = 120;
 
-/// So many charges beyond the plan are never too many: a person who resumes some subscriptions is no accident.
+/// So many charges beyond the plan are never too many, nor are so many on any day, whatever they come to: a person who lets some
+/// subscriptions go on is no accident.
 const SLACK: u64 = 20;
 
 /// How much money, in how many charges, of one currency.
@@ -31,11 +32,12 @@ pub fn is_beyond(permitted: Extent, planned: Extent) -> bool {
     let mean = planned.amount_minor.checked_div(planned.charges);
     over(permitted.charges, planned.charges, SLACK.into())
         || mean.is_some_and(|mean| {
-            over(
-                permitted.amount_minor,
-                planned.amount_minor,
-                u128::from(SLACK) * u128::from(mean),
-            )
+            permitted.charges > SLACK
+                && over(
+                    permitted.amount_minor,
+                    planned.amount_minor,
+                    u128::from(SLACK) * u128::from(mean),
+                )
         })
 }
 
@@ -80,11 +82,12 @@ mod tests {
 
     #[test]
     fn the_sum_counts_as_well_as_the_number() {
-        // A hundred charges of 49.00 were planned; ten of 1,000.00 are too much.
+        // A hundred charges of 49.00 were planned; thirty of 1,000.00 are too much, and twenty are not.
         let planned = extent(100, 490_000);
-        assert!(!is_beyond(extent(10, 49_000), planned));
+        assert!(!is_beyond(extent(30, 147_000), planned));
         assert!(!is_beyond(extent(140, 686_000), planned));
-        assert!(is_beyond(extent(10, 1_000_000), planned));
+        assert!(is_beyond(extent(30, 3_000_000), planned));
+        assert!(!is_beyond(extent(20, 2_000_000), planned));
     }
 
     #[test]

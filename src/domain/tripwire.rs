@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::daily_cap::Extent;
 use crate::domain::event::EventKind;
+use crate::domain::permit_record::PermitRecord;
 
 /// The reasons for which the brake stops charging by itself, until a person releases it.
 pub const STOPS: [&str; 10] = [
@@ -65,6 +66,13 @@ pub enum Trip {
 }
 
 impl Trip {
+    /// That the books have forgotten `permit`.
+    pub const fn behind(permit: &PermitRecord) -> Self {
+        Trip::BooksBehind {
+            permitted_at: permit.permitted_at,
+        }
+    }
+
     /// How it is spelt as the reason of the brake.
     pub const fn reason(&self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@
 //!
 //! Each process writes a file of its own for each day, so that instances on one machine don't meet, and old ones can be
 //! deleted whole. A claim's permits are written together and forced to the disk once, after their commit and before the first of their
-//! requests. What imoje answered follows without being forced: should it be lost, a person or a notice tells it again.
+//! requests. What imoje answered follows without being forced: should it be lost, people will be asked.
 
 mod line;
 mod reading;
@@ -53,6 +53,7 @@ struct Pen {
     folder: PathBuf,
     keep: TimeDelta,
     page: Option<Page>,
+    cleared_on: Option<NaiveDate>,
 }
 
 /// The file of a day.
@@ -74,8 +75,8 @@ impl Journal {
         Self(None)
     }
 
-    /// Opens the journal in `folder`, which is created when it is missing. Files of more than `keep` ago are deleted with the turn of
-    /// each day.
+    /// Opens the journal in `folder`, which is created when it is missing. With the first permits of each day, files of more than
+    /// `keep` ago are deleted.
     ///
     /// # Errors
     /// [`JournalError`] when files cannot be made there.
@@ -94,12 +95,30 @@ impl Journal {
                 folder,
                 keep,
                 page: None,
+                cleared_on: None,
             };
             // Made now, so that a folder that cannot be written to stops the start and not the first charge.
             pen.turn_to(now.date_naive())?;
             Ok(Self(Some(Arc::new(Mutex::new(pen)))))
         })
         .await
+    }
+
+    /// The last permit of each file, of this process and of others.
+    ///
+    /// # Errors
+    /// [`JournalError`] when they cannot be read.
+    pub async fn newest_permits(&self) -> Result<Vec<PermitRecord>, JournalError> {
+        let Some(pen) = &self.0 else {
+            return Ok(Vec::new());
+        };
+        let folder = pen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .folder
+            .clone();
+        let newest = newest_permits(folder).await?;
+        Ok(newest.into_iter().map(|(_, permit)| permit).collect())
     }
 
     /// Writes permits down and waits until the disk has them.
@@ -150,7 +169,12 @@ impl Journal {
         let pen = Arc::clone(pen);
         in_background(move || {
             let mut pen = pen.lock().unwrap_or_else(PoisonError::into_inner);
-            pen.write(text.as_bytes(), force, now.date_naive())
+            pen.write(text.as_bytes(), force, now.date_naive())?;
+            if let Force::Yes = force {
+                // Permits are given only while the clocks agree, so this is no day of a clock that went wrong.
+                pen.delete_old(now.date_naive());
+            }
+            Ok(())
         })
         .await
     }
@@ -173,6 +197,9 @@ impl Pen {
         let written = written.map_err(|source| JournalError::new("write to", &page.path, source));
         if written.is_err() {
             // What is on the disk of it nobody knows: the next entry begins a file of its own.
+            if page.file.metadata().is_ok_and(|file| file.len() == 0) {
+                let _ = fs::remove_file(&page.path);
+            }
             self.page = None;
         }
         written
@@ -202,12 +229,14 @@ impl Pen {
             .map_err(|source| {
                 JournalError::new("force to the disk the folder", &self.folder, source)
             })?;
-        self.delete_old(day);
         Ok(Page { day, path, file })
     }
 
     /// What cannot be deleted now is tried again tomorrow.
-    fn delete_old(&self, today: NaiveDate) {
+    fn delete_old(&mut self, today: NaiveDate) {
+        if self.cleared_on.replace(today) == Some(today) {
+            return;
+        }
         let Some(kept_from) = today.checked_sub_signed(self.keep) else {
             return;
         };

@@ -32,8 +32,8 @@ pub(super) struct PageName {
 
 /// The last permit of each file in `folder`, with that file. A file without one has none to tell about.
 ///
-/// A process commits its permits one after the other and writes each down after that, so a database that has the last one has
-/// all the others of that file.
+/// A process commits its permits one after the other, each only where the database knows the one before, and writes each down after
+/// that. So a database that has the last one has all the others of that file.
 ///
 /// # Errors
 /// [`JournalError`] when the folder or a file cannot be read. A folder that is missing is empty.

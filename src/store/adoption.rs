@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::json;
-use sqlx::PgTransaction;
+use sqlx::{PgConnection, PgTransaction};
 
 use crate::domain::event::EventKind;
 use crate::domain::id::{AttemptId, CardId, FenceId, SubscriptionId, TransactionId};
@@ -19,7 +19,7 @@ use crate::store::events::{self, NewEvent};
 use crate::store::installation::{self, ShopIdentity};
 use crate::store::permits::Limits;
 use crate::store::status::By;
-use crate::store::{Store, StoreError, Wake, brakes, readings, wake};
+use crate::store::{Store, StoreError, Wake, brakes, new_id, readings, wake};
 
 /// How many attempts are looked up or written at once.
 const BATCH: usize = 10_000;
@@ -117,6 +117,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database does not answer.
     pub async fn describe_books(&self) -> Result<Books, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        take_time(&mut transaction).await?;
         Ok(sqlx::query_as!(
             Books,
             r#"-- describe_books
@@ -132,7 +134,7 @@ impl Store {
                    (SELECT count(*) FROM attempts WHERE state IN ('in_doubt', 'pending')) AS "open_attempts!"
             FROM current_place() p"#
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&mut *transaction)
         .await?)
     }
 
@@ -144,31 +146,43 @@ impl Store {
         &self,
         permits: Vec<PermitRecord>,
     ) -> Result<Vec<PermitRecord>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
         let mut known = BTreeSet::new();
         for batch in permits.chunks(BATCH) {
-            let columns = Columns::of(batch.iter())?;
-            known.extend(
-                sqlx::query_scalar!(
-                    r#"-- known_permits
-                    SELECT n.attempt_id AS "attempt_id!: AttemptId"
-                    FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::smallint[])
-                        AS n (attempt_id, subscription_id, period_no, attempt_no)
-                    WHERE EXISTS (SELECT FROM attempts a WHERE a.attempt_id = n.attempt_id)
-                       OR EXISTS (SELECT FROM lost_permits l WHERE l.attempt_id = n.attempt_id)
-                       OR EXISTS (SELECT FROM archived_attempts h
-                                  WHERE (h.subscription_id, h.period_no, h.attempt_no) = (n.subscription_id, n.period_no, n.attempt_no)
-                                    AND h.attempt_id = n.attempt_id)"#,
-                    &columns.attempts as &[AttemptId],
-                    &columns.subscriptions as &[SubscriptionId],
-                    &columns.periods,
-                    &columns.numbers,
-                )
-                .fetch_all(&self.pool)
-                .await?,
-            );
+            known.extend(known_of(&mut connection, batch).await?);
         }
         let is_unknown = |permit: &PermitRecord| !known.contains(&permit.attempt_id);
         Ok(permits.into_iter().filter(is_unknown).collect())
+    }
+
+    /// Attempts that nobody knows a transaction of.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn nameless_doubts(&self) -> Result<BTreeSet<AttemptId>, StoreError> {
+        Ok(sqlx::query_scalar!(
+            r#"-- nameless_doubts
+            SELECT attempt_id AS "attempt_id: AttemptId" FROM attempts WHERE state = 'in_doubt' AND transaction_id IS NULL"#
+        )
+        .fetch_all(&self.pool)
+        .await?
+        .into_iter()
+        .collect())
+    }
+
+    /// Refuses every running daemon from now on, as the first step of an adoption: what happens until it is done must not be sent.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn lock_daemons_out(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- lock_daemons_out
+            UPDATE installation SET fence_id = $1",
+            FenceId::from_uuid(new_id(now)) as FenceId,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// Accepts this database, where it is and with these shops, and takes in what the permit journal says. Every running daemon that
@@ -185,6 +199,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Adoption, StoreError> {
         let mut transaction = self.pool.begin().await?;
+        take_time(&mut transaction).await?;
         let fence_id = installation::record(&mut transaction, by, now).await?;
         brakes::start_slowly(&mut transaction, now).await?;
         for shop in shops {
@@ -220,6 +235,51 @@ impl Store {
             named,
         })
     }
+}
+
+/// Those of `permits` that the books know, or that an adoption has looked at.
+async fn known_of(
+    connection: &mut PgConnection,
+    permits: &[PermitRecord],
+) -> Result<Vec<AttemptId>, StoreError> {
+    let columns = Columns::of(permits.iter())?;
+    Ok(sqlx::query_scalar!(
+        r#"-- known_permits
+        SELECT n.attempt_id AS "attempt_id!: AttemptId"
+        FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::smallint[])
+            AS n (attempt_id, subscription_id, period_no, attempt_no)
+        WHERE EXISTS (SELECT FROM attempts a WHERE a.attempt_id = n.attempt_id)
+           OR EXISTS (SELECT FROM lost_permits l WHERE l.attempt_id = n.attempt_id)
+           OR EXISTS (SELECT FROM archived_attempts h
+                      WHERE (h.subscription_id, h.period_no, h.attempt_no) = (n.subscription_id, n.period_no, n.attempt_no)
+                        AND h.attempt_id = n.attempt_id)"#,
+        &columns.attempts as &[AttemptId],
+        &columns.subscriptions as &[SubscriptionId],
+        &columns.periods,
+        &columns.numbers,
+    )
+    .fetch_all(connection)
+    .await?)
+}
+
+/// `permit`, if the books have forgotten it: this database went back in time.
+pub(super) async fn forgotten_of<'a>(
+    transaction: &mut PgTransaction<'_>,
+    permit: Option<&'a PermitRecord>,
+) -> Result<Option<&'a PermitRecord>, StoreError> {
+    let Some(permit) = permit else {
+        return Ok(None);
+    };
+    let known = known_of(transaction, std::slice::from_ref(permit)).await?;
+    Ok(known.is_empty().then_some(permit))
+}
+
+/// Lets a statement take as long as it needs: after a restore there may be much to look through, and nothing of it is in memory.
+async fn take_time(transaction: &mut PgTransaction<'_>) -> Result<(), StoreError> {
+    sqlx::query!("SET LOCAL statement_timeout = '1h'")
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
 }
 
 /// Permits, by column.
@@ -328,7 +388,9 @@ async fn place_lost(
             JOIN charges c USING (subscription_id, period_no)
             CROSS JOIN LATERAL (
                 SELECT l.transaction_id IS NOT NULL
-                   AND NOT EXISTS (SELECT FROM attempts a WHERE a.transaction_id = l.transaction_id) AS is_free) t
+                   AND NOT EXISTS (SELECT FROM attempts a WHERE a.transaction_id = l.transaction_id)
+                   AND NOT EXISTS (SELECT FROM lost_permits m
+                                   WHERE m.transaction_id = l.transaction_id AND m.attempt_id > l.attempt_id) AS is_free) t
         WHERE l.fate = 'restored' AND NOT EXISTS (SELECT FROM attempts a WHERE a.attempt_id = l.attempt_id)
           AND NOT EXISTS (SELECT FROM archived_attempts h
                           WHERE (h.subscription_id, h.period_no, h.attempt_no) = (l.subscription_id, l.period_no, l.attempt_no))",
@@ -339,7 +401,7 @@ async fn place_lost(
     )
     .execute(&mut **transaction)
     .await?;
-    // Whatever became of each, its number is used up.
+    // The numbers of those that came back, and of those before them, are used up.
     sqlx::query!(
         "-- restore_charges
         UPDATE charges c
@@ -397,7 +459,9 @@ async fn name_doubts(
         count += sqlx::query!(
             "-- name_doubts
             UPDATE attempts a SET transaction_id = n.transaction_id, next_poll_at = $3
-            FROM unnest($1::uuid[], $2::uuid[]) AS n (attempt_id, transaction_id)
+            FROM (SELECT DISTINCT ON (n.transaction_id) n.attempt_id, n.transaction_id
+                  FROM unnest($1::uuid[], $2::uuid[]) AS n (attempt_id, transaction_id)
+                  ORDER BY n.transaction_id, n.attempt_id) n
             WHERE a.attempt_id = n.attempt_id AND a.state = 'in_doubt' AND a.transaction_id IS NULL
               AND NOT EXISTS (SELECT FROM attempts o WHERE o.transaction_id = n.transaction_id)",
             &attempts as &[AttemptId],

@@ -130,7 +130,7 @@ impl Store {
         let event = put(&mut transaction, set, now).await?;
         events::append(&mut transaction, &[event], self.channels, now).await?;
         if mode == BrakeMode::Run {
-            daily_cap::plan_anew(&mut transaction, shop, now).await?;
+            daily_cap::forget(&mut transaction, shop, now).await?;
             wake(&mut transaction, Wake::Charger).await?;
         }
         transaction.commit().await?;

@@ -27,6 +27,7 @@ pub(super) struct Candidate {
     currency: Currency,
     attempts: i16,
     pub is_retry: bool,
+    is_new_try: bool,
     first_attempt_at: Option<DateTime<Utc>>,
     status: SubscriptionStatus,
     title: Option<String>,
@@ -74,7 +75,7 @@ pub(super) async fn due(
         shops as &[ShopName],
         i64::from(wanted),
         asked.now - asked.limits.decline_holds,
-        asked.due_from,
+        asked.following.due_from,
     )
     .fetch_all(&mut **transaction)
     .await?)
@@ -160,6 +161,7 @@ fn judge(
             charge_id: candidate.charge_id,
             card_id,
             is_retry: candidate.is_retry,
+            is_new_try: candidate.is_new_try,
             first_attempt_at: candidate.first_attempt_at.unwrap_or(now),
         },
     })))

@@ -2,23 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use sqlx::PgTransaction;
 
 use crate::domain::daily_cap::{Extent, day_of, end_of_day, is_beyond};
-use crate::domain::id::ChargeId;
+use crate::domain::id::{ChargeId, SubscriptionId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::shop::ShopName;
 use crate::domain::tripwire::Trip;
+use crate::store::brakes::ALL_SHOPS;
 use crate::store::permits::Permit;
 use crate::store::{Store, StoreError, readings};
 
-/// What comes on top of the plans of a day, by shop and currency.
+/// What comes on top of the plans of a day and those after it, by day, shop and currency.
 #[derive(Debug, Default)]
-pub(super) struct Additions(BTreeMap<(ShopName, Currency), (i64, i64)>);
+pub(super) struct Additions(BTreeMap<(NaiveDate, ShopName, Currency), (i64, i64)>);
+
+/// What falls due later than that is in its plan when that is made, however long storing it takes.
+const AHEAD: TimeDelta = TimeDelta::days(2);
 
 impl Additions {
-    /// Adds a charge that falls due at `due_at`, if that is still on the day of `now`.
+    /// Adds a charge that falls due at `due_at`, if that is soon or was before.
     pub fn add(
         &mut self,
         shop: &ShopName,
@@ -26,8 +30,12 @@ impl Additions {
         due_at: DateTime<Utc>,
         now: DateTime<Utc>,
     ) {
-        if due_at < end_of_day(now) {
-            let sum = self.0.entry((shop.clone(), amount.currency())).or_default();
+        if due_at < now + AHEAD {
+            let day = day_of(due_at.max(now));
+            let sum = self
+                .0
+                .entry((day, shop.clone(), amount.currency()))
+                .or_default();
             sum.0 += 1;
             sum.1 += amount.minor();
         }
@@ -42,34 +50,38 @@ impl Additions {
         }
     }
 
-    /// Raises the plans of the day of `now`, as far as they are made. A plan that is made later sees by itself what was added.
-    pub async fn store(
-        self,
-        transaction: &mut PgTransaction<'_>,
-        now: DateTime<Utc>,
-    ) -> Result<(), StoreError> {
+    /// Raises the plans as far as they are made. A plan that is made later sees by itself what was added.
+    pub async fn store(self, transaction: &mut PgTransaction<'_>) -> Result<(), StoreError> {
         if self.0.is_empty() {
             return Ok(());
         }
         let (keys, sums): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
-        let (shops, currencies): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
+        let days: Vec<_> = keys.iter().map(|(day, ..)| *day).collect();
+        let shops: Vec<_> = keys.iter().map(|(_, shop, _)| shop.clone()).collect();
+        let currencies: Vec<_> = keys.iter().map(|(.., currency)| *currency).collect();
         let (charges, amounts): (Vec<_>, Vec<_>) = sums.into_iter().unzip();
         sqlx::query!(
             "-- raise_plans
             WITH locked AS (
-                SELECT p.shop, p.currency, n.charges, n.amount_minor
+                SELECT p.shop, p.day, p.currency
                 FROM daily_plans p
-                    JOIN unnest($1::text[], $2::currency[], $3::bigint[], $4::bigint[]) AS n (shop, currency, charges, amount_minor)
-                        USING (shop, currency)
-                WHERE p.day = $5 ORDER BY p.shop, p.currency FOR UPDATE OF p
+                WHERE p.shop = ANY($2) AND p.day >= (SELECT min(day) FROM unnest($1::date[]) AS d (day))
+                ORDER BY p.shop, p.day, p.currency FOR UPDATE
+            ), sums AS (
+                SELECT l.shop, l.day, l.currency, sum(n.charges) AS charges, sum(n.amount_minor) AS amount_minor
+                FROM locked l
+                    JOIN unnest($1::date[], $2::text[], $3::currency[], $4::bigint[], $5::bigint[])
+                        AS n (day, shop, currency, charges, amount_minor)
+                        ON (n.shop, n.currency) = (l.shop, l.currency) AND n.day <= l.day
+                GROUP BY l.shop, l.day, l.currency
             )
-            UPDATE daily_plans p SET charges = p.charges + l.charges, amount_minor = p.amount_minor + l.amount_minor
-            FROM locked l WHERE (p.shop, p.day, p.currency) = (l.shop, $5, l.currency)",
+            UPDATE daily_plans p SET charges = p.charges + s.charges, amount_minor = p.amount_minor + s.amount_minor
+            FROM sums s WHERE (p.shop, p.day, p.currency) = (s.shop, s.day, s.currency)",
+            &days,
             &shops as &[ShopName],
             &currencies as &[Currency],
             &charges,
             &amounts,
-            day_of(now),
         )
         .execute(&mut **transaction)
         .await?;
@@ -97,7 +109,22 @@ impl Store {
             return Ok(());
         }
         let mut transaction = self.pool.begin().await?;
-        make_plans(&mut transaction, shops, now).await?;
+        // All that falls due on a day is counted at once, which is more than ordinary work does.
+        sqlx::query!("SET LOCAL statement_timeout = '10min'")
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query!("SET LOCAL enable_hashjoin = on")
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query!(
+            "-- plan_day
+            SELECT plan_day($1, $2, $3)",
+            shops as &[ShopName],
+            day_of(now),
+            now,
+        )
+        .execute(&mut *transaction)
+        .await?;
         sqlx::query!(
             "-- forget_plans
             WITH plans AS (DELETE FROM daily_plans WHERE day < $1::date - 40)
@@ -111,19 +138,22 @@ impl Store {
     }
 }
 
-/// Makes the plan of the day of `now` for those of `shops` that have none yet.
-async fn make_plans(
+/// Raises the plan of the day of `now` by the next period of a subscription that is billed again, if that falls due on it.
+pub(super) async fn add_period(
     transaction: &mut PgTransaction<'_>,
-    shops: &[ShopName],
+    subscription_id: SubscriptionId,
+    due_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    if due_at >= end_of_day(now) {
+        return Ok(());
+    }
     sqlx::query!(
-        "-- plan_day
-        SELECT plan_day(n.shop, $2, $3) FROM unnest($1::text[]) AS n (shop)
-        WHERE NOT EXISTS (SELECT FROM daily_plans p WHERE p.shop = n.shop AND p.day = $2)",
-        shops as &[ShopName],
+        "-- raise_plan_by_period
+        UPDATE daily_plans p SET charges = p.charges + 1, amount_minor = p.amount_minor + s.amount_minor
+        FROM subscriptions s WHERE s.subscription_id = $1 AND (p.shop, p.day, p.currency) = (s.shop, $2, s.currency)",
+        subscription_id as SubscriptionId,
         day_of(now),
-        now,
     )
     .execute(&mut **transaction)
     .await?;
@@ -152,18 +182,17 @@ pub(super) async fn add_charge(
     Ok(())
 }
 
-/// Makes the plan of the day anew for `shop`, or for all: a person has looked and lets charging go on.
-pub(super) async fn plan_anew(
+/// Lets the plan of the day be made anew for `shop`, or for all: a person has looked and lets charging go on.
+pub(super) async fn forget(
     transaction: &mut PgTransaction<'_>,
     shop: Option<&ShopName>,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "-- plan_day_anew
-        SELECT plan_day(s.shop, $2, $3) FROM shops s WHERE s.shop = coalesce($1, s.shop)",
-        shop.map(ShopName::as_str),
+        "-- forget_plan
+        SELECT forget_plan($1, $2)",
+        shop.map_or(ALL_SHOPS, ShopName::as_str),
         day_of(now),
-        now,
     )
     .execute(&mut **transaction)
     .await?;
@@ -172,16 +201,15 @@ pub(super) async fn plan_anew(
 
 /// Counts permits that are about to be given. Returns the shop for which the day has too many with them, and why its brake comes on.
 ///
-/// A charge counts once on its day: what was not sent and is permitted again was counted before.
+/// A charge counts once on its day: what was not sent and is permitted again was counted before. A day without a plan has no cap; it is
+/// planned when it begins.
 pub(super) async fn count(
     transaction: &mut PgTransaction<'_>,
     permits: &[Permit],
     now: DateTime<Utc>,
 ) -> Result<Option<(ShopName, Trip)>, StoreError> {
     let mut sums: BTreeMap<(&ShopName, Currency), (i64, i64)> = BTreeMap::new();
-    let counted = permits
-        .iter()
-        .filter(|permit| permit.order_id.attempt_no == 1 || permit.row.is_retry);
+    let counted = permits.iter().filter(|permit| permit.row.is_new_try);
     for permit in counted {
         let sum = sums
             .entry((&permit.shop, permit.amount.currency()))
@@ -198,13 +226,7 @@ pub(super) async fn count(
         charges: sums.values().map(|(charges, _)| *charges).collect(),
         amounts: sums.values().map(|(_, amount)| *amount).collect(),
     };
-    let mut totals = sums.add(transaction, now).await?;
-    if totals.is_empty() {
-        // The day is usually planned when it begins.
-        make_plans(transaction, &sums.shops, now).await?;
-        totals = sums.add(transaction, now).await?;
-    }
-    for total in totals {
+    for total in sums.add(transaction, now).await? {
         let permitted = extent(total.charges, total.amount_minor)?;
         let planned = extent(total.planned_charges, total.planned_minor)?;
         if is_beyond(permitted, planned) {
@@ -239,7 +261,7 @@ struct Total {
 }
 
 impl Sums {
-    /// Counts them, and reads what the day comes to. Nothing, and nothing is counted, when one of the shops has no plan yet.
+    /// Counts them, and reads what the day comes to where it has a plan.
     async fn add(
         &self,
         transaction: &mut PgTransaction<'_>,
@@ -252,9 +274,6 @@ impl Sums {
                 INSERT INTO daily_permits AS d (shop, day, currency, counted_by, charges, amount_minor)
                 SELECT n.shop, $5, n.currency, pg_backend_pid(), n.charges, n.amount_minor
                 FROM unnest($1::text[], $2::currency[], $3::bigint[], $4::bigint[]) AS n (shop, currency, charges, amount_minor)
-                WHERE NOT EXISTS (
-                    SELECT FROM unnest($1::text[]) AS m (shop)
-                    WHERE NOT EXISTS (SELECT FROM daily_plans p WHERE (p.shop, p.day) = (m.shop, $5)))
                 ON CONFLICT (shop, day, currency, counted_by) DO UPDATE
                 SET charges = d.charges + excluded.charges, amount_minor = d.amount_minor + excluded.amount_minor
                 RETURNING d.shop, d.currency, d.charges, d.amount_minor

@@ -32,7 +32,7 @@ pub(super) struct Batch {
     subscriptions: Rows,
     due_periods: Rows,
     kept: Rows,
-    due_today: Additions,
+    due_soon: Additions,
     told: Vec<NewEvent>,
 }
 
@@ -43,13 +43,13 @@ pub(super) async fn store_all(
     channels: Channels,
     now: DateTime<Utc>,
 ) -> Result<PgTransaction<'static>, StoreError> {
-    let mut due_today = Additions::default();
+    let mut due_soon = Additions::default();
     while let Some(mut batch) = batches.recv().await {
-        due_today.merge(std::mem::take(&mut batch.due_today));
+        due_soon.merge(std::mem::take(&mut batch.due_soon));
         batch.store(&mut transaction, channels, now).await?;
     }
     // Last, because others wait for these rows until the transaction ends.
-    due_today.store(&mut transaction, now).await?;
+    due_soon.store(&mut transaction).await?;
     Ok(transaction)
 }
 
@@ -101,7 +101,7 @@ impl Batch {
             &now,
             &now,
         ])?;
-        self.due_today
+        self.due_soon
             .add(&new.shop, new.amount, newcomer.first_due_at, now);
         self.due_periods.push(&[
             &newcomer.first_due_at,

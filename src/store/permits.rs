@@ -15,10 +15,10 @@ use crate::domain::shop::ShopName;
 use crate::domain::tripwire::Trip;
 use crate::store::candidates::{self, Sorted};
 use crate::store::card_budgets::Spent;
-use crate::store::daily_cap;
 use crate::store::permit_rows;
 use crate::store::slow_start::{self, Answer, Hold, Obstacle};
 use crate::store::{Refusal, Store, StoreError, TRIES_MAX, readings};
+use crate::store::{adoption, brakes, daily_cap};
 
 /// The limits that a permit must keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub(super) struct PermitRow {
     pub charge_id: ChargeId,
     pub card_id: CardId,
     pub is_retry: bool,
+    /// Whether it is the first after the charge was planned or declined, rather than after one that was not sent.
+    pub is_new_try: bool,
     pub first_attempt_at: DateTime<Utc>,
 }
 
@@ -142,10 +144,20 @@ pub enum ClaimError {
     },
 }
 
+/// What a claim follows on. Nothing, by default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Following<'a> {
+    /// What fell due before is left alone: the head of the queue, where nothing is left but the traces of what was claimed before, which
+    /// are there for as long as any session holds an old snapshot.
+    pub due_from: Option<DateTime<Utc>>,
+    /// The last permit there was. A database that does not know it went back in time, and permits nothing.
+    pub last_permit: Option<&'a PermitRecord>,
+}
+
 /// What is asked for.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
-    pub due_from: Option<DateTime<Utc>>,
+    pub following: Following<'a>,
     shops: &'a [ShopName],
     wanted: u32,
     pub limits: &'a Limits,
@@ -157,8 +169,8 @@ pub(super) struct Asked<'a> {
 enum Tried {
     Claimed(Claim),
     Stopped(Obstacle),
-    /// The day would be far beyond its plan.
-    TooManyForToday(ShopName, Trip),
+    /// Nothing may be permitted until a person has looked.
+    Tripped(Option<ShopName>, Trip),
 }
 
 /// The largest claim.
@@ -177,18 +189,18 @@ impl Store {
         fence_id: FenceId,
         now: DateTime<Utc>,
     ) -> Result<Claim, ClaimError> {
-        self.claim_from(None, shops, wanted, limits, fence_id, now)
+        let following = Following::default();
+        self.claim_following(following, shops, wanted, limits, fence_id, now)
             .await
     }
 
-    /// As [`Store::claim`], but leaves alone what fell due before `due_from`: the head of the queue, where nothing is left but the
-    /// traces of what was claimed before, which are there for as long as any session holds an old snapshot.
+    /// As [`Store::claim`], after what came before.
     ///
     /// # Errors
     /// As [`Store::claim`].
-    pub async fn claim_from(
+    pub async fn claim_following(
         &self,
-        due_from: Option<DateTime<Utc>>,
+        following: Following<'_>,
         shops: &[ShopName],
         wanted: u32,
         limits: &Limits,
@@ -196,7 +208,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Claim, ClaimError> {
         let asked = Asked {
-            due_from,
+            following,
             shops,
             wanted,
             limits,
@@ -214,9 +226,10 @@ impl Store {
                     Obstacle::MustHoldAlone => hold = Hold::Alone,
                     Obstacle::PauseIsOver => self.end_pauses(now).await?,
                 },
-                Ok(Tried::TooManyForToday(shop, trip)) => {
-                    if self.trip(Some(&shop), trip, now).await? {
-                        tracing::error!(%shop, reason = trip.reason(), "the brake came on");
+                Ok(Tried::Tripped(shop, trip)) => {
+                    if self.trip(shop.as_ref(), trip, now).await? {
+                        let shop = shop.as_ref().map_or(brakes::ALL_SHOPS, ShopName::as_str);
+                        tracing::error!(shop, reason = trip.reason(), "the brake came on");
                     }
                     return Ok(Claim::Braked);
                 }
@@ -262,6 +275,11 @@ impl Store {
             }
             return Ok(Tried::Claimed(Claim::NothingDue));
         }
+        if let Some(forgotten) =
+            adoption::forgotten_of(&mut transaction, asked.following.last_permit).await?
+        {
+            return Ok(Tried::Tripped(None, Trip::behind(forgotten)));
+        }
         let spent = Spent::of_cards(&mut transaction, &candidates, now).await?;
         let Sorted {
             permits,
@@ -270,7 +288,7 @@ impl Store {
             held,
         } = candidates::sort(candidates, &spent, limits, now)?;
         if let Some((shop, trip)) = daily_cap::count(&mut transaction, &permits, now).await? {
-            return Ok(Tried::TooManyForToday(shop, trip));
+            return Ok(Tried::Tripped(Some(shop), trip));
         }
         allowance.count(&mut transaction, &permits, now).await?;
         permit_rows::insert(&mut transaction, &permits, limits, asked.fence_id)

@@ -80,7 +80,7 @@ impl Store {
     /// Plans up to [`BATCH`] periods of `shops` that are due by `now`, each with what `plan` decides, and moves their
     /// subscriptions on to the next period, all in one transaction. Returns what it planned. When one of them cannot be planned,
     /// they are planned one by one, and that one is left where it is and logged. What fell due before `due_from` is left alone: see
-    /// [`Store::claim_from`].
+    /// [`Following`](crate::store::permits::Following).
     ///
     /// # Errors
     /// [`StoreError`]; the next call finds what was not planned.

@@ -13,7 +13,7 @@ use crate::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
 use crate::store::events::{self, NewEvent};
 use crate::store::planning::NextPeriod;
 use crate::store::readings::{self, Zone};
-use crate::store::{Store, StoreError, Wake, despite_others, wake};
+use crate::store::{Store, StoreError, Wake, daily_cap, despite_others, wake};
 
 /// Who does something, and why.
 #[derive(Debug, Clone, Copy)]
@@ -156,7 +156,7 @@ impl Store {
             let reason = (!is.is_billable()).then_some(by.reason);
             let voided = set_status(&mut transaction, subscription_id, is, reason, now).await?;
             if is.is_billable() {
-                restart(&mut transaction, subscription_id, next).await?;
+                restart(&mut transaction, subscription_id, next, now).await?;
             }
             let told = told(&stopped, event, is, by, voided, next);
             events::append(&mut transaction, &[told], self.channels, now).await?;
@@ -263,6 +263,7 @@ async fn restart(
     transaction: &mut PgTransaction<'_>,
     subscription_id: SubscriptionId,
     next: Option<NextPeriod>,
+    now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "-- go_on_from
@@ -283,6 +284,7 @@ async fn restart(
         )
         .execute(&mut **transaction)
         .await?;
+        daily_cap::add_period(transaction, subscription_id, next.due_at, now).await?;
     }
     wake(transaction, Wake::Scheduler).await
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use cykl::simulator::{Behaviour, ErrorBody, Rule, Script};
-use cykl::store::permits::Claim;
+use cykl::store::permits::{Claim, Following};
 use reqwest::StatusCode;
 
 use crate::harness::{Agreement, World};
@@ -51,8 +51,11 @@ async fn a_claim_from_a_place_on_leaves_what_is_before_it_alone() {
     let last: DateTime<Utc> = world.one("SELECT max(send_at) FROM charges").await;
     let claimed = world
         .store
-        .claim_from(
-            Some(last),
+        .claim_following(
+            Following {
+                due_from: Some(last),
+                ..Following::default()
+            },
             &charger.shops.names(),
             10,
             &charger.limits,

@@ -14,6 +14,7 @@ use cykl::store::brakes::BrakeMode;
 use cykl::store::people::Instruction;
 use cykl::store::permits::Claim;
 use cykl::store::status::By;
+use cykl::workers::charger::Ground;
 use cykl::workers::crew::Workers;
 use sqlx::{AssertSqlSafe, PgPool};
 use tempfile::TempDir;
@@ -119,7 +120,7 @@ async fn the_sums_of_a_day_are_capped_over_all_instances_together() {
     let other = world.another_instance().await;
     let names = other.charger.shops.names();
     let mut permitted = 0;
-    // By turns, three at a time: 20 may be sent on a day without a plan.
+    // By turns, three at a time: 20 may be sent on a day with an empty plan.
     for turn in 0..20 {
         let charger = if turn % 2 == 0 {
             &world.workers.charger
@@ -238,31 +239,86 @@ async fn an_index_that_nothing_but_speed_needs_stops_nothing() {
     world.settle_up_except(&["guards_stand"]).await;
 }
 
+/// Puts the books back to where nothing had been permitted, as a restore does.
+async fn put_back(world: &World) {
+    sql(
+        world,
+        "SET session_replication_role = replica; DELETE FROM attempts; DELETE FROM evidence;
+         UPDATE charges SET state = 'planned', paid_at = NULL, paid_attempt_id = NULL, next_action_at = due_at, attempts = 0;
+         RESET session_replication_role",
+    )
+    .await;
+}
+
+async fn is_stopped_by_what_it_knows(world: &World, workers: &Workers) {
+    world.step(workers).await;
+    assert_eq!(world.posts(), 3, "something was sent again");
+    assert_eq!(modes(world).await, ["* stop"]);
+    incident(world, "incident.books_behind").await;
+}
+
 #[tokio::test]
 async fn a_database_that_goes_back_under_a_daemon_stops_it() {
     let world = World::new(Script::default()).await;
     subscribe_many(&world, 3, "2027-01-01").await;
     world.run_until_idle().await;
+    // Between two ticks, and no connection that breaks tells of it.
+    put_back(&world).await;
+    is_stopped_by_what_it_knows(&world, &world.workers).await;
+}
+
+#[tokio::test]
+async fn a_database_that_goes_back_before_the_first_permit_of_a_daemon_stops_it_by_the_journal() {
+    let world = World::new(Script::default()).await;
+    let folder = tempfile::tempdir_in(scratch::directory()).unwrap();
     subscribe_many(&world, 3, "2027-01-01").await;
-    // The server is away, and comes back as it was an hour ago.
-    sql(&world, "ALTER TABLE brakes RENAME TO gone").await;
-    world
-        .workers
-        .charger
-        .run_once(world.clock.now())
-        .await
-        .unwrap_err();
+    let first = with_journal(&world, &world.store, world.fence_id, folder.path()).await;
+    while world.step(&first).await {}
+    // Another takes over, and has permitted nothing yet.
+    let second = with_journal(&world, &world.store, world.fence_id, folder.path()).await;
+    while world.step(&second).await {}
+    put_back(&world).await;
+    is_stopped_by_what_it_knows(&world, &second).await;
+}
+
+#[tokio::test]
+async fn a_switch_that_turns_every_trigger_off_stops_everything() {
+    let world = World::new(Script::default()).await;
+    world.subscribe(Agreement::monthly("2027-01-01")).await;
+    let name = world.database.get_database().unwrap();
     sql(
         &world,
-        "ALTER TABLE gone RENAME TO brakes; SET session_replication_role = replica; DELETE FROM attempts; DELETE FROM evidence;
-         UPDATE charges SET state = 'planned', paid_at = NULL, paid_attempt_id = NULL, next_action_at = due_at;
-         RESET session_replication_role",
+        &format!("ALTER DATABASE {name} SET session_replication_role = replica"),
     )
     .await;
-    world.step(&world.workers).await;
-    assert_eq!(world.posts(), 3, "nothing was sent again");
+    let started = world.another_instance().await;
+    let now = world.clock.now();
+    started.scheduler.run_once(now).await.unwrap();
+    started.charger.run_once(now).await.unwrap();
+    assert_eq!(world.posts(), 0);
     assert_eq!(modes(&world).await, ["* stop"]);
-    incident(&world, "incident.books_behind").await;
+    incident(&world, "incident.guards").await;
+}
+
+#[tokio::test]
+async fn what_was_not_sent_and_is_tried_again_counts_once_a_day() {
+    let world = World::new(Script::default()).await;
+    subscribe_many(&world, 10, "2027-01-01").await;
+    world.simulator.go_down().await;
+    for _ in 0..60 {
+        world.step(&world.workers).await;
+        world.advance(TimeDelta::minutes(5));
+    }
+    let tried: i64 = world.one("SELECT count(*) FROM attempts").await;
+    assert!(tried > 32, "{tried}");
+    world.simulator.come_up().await.unwrap();
+    world.run_until_idle().await;
+    world
+        .run_until(world.clock.now() + TimeDelta::hours(8))
+        .await;
+    assert_eq!(modes(&world).await, ["* run"]);
+    assert_eq!(world.charges().await, ["paid"; 10]);
+    world.settle_up().await;
 }
 
 /// Workers on `store` that keep a journal below `folder`.
@@ -278,7 +334,7 @@ async fn with_journal(world: &World, store: &Store, fence_id: FenceId, folder: &
         &world.clock,
         &world.metrics,
         fence_id,
-        &journal,
+        &Ground::new(journal),
         stop,
     )
     .unwrap()
@@ -526,7 +582,7 @@ async fn a_period_that_was_charged_again_without_the_journal_is_told() {
     let copy = connect(backup.clone(), 4).await;
     let blind = adopt(&world, &copy, &JournalNews::default()).await;
     let stop = CancellationToken::new();
-    let none = Journal::none();
+    let none = Ground::default();
     let twice = daemon::workers(
         &world.config,
         &copy,

@@ -12,13 +12,13 @@ use cykl::domain::id::FenceId;
 use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
 use cykl::gateway::Algorithm;
 use cykl::http::{HttpState, ShopDoor};
-use cykl::journal::Journal;
 use cykl::metrics::Metrics;
 use cykl::simulator::{Delivery, Now, Script, SimulatedProfile, Simulator, SimulatorConfig};
 use cykl::store::adoption::JournalNews;
 use cykl::store::brakes::BrakeMode;
 use cykl::store::status::By;
 use cykl::store::{Channels, Store, StoreOptions};
+use cykl::workers::charger::Ground;
 use cykl::workers::crew::Workers;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, PgPool};
@@ -220,9 +220,9 @@ impl World {
             .unwrap();
         let metrics = daemon::metrics(&config);
         let stop = CancellationToken::new();
-        let journal = Journal::none();
+        let ground = Ground::default();
         let workers =
-            daemon::workers(&config, &store, &clock, &metrics, fence_id, &journal, stop).unwrap();
+            daemon::workers(&config, &store, &clock, &metrics, fence_id, &ground, stop).unwrap();
         let stop_door = CancellationToken::new();
         let state = http_state(&store, &clock, &metrics, daemon::doors(&config));
         let door = format!("http://{}", listener.local_addr().unwrap());
@@ -293,7 +293,7 @@ impl World {
             &self.clock,
             &self.metrics,
             self.fence_id,
-            &Journal::none(),
+            &Ground::default(),
             stop,
         )
         .unwrap()

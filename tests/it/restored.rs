@@ -1,5 +1,6 @@
 //! Databases that went back in time under a shop that charges: restored from a base backup, and promoted from a standby that lagged.
 
+use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
@@ -101,6 +102,19 @@ async fn adopt(site: &Site) {
     for lost in lost.iter().filter(|lost| lost["fate"] == "restored") {
         let order_id = lost["order_id"].as_str().unwrap();
         assert!(known.iter().any(|known| known == order_id), "{order_id}");
+    }
+    // Every debit that imoje has is in the books, or was told as lost.
+    let told: BTreeSet<&str> = lost
+        .iter()
+        .filter_map(|lost| lost["order_id"].as_str())
+        .collect();
+    let ledger = site.simulator.ledger();
+    for transaction in ledger.transactions() {
+        let order_id = &*transaction.order_id;
+        assert!(
+            told.contains(order_id) || known.iter().any(|known| known == order_id),
+            "{order_id}"
+        );
     }
     // What was adopted is not forgotten any more.
     let again = site.run(&["adopt", "--dry-run"]).await;

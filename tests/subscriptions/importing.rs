@@ -93,7 +93,7 @@ async fn what_is_paid_and_what_is_overdue_is_summed_up() {
 #[tokio::test]
 async fn what_is_imported_during_a_day_belongs_to_its_plan() {
     let desk = Desk::new().await;
-    sqlx::query("SELECT plan_day('main', '2026-11-20', '2026-11-20T00:00:00Z')")
+    sqlx::query("SELECT plan_day('{main}', '2026-11-20', '2026-11-20T00:00:00Z')")
         .execute(&desk.books)
         .await
         .unwrap();

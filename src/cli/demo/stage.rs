@@ -22,12 +22,12 @@ use crate::domain::enrolment::Circumstances;
 use crate::domain::shop::ShopName;
 use crate::embedded::{EmbeddedConfig, EmbeddedDatabase};
 use crate::http::{self, HttpState};
-use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::simulator::{Delivery, Script, SimulatedShop, Simulator, SimulatorConfig};
 use crate::store::enrolment::Telling;
 use crate::store::status::By;
 use crate::store::{Channels, Store, StoreOptions};
+use crate::workers::charger::Ground;
 use crate::workers::crew::{Crew, Workers};
 
 /// When the demo's time begins.
@@ -202,7 +202,7 @@ impl Stage {
             clock,
             &self.metrics,
             fence_id,
-            &Journal::none(),
+            &Ground::default(),
             stop,
         )
         .map_err(CliError::internal)

@@ -23,6 +23,8 @@ SELECT c.charge_id AS "charge_id: ChargeId",
        c.currency AS "currency: Currency",
        c.attempts,
        c.declines > 0 AS "is_retry!",
+       -- Otherwise it was permitted before, and not sent.
+       c.attempts = c.declines AS "is_new_try!",
        c.first_attempt_at,
        s.status AS "status: SubscriptionStatus",
        s.title, s.invoice, s.multipayout, s.notification_url,

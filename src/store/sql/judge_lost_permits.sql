@@ -5,6 +5,10 @@ SET found_at = $1,
     fate = CASE
         WHEN EXISTS (SELECT FROM all_attempts a
                      WHERE (a.subscription_id, a.period_no, a.attempt_no) = (l.subscription_id, l.period_no, l.attempt_no))
+          -- The journal names two under one order id: the period was charged again from books that had forgotten the first.
+          OR EXISTS (SELECT FROM lost_permits m
+                     WHERE (m.subscription_id, m.period_no, m.attempt_no) = (l.subscription_id, l.period_no, l.attempt_no)
+                       AND (m.permitted_at, m.attempt_id) > (l.permitted_at, l.attempt_id))
             THEN 'order_id_taken'::lost_fate
         WHEN EXISTS (SELECT FROM all_attempts a
                      WHERE (a.subscription_id, a.period_no) = (l.subscription_id, l.period_no) AND a.attempt_no > l.attempt_no)

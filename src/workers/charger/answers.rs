@@ -65,7 +65,7 @@ impl Run {
             })
             .collect();
         let now = self.charger.clock.now();
-        if let Err(error) = self.charger.journal.name(named, now).await {
+        if let Err(error) = self.charger.ground.journal().name(named, now).await {
             // After a restore these are found by their notices, or by people.
             tracing::warn!(
                 error = format!("{:#}", anyhow::Error::from(error)),
@@ -112,6 +112,14 @@ impl Charger {
             let now = self.clock.now();
             let error = match self.store.record(findings, &self.policy, now).await {
                 Ok(recorded) => {
+                    if recorded.len() < findings.len() {
+                        tracing::error!(
+                            answers = findings.len(),
+                            recorded = recorded.len(),
+                            "the books have no attempt for some answers: did the database go back?"
+                        );
+                        self.ground.doubt();
+                    }
                     count::recorded(&self.metrics, &recorded);
                     recorded.iter().for_each(|one| report.add(one));
                     self.tripwires

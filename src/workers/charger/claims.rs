@@ -14,7 +14,7 @@ use crate::domain::shop::ShopName;
 use crate::journal::JournalError;
 use crate::reconnect::Delays;
 use crate::store::Refusal;
-use crate::store::permits::{BATCH_MAX, Claim, ClaimError, Permit};
+use crate::store::permits::{BATCH_MAX, Claim, ClaimError, Following, Permit};
 use crate::store::resolution::Finding;
 use crate::workers::count;
 
@@ -81,7 +81,10 @@ impl Run {
         if wanted == 0 {
             return Ok(true);
         }
-        if !self.charger.do_clocks_still_agree().await? {
+        let now = self.charger.clock.now().max(due_by);
+        if !self.charger.do_clocks_still_agree().await?
+            || !self.charger.is_ground_sound(now).await?
+        {
             return Ok(false);
         }
         match self.claim(shop, wanted, due_by, landing, report).await? {
@@ -111,10 +114,16 @@ impl Run {
         let due_from = self.flight.claimed_until(shop);
         // What is recorded after this is seen only by the next claim.
         let was_open = self.flight.open() > 0;
+        let last_permit = charger.ground.last_permit();
+        // Before the commit: a permit that waits for the disk grows old as well.
+        let permitted_at = Instant::now();
         let claim = charger
             .store
-            .claim_from(
-                due_from,
+            .claim_following(
+                Following {
+                    due_from,
+                    last_permit: last_permit.as_ref(),
+                },
                 &shops,
                 wanted,
                 &charger.limits,
@@ -135,10 +144,7 @@ impl Run {
                 report.put_off += put_off;
                 report.permitted += permits.len();
                 count::permitted(&charger.metrics, shop, permits.len());
-                match self.write_down(&permits, now).await {
-                    Ok(()) => self.send_all(permits, landing),
-                    Err(error) => self.give_back(permits, &error, landing),
-                }
+                self.send_all(permits, permitted_at, landing).await;
                 let more = more && !self.is_unreachable(shop);
                 Ok(if more { Claimed::More } else { Claimed::Enough })
             }
@@ -174,15 +180,19 @@ impl Run {
         }
     }
 
-    /// Writes permits into the journal. None of them is sent before that is done.
-    async fn write_down(&self, permits: &[Permit], now: DateTime<Utc>) -> Result<(), JournalError> {
-        let records: Vec<_> = permits.iter().map(Permit::record).collect();
-        let last = records.last().cloned();
-        self.charger.journal.permit(records, now).await?;
-        if let Some(last) = last {
-            self.charger.ground.note_permit(last);
+    /// Sends permits once they are in the journal, and gives them back when that cannot be had.
+    async fn send_all(
+        &self,
+        permits: Vec<Permit>,
+        permitted_at: Instant,
+        landing: &UnboundedSender<Landed>,
+    ) {
+        let records = permits.iter().map(Permit::record).collect();
+        let now = self.charger.clock.now();
+        match self.charger.ground.note_permits(records, now).await {
+            Ok(()) => self.start_all(permits, permitted_at, landing),
+            Err(error) => self.give_back(permits, &error, landing),
         }
-        Ok(())
     }
 
     /// Records permits that are not in the journal as not sent. The rest of the shop waits for the next run, which begins with a single
@@ -212,8 +222,12 @@ impl Run {
     }
 
     /// Starts a request for each permit; it waits for its place on the wire.
-    fn send_all(&self, permits: Vec<Permit>, landing: &UnboundedSender<Landed>) {
-        let permitted_at = Instant::now();
+    fn start_all(
+        &self,
+        permits: Vec<Permit>,
+        permitted_at: Instant,
+        landing: &UnboundedSender<Landed>,
+    ) {
         for permit in permits {
             let run = self.clone();
             let landing = landing.clone();

@@ -1,7 +1,7 @@
 //! The ground that charging stands on: the guards of the schema, a database that has not gone back, and a plan for the day.
 //!
-//! It is looked at when the daemon starts, once a minute, after a run that failed, and each time after something was found. What is found stops everything until
-//! a person has looked.
+//! It is looked at when the daemon starts, once a minute, after a run that failed, and each time after something was found. What is found
+//! stops everything until a person has looked. Beyond that each claim makes sure that its database knows the last permit.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,13 +12,17 @@ use super::Charger;
 use crate::domain::daily_cap::day_of;
 use crate::domain::permit_record::PermitRecord;
 use crate::domain::tripwire::Trip;
+use crate::journal::{Journal, JournalError};
 
 /// How often the ground is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// What was seen of the ground. Clones share it.
+/// The permit journal, and what was seen of the ground. Clones share it.
 #[derive(Clone, Default)]
-pub struct GroundWatch(Arc<Mutex<Seen>>);
+pub struct Ground {
+    journal: Journal,
+    seen: Arc<Mutex<Seen>>,
+}
 
 #[derive(Default)]
 struct Seen {
@@ -27,10 +31,38 @@ struct Seen {
     last_permit: Option<PermitRecord>,
 }
 
-impl GroundWatch {
-    /// Notes a permit that is in the journal.
-    pub(super) fn note_permit(&self, permit: PermitRecord) {
-        self.seen().last_permit = Some(permit);
+impl Ground {
+    /// The ground of a daemon that keeps this journal.
+    pub fn new(journal: Journal) -> Self {
+        Self {
+            journal,
+            seen: Arc::default(),
+        }
+    }
+
+    /// The journal.
+    pub(super) const fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Writes permits into the journal, and remembers the last of them.
+    ///
+    /// # Errors
+    /// [`JournalError`]: none of them may be sent.
+    pub(super) async fn note_permits(
+        &self,
+        permits: Vec<PermitRecord>,
+        now: DateTime<Utc>,
+    ) -> Result<(), JournalError> {
+        let last = permits.last().cloned();
+        self.journal.permit(permits, now).await?;
+        self.remember(last);
+        Ok(())
+    }
+
+    /// The last permit that this process knows of.
+    pub(super) fn last_permit(&self) -> Option<PermitRecord> {
+        self.seen().last_permit.clone()
     }
 
     /// The next run looks at once.
@@ -38,8 +70,18 @@ impl GroundWatch {
         self.seen().found_sound_at = None;
     }
 
+    fn remember(&self, permits: impl IntoIterator<Item = PermitRecord>) {
+        let mut seen = self.seen();
+        seen.last_permit = seen
+            .last_permit
+            .take()
+            .into_iter()
+            .chain(permits)
+            .max_by_key(|permit| permit.permitted_at);
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -49,20 +91,24 @@ impl Charger {
     /// # Errors
     /// When the database fails, or the brake cannot be put on.
     pub(super) async fn is_ground_sound(&self, now: DateTime<Utc>) -> anyhow::Result<bool> {
-        if self.ground.seen().planned_day != Some(day_of(now)) {
-            self.store.plan_day(&self.shops.names(), now).await?;
-            self.ground.seen().planned_day = Some(day_of(now));
-        }
         let is_fresh = |at: Instant| at.elapsed() < LOOK_EVERY;
-        if self.ground.seen().found_sound_at.is_some_and(is_fresh) {
+        let is_fresh = self.ground.seen().found_sound_at.is_some_and(is_fresh);
+        if is_fresh && self.ground.seen().planned_day == Some(day_of(now)) {
             return Ok(true);
+        }
+        match self.store.plan_day(&self.shops.names(), now).await {
+            Ok(()) => self.ground.seen().planned_day = Some(day_of(now)),
+            // Better a day without a cap than a day without charges.
+            Err(error) => {
+                tracing::error!(%error, "couldn't plan the day: it has no cap until that is done");
+            }
         }
         let looked_at = Instant::now();
         let Some(trip) = self.find_fault().await? else {
             self.ground.seen().found_sound_at = Some(looked_at);
             return Ok(true);
         };
-        self.ground.seen().found_sound_at = None;
+        self.ground.doubt();
         if self.store.trip(None, trip, now).await? {
             tracing::error!(reason = trip.reason(), "the brake came on");
         }
@@ -79,16 +125,13 @@ impl Charger {
                 missing: missing.len(),
             }));
         }
-        let last_permit = self.ground.seen().last_permit.clone();
-        let forgotten = self
-            .store
-            .forgotten(last_permit.into_iter().collect())
-            .await?;
+        let mut permits = self.ground.journal.newest_permits().await?;
+        permits.extend(self.ground.last_permit());
+        self.ground.remember(permits.iter().cloned());
+        let forgotten = self.store.forgotten(permits).await?;
         Ok(forgotten.first().map(|permit| {
             tracing::error!(order.id = %permit.order_id, "the database has forgotten a permit that was given");
-            Trip::BooksBehind {
-                permitted_at: permit.permitted_at,
-            }
+            Trip::behind(permit)
         }))
     }
 }

@@ -21,7 +21,6 @@ use crate::clock::Clock;
 use crate::domain::attempt::AttemptState;
 use crate::domain::id::FenceId;
 use crate::domain::resolution::Policy;
-use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::permits::Limits;
@@ -30,7 +29,7 @@ use crate::workers::shops::Shops;
 use crate::workers::tripwires::Tripwires;
 pub use clocks::ClockWatch;
 use flight::Flight;
-pub use ground::GroundWatch;
+pub use ground::Ground;
 
 /// Debits what is due.
 #[derive(Clone)]
@@ -57,10 +56,8 @@ pub struct Charger {
     pub clocks: ClockWatch,
     /// How far they may be apart.
     pub clock_gap_max: TimeDelta,
-    /// What was seen of the ground that charging stands on.
-    pub ground: GroundWatch,
-    /// Where permits are written down before their requests leave.
-    pub journal: Journal,
+    /// What charging stands on, with the journal in which permits are written down before their requests leave.
+    pub ground: Ground,
     /// Once cancelled, nothing more is claimed, and what waits for its turn is not sent.
     pub stop: CancellationToken,
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use cykl::cli::daemon;
 use cykl::clock::Clock;
-use cykl::journal::Journal;
 use cykl::store::Store;
+use cykl::workers::charger::Ground;
 use cykl::workers::crew::Workers;
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
@@ -79,7 +79,7 @@ impl Instance {
                 &its_clock,
                 &metrics,
                 fence_id,
-                &Journal::none(),
+                &Ground::default(),
                 stop.clone(),
             )
             .unwrap();

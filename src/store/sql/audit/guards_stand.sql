@@ -139,7 +139,7 @@ WITH expected (kind, relation, name) AS (VALUES
     FROM pg_index i JOIN pg_class r ON r.oid = i.indexrelid
     WHERE r.relnamespace = 'cykl'::regnamespace
     UNION ALL
-    SELECT 'trigger', t.tgrelid, t.tgname, t.tgenabled = 'O'
+    SELECT 'trigger', t.tgrelid, t.tgname, t.tgenabled IN ('O', 'A')
     FROM pg_trigger t JOIN pg_class r ON r.oid = t.tgrelid
     WHERE r.relnamespace = 'cykl'::regnamespace AND NOT t.tgisinternal
 )
@@ -150,8 +150,11 @@ FROM expected e
     LEFT JOIN found f ON f.kind = e.kind AND f.relation = to_regclass('cykl.' || e.relation) AND f.name = e.name
 WHERE NOT coalesce(f.works, false) AND NOT ($2 AND (e.kind = 'index' OR e.name = 'outbox_event_id_fkey'))
 UNION ALL
+SELECT NULL, NULL, NULL, format('session_replication_role is %s, so no trigger is in force', current_setting('session_replication_role'))
+WHERE current_setting('session_replication_role') <> 'origin'
+UNION ALL
 SELECT NULL, NULL, NULL, format('the quarter %s of the archive can be changed', c.relname)
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
 WHERE c.relnamespace = 'cykl'::regnamespace AND c.relkind = 'r' AND p.relname ^@ 'archived_'
-  AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = c.relname || '_stays' AND t.tgenabled = 'O')
+  AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = c.relname || '_stays' AND t.tgenabled IN ('O', 'A'))
 LIMIT $1
