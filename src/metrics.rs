@@ -111,6 +111,10 @@ pub struct Metrics {
     pub declines: Family<ShopClass, Counter>,
     /// Charges that fell due: what should have been charged.
     pub expected_charges: Family<ShopOnly, Counter>,
+    /// How many charges were planned for today.
+    pub daily_planned: Family<ShopOnly, Gauge>,
+    /// How many of today's were permitted.
+    pub daily_permitted: Family<ShopOnly, Gauge>,
     /// How long the gateway takes.
     pub gateway_request_seconds: Family<CallOutcome, Histogram, RequestSeconds>,
     /// Notices that came in.
@@ -144,6 +148,8 @@ impl Metrics {
             attempts: Family::default(),
             declines: Family::default(),
             expected_charges: Family::default(),
+            daily_planned: Family::default(),
+            daily_permitted: Family::default(),
             gateway_request_seconds: requests,
             notices: Family::default(),
             in_doubt: Gauge::default(),
@@ -156,9 +162,23 @@ impl Metrics {
             outbox_pending: Gauge::default(),
         };
         metrics.register(&mut registry);
+        metrics.register_days(&mut registry);
         metrics.registry = Arc::new(registry);
         metrics.start_at_zero(shops);
         metrics
+    }
+
+    fn register_days(&self, registry: &mut Registry) {
+        registry.register(
+            "daily_planned_charges",
+            "Charges planned for today, in UTC",
+            self.daily_planned.clone(),
+        );
+        registry.register(
+            "daily_permitted_charges",
+            "Charges permitted today, in UTC",
+            self.daily_permitted.clone(),
+        );
     }
 
     fn register(&self, registry: &mut Registry) {

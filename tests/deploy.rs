@@ -18,13 +18,15 @@ const DEFAULTS: &str = include_str!("../config/default.toml");
 const PRODUCTION: &str = include_str!("../config/production.example.toml");
 
 /// The metrics that Cykl promises to export; a histogram is listed without its suffixes.
-const METRICS: [&str; 15] = [
+const METRICS: [&str; 17] = [
     "cykl_attempts_total",
     "cykl_brake",
     "cykl_brake_stage",
     "cykl_brake_tripped",
     "cykl_build_info",
     "cykl_charges_total",
+    "cykl_daily_permitted_charges",
+    "cykl_daily_planned_charges",
     "cykl_declines_total",
     "cykl_expected_charges_total",
     "cykl_gateway_request_seconds",

@@ -31,6 +31,17 @@ async fn read_gauges(state: &HttpState) -> Result<(), StoreError> {
     metrics.held.set(gauges.held);
     metrics.oldest_due_seconds.set(gauges.oldest_due_seconds);
     metrics.outbox_pending.set(gauges.outbox_pending);
+    for today in state.store.daily_counts(now).await? {
+        let shop = ShopOnly::of(&today.shop);
+        metrics
+            .daily_planned
+            .get_or_create(&shop)
+            .set(today.planned);
+        metrics
+            .daily_permitted
+            .get_or_create(&shop)
+            .set(today.permitted);
+    }
     for lag in state.store.worker_lags(now).await? {
         metrics
             .worker_lag_seconds

@@ -89,7 +89,36 @@ impl Additions {
     }
 }
 
+/// How much of a shop was planned for a day, and permitted on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DailyCount {
+    /// The shop.
+    pub shop: String,
+    /// Charges planned.
+    pub planned: i64,
+    /// Charges permitted.
+    pub permitted: i64,
+}
+
 impl Store {
+    /// What is known of the day of `now`, for each shop: nothing is planned and nothing permitted before it has a plan.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn daily_counts(&self, now: DateTime<Utc>) -> Result<Vec<DailyCount>, StoreError> {
+        Ok(sqlx::query_as!(
+            DailyCount,
+            r#"-- daily_counts
+            SELECT s.shop,
+                   (SELECT coalesce(sum(p.charges), 0)::bigint FROM daily_plans p WHERE (p.shop, p.day) = (s.shop, $1)) AS "planned!",
+                   (SELECT coalesce(sum(d.charges), 0)::bigint FROM daily_permits d WHERE (d.shop, d.day) = (s.shop, $1)) AS "permitted!"
+            FROM shops s"#,
+            day_of(now),
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
     /// Makes the plan of the day of `now` for those of `shops` that have none yet, and forgets the plans of long ago.
     ///
     /// # Errors

@@ -14,7 +14,6 @@
 mod candidates;
 mod card_budgets;
 mod copying;
-mod daily_cap;
 mod enrolment_rows;
 mod error;
 mod events;
@@ -27,6 +26,7 @@ pub mod archive;
 pub mod audit;
 pub mod books;
 pub mod brakes;
+pub mod daily_cap;
 pub mod enrolment;
 pub mod gauges;
 pub mod inbox;

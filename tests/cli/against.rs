@@ -405,6 +405,11 @@ async fn shops_are_covered_one_by_one() {
     assert!(refused.stderr.contains("--shop NAME"), "{refused:?}");
     let audit = compared(&place, EXPORT, &["--shop", "main"]);
     assert_eq!(checks_with_findings(&audit), names(&[]));
+    // Of the other there is nothing in the file, and that is said.
+    assert_eq!(
+        audit["against"]["shops_not_in_export"],
+        serde_json::json!(["other"])
+    );
     // Whatever the other shop sold says nothing about what must be there of this one.
     let other = "3b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b";
     let named = EXPORT
@@ -415,6 +420,10 @@ async fn shops_are_covered_one_by_one() {
         named.replace(&format!(",{payer}\n"), &format!(",{SERVICE_ID}\n"))
     });
     let audit = compared(&place, &named, &[]);
+    assert_eq!(
+        audit["against"]["shops_not_in_export"],
+        serde_json::json!([])
+    );
     let shops = audit["against"]["shops"].as_array().unwrap();
     let shops: Vec<_> = shops
         .iter()

@@ -74,6 +74,7 @@ Every mistake in the file is printed with its line, and then nothing is compared
 pub(super) struct ReadExport {
     pub export: Export,
     pub coverage: Vec<Coverage>,
+    configured: Vec<ShopName>,
     file: PathBuf,
 }
 
@@ -87,6 +88,7 @@ pub(super) struct Against {
     foreign: u64,
     statuses: Vec<StatusCount>,
     shops: Vec<ShopCoverage>,
+    shops_not_in_export: Vec<ShopName>,
     doubts_not_in_export: Unseen,
 }
 
@@ -134,6 +136,7 @@ impl AgainstArgs {
         Ok(Some(ReadExport {
             export: sheet.export,
             coverage,
+            configured: rules.shops.iter().map(|shop| shop.name.clone()).collect(),
             file: file.clone(),
         }))
     }
@@ -180,6 +183,7 @@ impl Against {
         let ReadExport {
             export,
             coverage,
+            configured,
             file,
         } = read;
         let status = |status: Status| StatusCount {
@@ -194,6 +198,11 @@ impl Against {
             complete_from: one.complete.from,
             complete_to: one.complete.to,
         };
+        let is_covered = |shop: &ShopName| coverage.iter().any(|one| one.shop == *shop);
+        let shops_not_in_export = configured
+            .into_iter()
+            .filter(|shop| !is_covered(shop))
+            .collect();
         Self {
             file: file.display().to_string(),
             rows: export.rows,
@@ -202,8 +211,14 @@ impl Against {
             foreign: export.foreign,
             statuses: export.statuses.into_iter().map(status).collect(),
             shops: coverage.into_iter().map(shop).collect(),
+            shops_not_in_export,
             doubts_not_in_export,
         }
+    }
+
+    /// Whether every shop was compared.
+    pub fn is_whole(&self) -> bool {
+        self.shops_not_in_export.is_empty()
     }
 
     /// What a person has to know to judge the comparison.
@@ -232,6 +247,11 @@ impl Against {
                 instant(shop.covers_to),
                 instant(shop.complete_from),
                 instant(shop.complete_to)
+            ));
+        }
+        for shop in &self.shops_not_in_export {
+            line(format!(
+                "shop {shop}: the export has no row of it, so it was not compared"
             ));
         }
         let unseen = &self.doubts_not_in_export;

@@ -107,6 +107,9 @@ fn print(format: Format, audit: &Audit) -> Result<(), CliError> {
             let mut text = output::table(&checks(&audit.checks), width)?;
             match (audit.is_clean, &audit.against) {
                 (true, None) => text.push_str("\nnothing found: the books keep the promise\n"),
+                (true, Some(against)) if !against.is_whole() => text.push_str(
+                    "\nnothing found: the books keep the promise, and the export agrees with them as far as it goes\n",
+                ),
                 (true, Some(_)) => text.push_str(
                     "\nnothing found: the books keep the promise, and the export agrees with them\n",
                 ),
