@@ -1,12 +1,12 @@
 //! The ground that charging stands on: a plan for each day, the guards of the schema, and books that have not gone back in time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use chrono::TimeDelta;
 use cykl::cli::daemon;
 use cykl::domain::id::{ChargeId, FenceId};
-use cykl::journal::{self, Journal};
+use cykl::journal::Journal;
 use cykl::simulator::{Behaviour, DeclinesFirst, Script};
 use cykl::store::Store;
 use cykl::store::adoption::{Adoption, JournalNews, LostFate};
@@ -15,13 +15,12 @@ use cykl::store::people::Instruction;
 use cykl::store::permits::Claim;
 use cykl::store::status::By;
 use cykl::workers::charger::Ground;
-use cykl::workers::crew::Workers;
 use sqlx::{AssertSqlSafe, PgPool};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::harness::{Agreement, World, connect, copy_of, open_books};
+use crate::harness::{Agreement, World, connect, copy_of, open_books, read_journal};
 use crate::scratch;
 
 const BY: By<'static> = By {
@@ -272,10 +271,14 @@ async fn a_database_that_goes_back_before_the_first_permit_of_a_daemon_stops_it_
     let world = World::new(Script::default()).await;
     let folder = tempfile::tempdir_in(scratch::directory()).unwrap();
     subscribe_many(&world, 3, "2027-01-01").await;
-    let first = with_journal(&world, &world.store, world.fence_id, folder.path()).await;
+    let first = world
+        .with_journal(&world.store, world.fence_id, folder.path())
+        .await;
     while world.step(&first).await {}
     // Another takes over, and has permitted nothing yet.
-    let second = with_journal(&world, &world.store, world.fence_id, folder.path()).await;
+    let second = world
+        .with_journal(&world.store, world.fence_id, folder.path())
+        .await;
     while world.step(&second).await {}
     put_back(&world).await;
     is_stopped_by_what_it_knows(&world, &second).await;
@@ -321,31 +324,14 @@ async fn what_was_not_sent_and_is_tried_again_counts_once_a_day() {
     world.settle_up().await;
 }
 
-/// Workers on `store` that keep a journal below `folder`.
-async fn with_journal(world: &World, store: &Store, fence_id: FenceId, folder: &Path) -> Workers {
-    let keep = TimeDelta::days(400);
-    let journal = Journal::open(folder.to_owned(), keep, world.clock.now())
-        .await
-        .unwrap();
-    let stop = CancellationToken::new();
-    daemon::workers(
-        &world.config,
-        store,
-        &world.clock,
-        &world.metrics,
-        fence_id,
-        &Ground::new(journal),
-        stop,
-    )
-    .unwrap()
-}
-
 #[tokio::test]
 async fn what_is_not_in_the_journal_is_not_sent() {
     let world = World::new(Script::default()).await;
     let folder = tempfile::tempdir_in(scratch::directory()).unwrap();
     let folder = folder.path().join("journal");
-    let workers = with_journal(&world, &world.store, world.fence_id, &folder).await;
+    let workers = world
+        .with_journal(&world.store, world.fence_id, &folder)
+        .await;
     subscribe_many(&world, 3, "2027-01-02").await;
     // The disk is gone when the file of the next day is to be made.
     std::fs::remove_dir_all(&folder).unwrap();
@@ -370,9 +356,7 @@ async fn what_is_not_in_the_journal_is_not_sent() {
 
 /// What the journal says that `store` does not.
 async fn news(store: &Store, folder: &Path) -> JournalNews {
-    let newest = journal::newest_permits(folder.to_owned()).await.unwrap();
-    let files: BTreeSet<_> = newest.into_iter().map(|(path, _)| path).collect();
-    let pages = journal::read(files).await.unwrap();
+    let pages = read_journal(folder).await;
     JournalNews {
         lost: store.forgotten(pages.permits).await.unwrap(),
         named: pages.named,
@@ -417,7 +401,9 @@ struct Restored {
 async fn restored() -> Restored {
     let world = World::new(Script::default()).await;
     let folder = tempfile::tempdir_in(scratch::directory()).unwrap();
-    let workers = with_journal(&world, &world.store, world.fence_id, folder.path()).await;
+    let workers = world
+        .with_journal(&world.store, world.fence_id, folder.path())
+        .await;
     let paid = world.subscribe(Agreement::monthly("2027-01-01")).await;
     let lost_answer = Behaviour::take_money_and_lose_answer();
     let silent = world
@@ -480,7 +466,10 @@ impl Restored {
 
     /// Lets workers go on from the books of before.
     async fn go_on(&self, fence_id: FenceId) {
-        let workers = with_journal(&self.world, &self.store, fence_id, self.folder.path()).await;
+        let workers = self
+            .world
+            .with_journal(&self.store, fence_id, self.folder.path())
+            .await;
         while self.world.step(&workers).await {}
         assert_eq!(self.world.posts(), 6, "a debit was made a second time");
     }
@@ -568,7 +557,9 @@ async fn a_period_whose_lost_permit_has_no_place_is_not_charged_before_it_has_on
 async fn a_period_that_was_charged_again_without_the_journal_is_told() {
     let world = World::new(Script::default()).await;
     let folder = tempfile::tempdir_in(scratch::directory()).unwrap();
-    let workers = with_journal(&world, &world.store, world.fence_id, folder.path()).await;
+    let workers = world
+        .with_journal(&world.store, world.fence_id, folder.path())
+        .await;
     let subscription = world.subscribe(Agreement::monthly("2027-01-01")).await;
     world
         .workers

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
@@ -12,6 +13,7 @@ use cykl::domain::id::FenceId;
 use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
 use cykl::gateway::Algorithm;
 use cykl::http::{HttpState, ShopDoor};
+use cykl::journal::{self, Journal, Pages};
 use cykl::metrics::Metrics;
 use cykl::simulator::{Delivery, Now, Script, SimulatedProfile, Simulator, SimulatorConfig};
 use cykl::store::adoption::JournalNews;
@@ -299,6 +301,22 @@ impl World {
         .unwrap()
     }
 
+    /// Workers on `store` that keep a journal in `folder`.
+    pub async fn with_journal(&self, store: &Store, fence_id: FenceId, folder: &Path) -> Workers {
+        let journal = open_journal(folder, self.clock.now()).await;
+        let stop = CancellationToken::new();
+        daemon::workers(
+            &self.config,
+            store,
+            &self.clock,
+            &self.metrics,
+            fence_id,
+            &journal,
+            stop,
+        )
+        .unwrap()
+    }
+
     /// Moves the clock.
     pub fn advance(&self, by: TimeDelta) {
         self.clock.advance(by);
@@ -542,6 +560,19 @@ impl Drop for World {
     fn drop(&mut self) {
         self.stop_door.cancel();
     }
+}
+
+/// A journal in `folder` from which nothing is deleted.
+pub async fn open_journal(folder: &Path, now: DateTime<Utc>) -> Journal {
+    let keep = TimeDelta::days(400);
+    Journal::open(folder.to_owned(), keep, now).await.unwrap()
+}
+
+/// Everything that the journal in `folder` says.
+pub async fn read_journal(folder: &Path) -> Pages {
+    let newest = journal::newest_permits(folder.to_owned()).await.unwrap();
+    let files = newest.into_iter().map(|(path, _)| path).collect();
+    journal::read(files).await.unwrap()
 }
 
 /// A pool for looking at the books.

@@ -478,6 +478,7 @@ impl Run {
                 .settle_up_beside_doubts(if is_skewed { &untrue } else { &[] })
                 .await;
         }
+        self.stage.compare_with_journal().await;
         self.everything_ended().await;
         self.nobody_was_debited_too_soon();
         self.evidence_leads_where_attempts_stand().await;

@@ -38,12 +38,12 @@ pub enum Stepped {
 pub struct Instance {
     /// What it does to the world outside.
     pub effects: Arc<Effects>,
-    /// Its books, for what people do through it.
+    /// Its workers, and its books, for what people do through it.
+    pub workers: Workers,
     pub store: Store,
     /// Where it takes notices.
     pub door: SocketAddr,
     clock: Clock,
-    workers: Workers,
     runtime: Option<Runtime>,
     _database: DatabaseProxy,
     _gateway: GatewayProxy,
@@ -63,6 +63,7 @@ impl Instance {
         let options = stage.world.database.clone().socket(database.directory());
         let config = stage.config(&format!("http://{}/v1/merchant", gateway.address()));
         let clock = Clock::manual(stage.now() + skew);
+        let journal = stage.journal(clock.now()).await;
         let (metrics, fence_id) = (stage.world.metrics.clone(), stage.world.fence_id);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -79,7 +80,7 @@ impl Instance {
                 &its_clock,
                 &metrics,
                 fence_id,
-                &Ground::default(),
+                &Ground::new(journal),
                 stop.clone(),
             )
             .unwrap();
@@ -92,10 +93,10 @@ impl Instance {
         let (store, workers, door) = built.await.unwrap();
         Self {
             effects,
+            workers,
             store,
             door,
             clock,
-            workers,
             runtime: Some(runtime),
             _database: database,
             _gateway: gateway,

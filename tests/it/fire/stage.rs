@@ -1,12 +1,17 @@
 //! Where instances run: a world whose notices can be led to any of them.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use cykl::clock::Clock;
 use cykl::config::Config;
+use cykl::journal::Journal;
 use cykl::simulator::Script;
+use tempfile::TempDir;
 
 use super::relay::Relay;
-use crate::harness::{Parts, START, Setting, UNUSED, World, toml};
+use crate::harness::{Parts, START, Setting, UNUSED, World, open_journal, read_journal, toml};
+use crate::scratch;
 
 /// A world, and the way of its notices.
 pub struct Stage {
@@ -14,6 +19,8 @@ pub struct Stage {
     pub world: World,
     /// Where notices go.
     pub relay: Relay,
+    /// Where every process keeps its permit journal.
+    journal: TempDir,
     sections: String,
 }
 
@@ -30,10 +37,15 @@ impl Stage {
         let mut parts = Parts::new(clock, setting, Some(relay.address())).await;
         // Connections die young here, and the plans that PostgreSQL makes for the first five runs of a statement are never used again.
         parts.database = (parts.database).options([("plan_cache_mode", "force_generic_plan")]);
-        let world = World::assemble(parts).await;
+        let mut world = World::assemble(parts).await;
+        let journal = tempfile::tempdir_in(scratch::directory()).unwrap();
+        world.workers = world
+            .with_journal(&world.store, world.fence_id, journal.path())
+            .await;
         let stage = Self {
             world,
             relay,
+            journal,
             sections: sections.to_owned(),
         };
         stage.open_own_door();
@@ -49,6 +61,31 @@ impl Stage {
     /// The configuration of an instance that reaches imoje at `base_url`.
     pub fn config(&self, base_url: &str) -> Config {
         Config::from_toml(&toml(UNUSED, base_url, "", &self.sections)).unwrap()
+    }
+
+    /// The journal of a process that begins at `now`.
+    pub async fn journal(&self, now: DateTime<Utc>) -> Journal {
+        open_journal(self.journal.path(), now).await
+    }
+
+    /// Whether the journal kept its promise, however the processes ended: nothing was sent that it does not name. Nor does it name what
+    /// never was in the books, which would make them look as if they had gone back in time.
+    pub async fn compare_with_journal(&self) {
+        let permits = read_journal(self.journal.path()).await.permits;
+        let named: BTreeSet<String> = permits
+            .iter()
+            .map(|permit| permit.order_id.to_string())
+            .collect();
+        let ledger = self.world.simulator.ledger();
+        let unnamed: Vec<_> = ledger
+            .posts()
+            .iter()
+            .map(|post| post.order_id.as_deref().unwrap_or_default())
+            .filter(|order_id| !named.contains(*order_id))
+            .collect();
+        assert_eq!(unnamed, Vec::<&str>::new(), "sent, and not in the journal");
+        let forgotten = self.world.store.forgotten(permits).await.unwrap();
+        assert_eq!(forgotten, [], "in the journal, and not in the books");
     }
 
     /// The time.
