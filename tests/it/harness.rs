@@ -311,7 +311,7 @@ impl World {
             &self.clock,
             &self.metrics,
             fence_id,
-            &journal,
+            &Ground::new(journal),
             stop,
         )
         .unwrap()

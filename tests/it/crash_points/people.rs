@@ -1,0 +1,261 @@
+//! What people do in the stories: each command goes through the process that may die, and is given again when it failed.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use cykl::cli::daemon;
+use cykl::domain::id::{ChargeId, SubscriptionId, TransactionId};
+use cykl::store::Store;
+use cykl::store::brakes::BrakeMode;
+use cykl::store::people::{Instruction, RulingError};
+use cykl::store::status::{By, StepError, Stopped};
+use cykl::workers::crew::Workers;
+use cykl::workers::resolver::SettleError;
+use cykl::workers::shops::ShopCalendar;
+use uuid::Uuid;
+
+use crate::fire::{Instance, Stage};
+use crate::harness::{START, World};
+
+/// Something that a person does.
+#[derive(Clone, Copy)]
+pub struct Deed {
+    /// How many hours after the beginning, at the earliest.
+    pub hour: i64,
+    /// The charge that it is about, among all charges and their attempts `a`. It waits until there is one.
+    pub about: &'static str,
+    /// What is done.
+    pub command: Command,
+}
+
+/// What a person tells Cykl to do.
+#[derive(Clone, Copy)]
+pub enum Command {
+    Pause,
+    Resume,
+    Cancel,
+    Brake(BrakeMode),
+    DeclareAbsent(&'static str),
+    WriteOff,
+    Approve,
+    RetryNow,
+    /// The transaction is the one that the panel shows for the charge.
+    Settle,
+}
+
+/// What came of a command.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It said that it was done.
+    Done,
+    /// It said why not.
+    Refused(String),
+    /// It could not say whether it was done.
+    Failed,
+}
+
+/// What people did about the charge so far, and what they are going to do.
+pub struct People {
+    deeds: VecDeque<Deed>,
+    /// The charge of the first of them, once it was begun.
+    begun: Option<Uuid>,
+    subscription_id: SubscriptionId,
+    /// What was refused. A command that is given again may be: it was carried out, and what it was about has gone on since.
+    pub refused: Vec<String>,
+    /// The numbers of the effects that their commands had.
+    pub effects: BTreeSet<usize>,
+}
+
+impl People {
+    pub fn new(deeds: &[Deed], subscription_id: Uuid) -> Self {
+        Self {
+            deeds: deeds.iter().copied().collect(),
+            begun: None,
+            subscription_id: SubscriptionId::from_uuid(subscription_id),
+            refused: Vec::new(),
+            effects: BTreeSet::new(),
+        }
+    }
+
+    /// How many things are still to be done.
+    pub fn left(&self) -> usize {
+        self.deeds.len()
+    }
+
+    /// When the next of them may be done.
+    pub fn next_at(&self) -> Option<DateTime<Utc>> {
+        let start: DateTime<Utc> = START.parse().unwrap();
+        self.deeds
+            .front()
+            .map(|deed| start + TimeDelta::hours(deed.hour))
+    }
+
+    /// Does what is to be done now, if anything, in `instance`. Returns whether that was something.
+    pub async fn act_in(&mut self, instance: &Instance, stage: &Stage) -> bool {
+        let Some(errand) = self.errand(&stage.world).await else {
+            return false;
+        };
+        let (workers, store) = (instance.workers.clone(), instance.store.clone());
+        let before = instance.effects.names().len();
+        let outcome = instance
+            .run(async move { errand.run(&workers, &store).await })
+            .await;
+        self.effects.extend(before..instance.effects.names().len());
+        self.note(outcome.unwrap_or(Outcome::Failed));
+        true
+    }
+
+    /// As [`People::act_in`], in a process that nothing goes wrong with.
+    pub async fn act(&mut self, world: &World) -> bool {
+        let Some(errand) = self.errand(world).await else {
+            return false;
+        };
+        let outcome = errand.run(&world.workers, &world.store).await;
+        assert_ne!(outcome, Outcome::Failed);
+        self.note(outcome);
+        true
+    }
+
+    async fn errand(&mut self, world: &World) -> Option<Errand> {
+        let now = world.clock.now();
+        let deed = *self.deeds.front()?;
+        if self.next_at()? > now {
+            return None;
+        }
+        if self.begun.is_none() {
+            let query = format!(
+                "SELECT charge_id FROM charges LEFT JOIN attempts a USING (charge_id) WHERE {} ORDER BY charges.due_on LIMIT 1",
+                deed.about
+            );
+            self.begun = sqlx::query_scalar(sqlx::AssertSqlSafe(query))
+                .fetch_optional(&world.books)
+                .await
+                .unwrap();
+        }
+        let charge_id = self.begun?;
+        let order_ids: Vec<String> =
+            sqlx::query_scalar("SELECT order_id FROM attempts WHERE charge_id = $1")
+                .bind(charge_id)
+                .fetch_all(&world.books)
+                .await
+                .unwrap();
+        let ledger = world.simulator.ledger();
+        let in_the_panel = order_ids
+            .iter()
+            .flat_map(|order_id| ledger.transactions_of(order_id))
+            .map(|transaction| TransactionId::from_uuid(transaction.id))
+            .next();
+        Some(Errand {
+            command: deed.command,
+            subscription_id: self.subscription_id,
+            charge_id: ChargeId::from_uuid(charge_id),
+            in_the_panel,
+            absent_after: world.config.absent_after,
+            calendar: daemon::calendar(world.config.shops.values().next().unwrap()),
+            now,
+        })
+    }
+
+    fn note(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Failed => return,
+            Outcome::Done => {}
+            Outcome::Refused(why) => self.refused.push(why),
+        }
+        self.deeds.pop_front();
+        self.begun = None;
+    }
+}
+
+/// A command with all that it needs.
+struct Errand {
+    command: Command,
+    subscription_id: SubscriptionId,
+    charge_id: ChargeId,
+    in_the_panel: Option<TransactionId>,
+    absent_after: TimeDelta,
+    calendar: ShopCalendar,
+    now: DateTime<Utc>,
+}
+
+impl Errand {
+    async fn run(self, workers: &Workers, store: &Store) -> Outcome {
+        let (by, now) = (by("jan"), self.now);
+        match self.command {
+            Command::Pause => stepped(store.pause(self.subscription_id, by, now).await),
+            Command::Resume => {
+                let next = |stopped: &Stopped| self.calendar.next_period(stopped, now);
+                stepped(store.resume(self.subscription_id, by, now, next).await)
+            }
+            Command::Cancel => stepped(store.cancel(self.subscription_id, by, now).await),
+            Command::Brake(mode) => {
+                let set = store.set_brake(None, mode, by.actor, by.reason, now);
+                set.await.map_or(Outcome::Failed, |()| Outcome::Done)
+            }
+            Command::DeclareAbsent(actor) => {
+                let absent_after = self.absent_after;
+                let instruction = Instruction::DeclareAbsent { absent_after };
+                self.rule(workers, store, instruction, actor).await
+            }
+            Command::WriteOff => {
+                self.rule(workers, store, Instruction::WriteOff, by.actor)
+                    .await
+            }
+            Command::Approve => {
+                self.rule(workers, store, Instruction::Approve, by.actor)
+                    .await
+            }
+            Command::RetryNow => {
+                self.rule(workers, store, Instruction::RetryNow, by.actor)
+                    .await
+            }
+            Command::Settle => self.settle(workers).await,
+        }
+    }
+
+    async fn rule(
+        &self,
+        workers: &Workers,
+        store: &Store,
+        instruction: Instruction,
+        actor: &'static str,
+    ) -> Outcome {
+        let policy = &workers.charger.policy;
+        let ruled = store.rule(self.charge_id, instruction, by(actor), policy, self.now);
+        match ruled.await {
+            Ok(_) => Outcome::Done,
+            Err(RulingError::Store(_)) => Outcome::Failed,
+            Err(refused) => Outcome::Refused(refused.to_string()),
+        }
+    }
+
+    async fn settle(&self, workers: &Workers) -> Outcome {
+        let Some(transaction_id) = self.in_the_panel else {
+            return Outcome::Refused("imoje has no such order".to_owned());
+        };
+        let resolver = &workers.resolver;
+        let settled = resolver.settle(self.charge_id, transaction_id, by("jan"), self.now);
+        match settled.await {
+            Ok(_) => Outcome::Done,
+            Err(SettleError::Charge(RulingError::Store(_)) | SettleError::Unreachable(_)) => {
+                Outcome::Failed
+            }
+            Err(refused) => Outcome::Refused(refused.to_string()),
+        }
+    }
+}
+
+fn by(actor: &'static str) -> By<'static> {
+    By {
+        actor,
+        reason: "looked into the panel",
+    }
+}
+
+fn stepped<T>(step: Result<T, StepError>) -> Outcome {
+    match step {
+        Ok(_) => Outcome::Done,
+        Err(StepError::Store(_)) => Outcome::Failed,
+        Err(refused) => Outcome::Refused(refused.to_string()),
+    }
+}

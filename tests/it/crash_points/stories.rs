@@ -1,0 +1,257 @@
+//! The stories: every path that moves money, or says that it did not, and what people do to it.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use cykl::simulator::{Behaviour, ErrorBody, Notices, Rule};
+use cykl::store::brakes::BrakeMode;
+
+use super::people::{Command, Deed};
+use crate::harness::Agreement;
+
+/// A story whose effects are made to fail.
+#[derive(Clone, Copy)]
+pub struct Story {
+    pub name: &'static str,
+    pub tell: fn() -> Agreement,
+    pub rules: fn() -> Vec<Rule>,
+    /// What people do, one after the other.
+    pub people: &'static [Deed],
+}
+
+fn weekly() -> Agreement {
+    Agreement::monthly("2027-01-01").every("P1W").times(2)
+}
+
+fn once() -> Agreement {
+    Agreement::monthly("2027-01-01").times(1)
+}
+
+/// Its first period is found twelve days late.
+fn late() -> Agreement {
+    Agreement::monthly("2026-12-20").times(2)
+}
+
+/// All of them.
+pub const STORIES: [Story; 21] = [
+    Story {
+        name: "paid at once, twice, and completed",
+        tell: weekly,
+        rules: Vec::new,
+        people: &[],
+    },
+    Story {
+        name: "paid after a notice",
+        tell: || once().with_card(Behaviour::settle_after(Duration::from_secs(5))),
+        rules: Vec::new,
+        people: &[],
+    },
+    Story {
+        name: "paid, found by reading",
+        tell: || {
+            let card = Behaviour::settle_after(Duration::from_secs(5));
+            once().with_card(card.with_notices(Notices::none()))
+        },
+        rules: Vec::new,
+        people: &[],
+    },
+    Story {
+        name: "declined, and paid at the second try",
+        tell: once,
+        rules: || vec![Rule::debits(Behaviour::decline("CODE_51")).times(1)],
+        people: &[],
+    },
+    Story {
+        name: "declined for good",
+        tell: || once().with_card(Behaviour::decline_at_once("CODE_43")),
+        rules: Vec::new,
+        people: &[],
+    },
+    Story {
+        name: "the profile is inactive",
+        tell: || once().with_card(Behaviour::inactive()),
+        rules: Vec::new,
+        people: &[],
+    },
+    Story {
+        name: "the answer is lost, and a notice tells",
+        tell: || once().with_card(Behaviour::take_money_and_lose_answer()),
+        rules: Vec::new,
+        people: &[],
+    },
+    Story {
+        name: "the answer is lost, and nobody tells",
+        tell: || {
+            let card = Behaviour::take_money_and_lose_answer();
+            once().with_card(card.with_notices(Notices::none()))
+        },
+        rules: Vec::new,
+        people: &[],
+    },
+    Story {
+        name: "the credentials are refused, and a person releases the brake",
+        tell: once,
+        rules: || {
+            let refused = Behaviour::error(StatusCode::UNAUTHORIZED, ErrorBody::Object, false);
+            vec![Rule::debits(refused).times(1)]
+        },
+        people: &[],
+    },
+    Story {
+        name: "three periods are due together",
+        tell: || Agreement::monthly("2026-12-30").every("P1D").times(3),
+        rules: Vec::new,
+        people: &[],
+    },
+    Story {
+        name: "paused while the debit is pending",
+        tell: || weekly().with_card(Behaviour::settle_after(Duration::from_secs(86_400))),
+        rules: Vec::new,
+        people: &[Deed {
+            hour: 0,
+            about: "a.state = 'pending'",
+            command: Command::Pause,
+        }],
+    },
+    Story {
+        name: "cancelled while the answer is lost",
+        tell: || weekly().with_card(Behaviour::take_money_and_lose_answer()),
+        rules: Vec::new,
+        people: &[Deed {
+            hour: 0,
+            about: "a.state = 'in_doubt'",
+            command: Command::Cancel,
+        }],
+    },
+    Story {
+        name: "the request is lost, and two people say so",
+        tell: || Agreement::monthly("2027-01-01").every("P1D").times(2),
+        rules: || vec![Rule::debits(Behaviour::lose_request()).times(1)],
+        people: &[
+            Deed {
+                hour: 100,
+                about: "charges.state = 'held'",
+                command: Command::DeclareAbsent("jan"),
+            },
+            Deed {
+                hour: 100,
+                about: "charges.state = 'held'",
+                command: Command::DeclareAbsent("ewa"),
+            },
+        ],
+    },
+    Story {
+        name: "the answer is lost, and a person finds the transaction",
+        tell: || {
+            let card = Behaviour::take_money_and_lose_answer();
+            once().with_card(card.with_notices(Notices::none()))
+        },
+        rules: Vec::new,
+        people: &[Deed {
+            hour: 2,
+            about: "a.state = 'in_doubt'",
+            command: Command::Settle,
+        }],
+    },
+    Story {
+        name: "given up by a person, and paid after all",
+        tell: || {
+            let card = Behaviour::take_money_and_lose_answer();
+            once().with_card(card.with_notices(Notices::none()))
+        },
+        rules: Vec::new,
+        people: &[
+            Deed {
+                hour: 97,
+                about: "charges.state = 'held'",
+                command: Command::WriteOff,
+            },
+            Deed {
+                hour: 120,
+                about: "a.state = 'in_doubt'",
+                command: Command::Settle,
+            },
+        ],
+    },
+    Story {
+        name: "too late, and approved",
+        tell: late,
+        rules: Vec::new,
+        people: &[Deed {
+            hour: 1,
+            about: "charges.state = 'held'",
+            command: Command::Approve,
+        }],
+    },
+    Story {
+        name: "too late, given up, and tried after all",
+        tell: late,
+        rules: Vec::new,
+        people: &[
+            Deed {
+                hour: 1,
+                about: "charges.state = 'held'",
+                command: Command::WriteOff,
+            },
+            Deed {
+                hour: 2,
+                about: "charges.state = 'failed'",
+                command: Command::RetryNow,
+            },
+        ],
+    },
+    Story {
+        name: "declined, and a person wants the second try now",
+        tell: once,
+        rules: || vec![Rule::debits(Behaviour::decline_at_once("CODE_51")).times(1)],
+        people: &[Deed {
+            hour: 1,
+            about: "charges.state = 'retry_wait'",
+            command: Command::RetryNow,
+        }],
+    },
+    Story {
+        name: "declined, and cancelled before the second try",
+        tell: once,
+        rules: || vec![Rule::debits(Behaviour::decline_at_once("CODE_51")).times(1)],
+        people: &[Deed {
+            hour: 1,
+            about: "charges.state = 'retry_wait'",
+            command: Command::Cancel,
+        }],
+    },
+    Story {
+        name: "stopped by a person, and released when a period is late",
+        tell: weekly,
+        rules: Vec::new,
+        people: &[
+            Deed {
+                hour: 1,
+                about: "true",
+                command: Command::Brake(BrakeMode::Stop),
+            },
+            Deed {
+                hour: 200,
+                about: "charges.state = 'planned'",
+                command: Command::Brake(BrakeMode::Run),
+            },
+        ],
+    },
+    Story {
+        name: "paused between two periods, and resumed",
+        tell: weekly,
+        rules: Vec::new,
+        people: &[
+            Deed {
+                hour: 1,
+                about: "charges.state = 'paid'",
+                command: Command::Pause,
+            },
+            Deed {
+                hour: 72,
+                about: "charges.state = 'paid'",
+                command: Command::Resume,
+            },
+        ],
+    },
+];
