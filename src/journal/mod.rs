@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::domain::id::{AttemptId, TransactionId};
 use crate::domain::permit_record::PermitRecord;
 use line::Entry;
-pub use reading::{Pages, newest_permits, read};
+pub use reading::{Pages, last_permit, newest_permits, read};
 
 /// Why the journal cannot be used. Nothing may be sent that is not in it.
 #[derive(Debug, thiserror::Error)]

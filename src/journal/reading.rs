@@ -23,6 +23,32 @@ pub struct Pages {
     pub damaged: usize,
 }
 
+impl Pages {
+    /// Adds what a file says, from its beginning.
+    ///
+    /// # Errors
+    /// The file cannot be read. Whatever it says is no error.
+    pub fn add(&mut self, mut file: impl BufRead) -> io::Result<()> {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            if file.read_until(b'\n', &mut line)? == 0 {
+                return Ok(());
+            }
+            match whole(&line).and_then(Entry::of_line) {
+                Some(Entry::Permit(permit)) => self.permits.push(permit),
+                Some(Entry::Named {
+                    attempt_id,
+                    transaction_id,
+                }) => {
+                    self.named.insert(attempt_id, transaction_id);
+                }
+                None => self.damaged += 1,
+            }
+        }
+    }
+}
+
 /// A file of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PageName {
@@ -41,7 +67,8 @@ pub async fn newest_permits(folder: PathBuf) -> Result<Vec<(PathBuf, PermitRecor
     in_background(move || {
         let mut newest = Vec::new();
         for page in pages(&folder)? {
-            let last = last_permit(&page.path)
+            let last = File::open(&page.path)
+                .and_then(last_permit)
                 .map_err(|source| JournalError::new("read", &page.path, source))?;
             newest.extend(last.map(|permit| (page.path, permit)));
         }
@@ -58,7 +85,8 @@ pub async fn read(files: BTreeSet<PathBuf>) -> Result<Pages, JournalError> {
     in_background(move || {
         let mut pages = Pages::default();
         for path in files {
-            read_page(&path, &mut pages)
+            File::open(&path)
+                .and_then(|file| pages.add(BufReader::new(file)))
                 .map_err(|source| JournalError::new("read", &path, source))?;
         }
         Ok(pages)
@@ -92,27 +120,6 @@ fn day_of(path: &Path) -> Option<NaiveDate> {
     name.rsplit_once('-')?.0.parse().ok()
 }
 
-fn read_page(path: &Path, pages: &mut Pages) -> io::Result<()> {
-    let mut reader = BufReader::new(File::open(path)?);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        if reader.read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
-        }
-        match whole(&line).and_then(Entry::of_line) {
-            Some(Entry::Permit(permit)) => pages.permits.push(permit),
-            Some(Entry::Named {
-                attempt_id,
-                transaction_id,
-            }) => {
-                pages.named.insert(attempt_id, transaction_id);
-            }
-            None => pages.damaged += 1,
-        }
-    }
-}
-
 /// A line without its end, if it has one.
 fn whole(line: &[u8]) -> Option<&[u8]> {
     line.strip_suffix(b"\n")
@@ -121,10 +128,12 @@ fn whole(line: &[u8]) -> Option<&[u8]> {
 /// How much of a file's end is read at first.
 const TAIL: u64 = 64 * 1024;
 
-/// The last permit that can be read, found from the end.
-fn last_permit(path: &Path) -> io::Result<Option<PermitRecord>> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
+/// The last permit of a file that can be read, found from its end.
+///
+/// # Errors
+/// The file cannot be read. Whatever it says is no error.
+pub fn last_permit(mut file: impl Read + Seek) -> io::Result<Option<PermitRecord>> {
+    let length = file.seek(SeekFrom::End(0))?;
     let mut tail = TAIL;
     loop {
         let from = length.saturating_sub(tail);

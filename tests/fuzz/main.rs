@@ -8,6 +8,7 @@ mod answer;
 mod script;
 
 use std::cell::Cell;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -21,6 +22,7 @@ use cykl::domain::enrolment::Circumstances;
 use cykl::domain::export::{Export, Rules, Shop};
 use cykl::domain::resolution::News;
 use cykl::gateway::{Algorithm, NoticeCredentials, parse_notice, read_body, verify_notice};
+use cykl::journal::{Pages, last_permit};
 use secrecy::SecretString;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 use uuid::Uuid;
@@ -35,13 +37,14 @@ const ITERATIONS: usize = 2_000;
 const LENGTH_MAX: usize = 1_024;
 
 /// The targets, each with a corpus.
-const TARGETS: [&str; 7] = [
+const TARGETS: [&str; 8] = [
     "signature",
     "notice",
     "debit_answer",
     "read_answer",
     "import",
     "export",
+    "journal",
     "configuration",
 ];
 
@@ -53,6 +56,7 @@ const TOKEN: &str = "hush-token-5f2c91aa";
 const NOTICE: &[u8] = include_bytes!("__fuzz__/notice/corpus/settled.json");
 const ERROR: &[u8] = include_bytes!("__fuzz__/debit_answer/corpus/refused.json");
 const EXPORT: &[u8] = include_bytes!("__fuzz__/export/corpus/whole.csv");
+const JOURNAL: &[u8] = include_bytes!("__fuzz__/journal/corpus/whole.journal");
 const IMPORT: &[u8] = include_bytes!("__fuzz__/import/corpus/whole.csv");
 const CONFIGURATION: &[u8] = include_bytes!("__fuzz__/configuration/corpus/whole.toml");
 
@@ -291,6 +295,50 @@ fn a_spoilt_export_says_what_it_says_once_it_is_written_again() {
         });
 }
 
+/// A journal may be damaged in any way, and is believed all the same when books look as if they had gone back in time: then what it names
+/// becomes attempts in doubt. So it may lose permits, and must never make one up.
+#[test]
+fn a_spoilt_journal_names_nothing_that_was_not_written() {
+    let written = pages(JOURNAL);
+    check!(name = "journal")
+        .with_iterations(ITERATIONS)
+        .with_max_len(LENGTH_MAX)
+        .for_each(|input: &[u8]| {
+            let words = [
+                "\n",
+                "\r\n",
+                " ",
+                "\u{0}",
+                "{\"permit\":",
+                "{\"named\":",
+                "\"is_retry\":true",
+                "4900",
+                "cykl-",
+                "2027-01-02",
+                "0000000000000000",
+            ];
+            let spoilt = Script::new(input).spoil(JOURNAL, &words);
+            for file in [input, &spoilt] {
+                let read = pages(file);
+                let lines = file.split_inclusive(|byte| *byte == b'\n');
+                let checked = lines.filter(|line| is_checked(line)).count();
+                assert!(read.permits.len() + read.named.len() <= checked);
+                let newest = last_permit(Cursor::new(file)).expect("it is in memory");
+                assert_eq!(newest.as_ref(), read.permits.last());
+            }
+            let read = pages(&spoilt);
+            let mut named = read.named.iter();
+            assert!(
+                read.permits
+                    .iter()
+                    .all(|permit| written.permits.contains(permit))
+            );
+            assert!(
+                named.all(|(attempt, transaction)| written.named.get(attempt) == Some(transaction))
+            );
+        });
+}
+
 #[test]
 fn a_spoilt_configuration_is_refused_without_showing_its_secrets() {
     check!(name = "configuration")
@@ -367,12 +415,45 @@ fn the_corpus_says_what_its_names_say() {
         blocks_unless_it_says_so(http_status, &body);
     }
     assert!(Config::from_toml(std::str::from_utf8(CONFIGURATION).expect("it is text")).is_ok());
+    for (name, [permits, named, damaged]) in [
+        ("whole", [3, 1, 0]),
+        ("cut", [2, 1, 1]),
+        ("zeros", [2, 0, 1]),
+        ("amount_changed", [1, 1, 2]),
+        ("windows", [0, 0, 4]),
+        ("not_utf8", [0, 1, 3]),
+        ("foreign", [0, 1, 3]),
+        ("names_only", [0, 1, 0]),
+    ] {
+        let path = corpus("journal").join(name).with_extension("journal");
+        let file = std::fs::read(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let read = pages(&file);
+        let counts = [read.permits.len(), read.named.len(), read.damaged];
+        assert_eq!(counts, [permits, named, damaged], "{name}");
+    }
 }
 
 /// Where bolero looks for the documents of a target.
 fn corpus(target: &str) -> PathBuf {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/__fuzz__");
     fuzz.join(target).join("corpus")
+}
+
+/// What a file of the journal says.
+fn pages(file: &[u8]) -> Pages {
+    let mut pages = Pages::default();
+    pages.add(file).expect("it is in memory");
+    pages
+}
+
+/// Whether a line is whole and begins with the check of the rest, by the definition: the first 16 digits of its SHA-256.
+fn is_checked(line: &[u8]) -> bool {
+    let Some(line) = line.strip_suffix(b"\n") else {
+        return false;
+    };
+    line.get(17..).is_some_and(|text| {
+        line[..17] == *format!("{} ", &hex::encode(Sha256::digest(text))[..16]).as_bytes()
+    })
 }
 
 /// The debits of an export, as an export.
