@@ -8,13 +8,14 @@ use cykl::cli::daemon;
 use cykl::domain::id::{ChargeId, FenceId};
 use cykl::journal::Journal;
 use cykl::simulator::{Behaviour, DeclinesFirst, Script};
-use cykl::store::Store;
 use cykl::store::adoption::{Adoption, JournalNews, LostFate};
 use cykl::store::brakes::BrakeMode;
 use cykl::store::people::Instruction;
 use cykl::store::permits::Claim;
 use cykl::store::status::By;
+use cykl::store::{Store, StoreError};
 use cykl::workers::charger::Ground;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -363,13 +364,12 @@ async fn news(store: &Store, folder: &Path) -> JournalNews {
     }
 }
 
-async fn adopt(world: &World, store: &Store, news: &JournalNews) -> Adoption {
+async fn adopt(world: &World, store: &Store, news: &JournalNews) -> Result<Adoption, StoreError> {
     let shops = daemon::identities(&world.config);
     let limits = world.workers.charger.limits;
     store
         .adopt(&shops, BY, news, &limits, world.clock.now())
         .await
-        .unwrap()
 }
 
 fn fates(adoption: &Adoption) -> BTreeMap<String, LostFate> {
@@ -383,10 +383,11 @@ fn order(subscription: Uuid, attempt: u32) -> String {
 }
 
 /// A shop that charged for two days with a journal, and its books as they were before.
-struct Restored {
+pub struct Restored {
     world: World,
     folder: TempDir,
-    /// The books of before, and a look into them.
+    /// The books of before: where they are, and a look into them.
+    pub database: PgConnectOptions,
     store: Store,
     books: PgPool,
     /// Subscriptions, by what became of them in the two days.
@@ -398,7 +399,8 @@ struct Restored {
     held: Uuid,
 }
 
-async fn restored() -> Restored {
+/// See [`Restored`].
+pub async fn restored() -> Restored {
     let world = World::new(Script::default()).await;
     let folder = tempfile::tempdir_in(scratch::directory()).unwrap();
     let workers = world
@@ -445,6 +447,7 @@ async fn restored() -> Restored {
     Restored {
         world,
         folder,
+        database: backup,
         store,
         books,
         paid,
@@ -456,22 +459,53 @@ async fn restored() -> Restored {
 }
 
 impl Restored {
-    async fn adopt(&self, news: &JournalNews) -> Adoption {
-        adopt(&self.world, &self.store, news).await
+    pub async fn adopt(&self, news: &JournalNews) -> Adoption {
+        self.adopt_through(&self.store, news).await.unwrap()
     }
 
-    async fn news(&self) -> JournalNews {
+    /// As [`Restored::adopt`], over the connections of `store`.
+    pub async fn adopt_through(
+        &self,
+        store: &Store,
+        news: &JournalNews,
+    ) -> Result<Adoption, StoreError> {
+        adopt(&self.world, store, news).await
+    }
+
+    pub async fn news(&self) -> JournalNews {
         news(&self.store, self.folder.path()).await
     }
 
     /// Lets workers go on from the books of before.
-    async fn go_on(&self, fence_id: FenceId) {
+    pub async fn go_on(&self, fence_id: FenceId) {
         let workers = self
             .world
             .with_journal(&self.store, fence_id, self.folder.path())
             .await;
         while self.world.step(&workers).await {}
         assert_eq!(self.world.posts(), 6, "a debit was made a second time");
+    }
+
+    /// The books of before, which have gone on, agree with the ledger.
+    pub async fn is_as_imoje_has_it(&self) {
+        // Those whose answers came are known to be paid; of the other nobody has told anything, so people will be asked.
+        let mut states = self
+            .texts("SELECT order_id || ' ' || state FROM attempts")
+            .await;
+        states.sort();
+        let mut expected = [
+            (self.paid, 1, "settled"),
+            (self.silent, 1, "in_doubt"),
+            (self.declined, 2, "settled"),
+        ]
+        .map(|(of, attempt, state)| format!("{} {state}", order(of, attempt)));
+        expected.sort();
+        assert_eq!(states, expected);
+        let ledger = self.world.simulator.ledger();
+        for subscription in [self.paid, self.silent, self.held, self.newcomer] {
+            assert_eq!(ledger.posts_of(&order(subscription, 1)).len(), 1);
+        }
+        self.world.settle_up_beside_doubts(&[]).await;
     }
 
     /// A person approves what is held.
@@ -510,24 +544,7 @@ async fn permits_that_a_restored_database_forgot_come_back_as_what_they_are() {
     assert!(shop.news().await.lost.is_empty());
     shop.go_on(adopted.fence_id).await;
 
-    // Those whose answers came are known to be paid; of the other nobody has told anything, so people will be asked.
-    let mut states = shop
-        .texts("SELECT order_id || ' ' || state FROM attempts")
-        .await;
-    states.sort();
-    let mut expected = [
-        (shop.paid, 1, "settled"),
-        (shop.silent, 1, "in_doubt"),
-        (shop.declined, 2, "settled"),
-    ]
-    .map(|(of, attempt, state)| format!("{} {state}", order(of, attempt)));
-    expected.sort();
-    assert_eq!(states, expected);
-    let ledger = shop.world.simulator.ledger();
-    for subscription in [shop.paid, shop.silent, shop.held, shop.newcomer] {
-        assert_eq!(ledger.posts_of(&order(subscription, 1)).len(), 1);
-    }
-    shop.world.settle_up_beside_doubts(&[]).await;
+    shop.is_as_imoje_has_it().await;
 }
 
 #[tokio::test]
@@ -571,7 +588,7 @@ async fn a_period_that_was_charged_again_without_the_journal_is_told() {
     while world.step(&workers).await {}
     // Somebody adopts the backup without the journal, and charges from it: this is what the journal is for.
     let copy = connect(backup.clone(), 4).await;
-    let blind = adopt(&world, &copy, &JournalNews::default()).await;
+    let blind = adopt(&world, &copy, &JournalNews::default()).await.unwrap();
     let stop = CancellationToken::new();
     let none = Ground::default();
     let twice = daemon::workers(
@@ -586,7 +603,8 @@ async fn a_period_that_was_charged_again_without_the_journal_is_told() {
     .unwrap();
     while world.step(&twice).await {}
     assert_eq!(world.posts(), 2);
-    let adopted = adopt(&world, &copy, &news(&copy, folder.path()).await).await;
+    let news = news(&copy, folder.path()).await;
+    let adopted = adopt(&world, &copy, &news).await.unwrap();
     assert_eq!(
         fates(&adopted),
         BTreeMap::from([(order(subscription, 1), LostFate::OrderIdTaken)])

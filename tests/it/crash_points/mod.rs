@@ -3,6 +3,7 @@
 //! SQLite's loop ("How SQLite Is Tested", section 3): the n-th effect fails, for every n until a run is over before its n-th effect. A
 //! healthy process then goes on for as long as anything can still happen, and the books must agree with the gateway's ledger.
 
+mod adoption;
 mod people;
 mod stories;
 

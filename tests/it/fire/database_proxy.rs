@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sqlx::postgres::PgConnectOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
@@ -20,8 +21,13 @@ pub struct DatabaseProxy {
 }
 
 impl DatabaseProxy {
-    /// Listens where a client that is given [`DatabaseProxy::directory`] and `port` looks for the server at `socket`.
-    pub fn open(socket: PathBuf, port: u16, effects: Arc<Effects>) -> Self {
+    /// Listens where a client of `database` that is given [`DatabaseProxy::directory`] looks for the server.
+    pub fn before(database: &PgConnectOptions, effects: Arc<Effects>) -> Self {
+        let port = database.get_port();
+        let socket: PathBuf = database
+            .get_socket()
+            .unwrap()
+            .join(format!(".s.PGSQL.{port}"));
         let directory = tempfile::tempdir_in(crate::scratch::directory()).unwrap();
         let listener =
             UnixListener::bind(directory.path().join(format!(".s.PGSQL.{port}"))).unwrap();

@@ -9,7 +9,6 @@ use cykl::clock::Clock;
 use cykl::store::Store;
 use cykl::workers::charger::Ground;
 use cykl::workers::crew::Workers;
-use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -53,11 +52,7 @@ impl Instance {
     /// Starts a process on `stage`, whose clock is ahead of the true time by `skew`, and with which `plan` goes wrong.
     pub async fn start(stage: &Stage, plan: Plan, skew: TimeDelta) -> Self {
         let effects = Arc::new(Effects::of(plan));
-        let database = DatabaseProxy::open(
-            socket_of(&stage.world.database),
-            stage.world.database.get_port(),
-            Arc::clone(&effects),
-        );
+        let database = DatabaseProxy::before(&stage.world.database, Arc::clone(&effects));
         let gateway =
             GatewayProxy::open(stage.world.simulator.address(), Arc::clone(&effects)).await;
         let options = stage.world.database.clone().socket(database.directory());
@@ -151,9 +146,4 @@ impl Drop for Instance {
             runtime.shutdown_background();
         }
     }
-}
-
-fn socket_of(database: &PgConnectOptions) -> std::path::PathBuf {
-    let directory = database.get_socket().unwrap();
-    directory.join(format!(".s.PGSQL.{}", database.get_port()))
 }

@@ -12,6 +12,7 @@ mod instance;
 mod relay;
 mod stage;
 
+pub use database_proxy::DatabaseProxy;
 pub use dice::Dice;
 pub use effects::{Effects, Fault, Odds, Plan};
 pub use instance::{Instance, Stepped};
