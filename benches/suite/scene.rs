@@ -30,6 +30,8 @@ pub struct Stage {
     pub in_flight: u32,
     /// What the simulator does.
     pub script: Script,
+    /// Whether the daemons keep a permit journal, on the disk of the database.
+    pub keeps_journal: bool,
 }
 
 /// A database, a simulator, and where a daemon finds both.
@@ -102,6 +104,12 @@ impl Scene {
         self.door
     }
 
+    /// Where the permit journal is, if one is kept.
+    pub fn journal(&self) -> PathBuf {
+        let folder = format!("{}-journal", self.database.name);
+        self.directory.join(folder)
+    }
+
     /// The file with the configuration of the daemon of this number, whose clock begins at the database's time. Number 0 is the
     /// one that notices reach.
     pub fn configure(&self, number: u32) -> anyhow::Result<PathBuf> {
@@ -123,6 +131,9 @@ impl Scene {
         );
         if self.stage.script.settles_later {
             writeln!(toml, "public_url = \"https://{PUBLIC_NAME}\"")?;
+        }
+        if self.stage.keeps_journal {
+            writeln!(toml, "[journal]\ndir = \"{}\"", self.journal().display())?;
         }
         let file = format!("{}-{number}.toml", self.database.name);
         let path = self.directory.join(file);

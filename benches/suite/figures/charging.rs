@@ -16,6 +16,7 @@ pub const PLAIN: Stage = Stage {
         settles_later: false,
         answer_after_ms: 0,
     },
+    keeps_journal: false,
 };
 
 /// A debit is pending, and settles with a notice.
@@ -25,6 +26,7 @@ pub const PENDING: Stage = Stage {
         settles_later: true,
         answer_after_ms: 0,
     },
+    keeps_journal: false,
 };
 
 /// What charges cost, and what bare calls cost.

@@ -28,6 +28,7 @@ fn stage(in_flight: u32, answer_after_ms: u32) -> Stage {
             settles_later: false,
             answer_after_ms,
         },
+        keeps_journal: false,
     }
 }
 

@@ -4,6 +4,7 @@ mod backlog;
 mod charging;
 mod claims;
 mod doors;
+mod journal;
 mod latency;
 mod quiet;
 mod setups;
@@ -52,6 +53,8 @@ pub enum Figure {
     Inbox,
     /// Rows imported per second
     Import,
+    /// What the permit journal costs
+    Journal,
     /// What is used when nothing is due
     Idle,
     /// How soon the daemon is ready
@@ -74,6 +77,7 @@ impl Figure {
             Figure::Backlog | Figure::Soak => vec![sizes.large],
             Figure::Claim => sizes.claims.to_vec(),
             Figure::Import => vec![0],
+            Figure::Journal => vec![sizes.claims[1]],
             Figure::Cpu
             | Figure::Notices
             | Figure::Wall
@@ -110,6 +114,7 @@ impl Figure {
             Figure::Instances => setups::instances(bench).await,
             Figure::Inbox => doors::inbox(bench).await,
             Figure::Import => doors::import(bench).await,
+            Figure::Journal => journal::journal(bench).await,
             Figure::Idle => quiet::idle(bench).await,
             Figure::Cold => quiet::cold(bench).await,
             Figure::Views => views::views(bench).await,
