@@ -143,7 +143,7 @@ async fn a_base_backup_that_is_put_back_is_recognised_and_learns_what_it_forgot(
         "{said}"
     );
     adopt(&site).await;
-    go_on_and_settle_up(site, 1).await;
+    go_on_and_settle_up(site, 5, 1).await;
     own.server.stop().await.unwrap();
 }
 
@@ -194,6 +194,6 @@ async fn a_standby_that_lagged_and_was_promoted_learns_what_it_missed() {
     let said = site.start().fails(78).await;
     assert!(said.contains("restored, promoted or copied"), "{said}");
     adopt(&site).await;
-    go_on_and_settle_up(site, 1).await;
+    go_on_and_settle_up(site, 5, 1).await;
     server.stop().await.unwrap();
 }

@@ -453,8 +453,8 @@ pub async fn start_again(settings: &EmbeddedConfig) -> EmbeddedDatabase {
 }
 
 /// A last daemon goes on from where the others died, and stops. Then time passes until all that is open has ended, and the
-/// books are compared with the ledger.
-pub async fn go_on_and_settle_up(site: Site, cut_off: i64) {
+/// books are compared with the ledger. At least so many days must have been lived through.
+pub async fn go_on_and_settle_up(site: Site, days_min: i64, cut_off: i64) {
     let started_at = site.time.now();
     let before = site.simulator.totals().posts;
     let mut last = site.start();
@@ -472,8 +472,9 @@ pub async fn go_on_and_settle_up(site: Site, cut_off: i64) {
     let days = (world.clock.now() - START.parse::<DateTime<Utc>>().unwrap()).num_days();
     println!("{posts} debits in {days} days, {cut_off} of them cut off");
     assert!(cut_off > 0, "no kill hit a debit");
+    let least = usize::try_from(days_min).unwrap();
     assert!(
-        days >= 10 && posts >= 200,
+        days >= days_min && posts >= 20 * least,
         "too little happened: {posts} debits in {days} days"
     );
     let forgotten: Vec<String> = sqlx::query_scalar(
