@@ -326,7 +326,7 @@ pub async fn subscribe_mixed(site: &Site, dice: &mut Dice) {
             2 => Behaviour::settle_after(Duration::from_secs(3_600 * dice.below(30))),
             // Few enough that charging is not paused most of the time, at a pace where a slow start takes days.
             3 if number % 16 == 3 => Behaviour::take_money_and_lose_answer(),
-            4 => Behaviour::decline_at_once("CODE_43"),
+            4 if number % 16 == 4 => Behaviour::decline_at_once("CODE_43"),
             5 => Behaviour::settle_after(Duration::from_secs(60)).amount_as_text(),
             _ => Behaviour::default(),
         };
