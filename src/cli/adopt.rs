@@ -166,7 +166,7 @@ impl Forgotten {
         Self {
             order_id: permit.order_id.to_string(),
             shop: permit.shop.clone(),
-            amount: money(permit.amount_minor, permit.currency),
+            amount: format_minor(permit.amount_minor, permit.currency),
             permitted_at: permit.permitted_at,
             transaction_id: None,
             fate: None,
@@ -177,16 +177,12 @@ impl Forgotten {
         Self {
             order_id: lost.order_id.clone(),
             shop: lost.shop.clone(),
-            amount: money(lost.amount_minor, lost.currency),
+            amount: format_minor(lost.amount_minor, lost.currency),
             permitted_at: lost.permitted_at,
             transaction_id: lost.transaction_id.map(|id| id.to_string()),
             fate: Some(lost.fate.as_str()),
         }
     }
-}
-
-fn money(minor: i64, currency: crate::domain::money::Currency) -> String {
-    format!("{} {currency}", format_minor(minor, currency))
 }
 
 fn print(format: Format, trust: &Trust) -> Result<(), CliError> {

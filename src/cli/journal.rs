@@ -7,8 +7,6 @@ use chrono::{DateTime, Utc};
 
 use crate::cli::CliError;
 use crate::cli::context::Context;
-use crate::domain::id::AttemptId;
-use crate::domain::permit_record::PermitRecord;
 use crate::journal::{self, JournalError};
 use crate::store::Store;
 use crate::store::adoption::JournalNews;
@@ -27,8 +25,8 @@ pub(super) struct Gap {
 }
 
 /// What the journal says about the books.
-#[derive(Default)]
-pub(super) struct Comparison {
+#[derive(Debug, Default)]
+pub struct Comparison {
     /// When the last permit in it was given.
     pub last_permit_at: Option<DateTime<Utc>>,
     /// What the books do not know.
@@ -42,9 +40,10 @@ pub(super) async fn gap(context: &Context, store: &Store) -> Result<Option<Gap>,
     let Some(dir) = context.config.journal.dir.clone() else {
         return Ok(None);
     };
-    let newest = newest(dir.clone()).await?;
-    let permits = newest.into_iter().map(|(_, permit)| permit).collect();
-    let forgotten = store.forgotten(permits).await?;
+    let newest = journal::newest_permits(dir.clone())
+        .await
+        .map_err(unreadable)?;
+    let forgotten = store.forgotten(newest).await?;
     Ok(forgotten
         .into_iter()
         .max_by_key(|permit| permit.permitted_at)
@@ -55,34 +54,28 @@ pub(super) async fn gap(context: &Context, store: &Store) -> Result<Option<Gap>,
         }))
 }
 
-/// Everything that the journal says and the books do not. One file at a time is in memory.
-pub(super) async fn compare(dir: PathBuf, store: &Store) -> Result<Comparison, CliError> {
+/// Everything that the journal in `dir` says and the books do not. One file at a time is in memory.
+///
+/// # Errors
+/// [`CliError`] when a file cannot be read, or the database does not answer.
+pub async fn compare(dir: PathBuf, store: &Store) -> Result<Comparison, CliError> {
     let mut comparison = Comparison::default();
     let nameless = store.nameless_doubts().await?;
-    for (path, last_permit) in newest(dir).await? {
-        comparison.last_permit_at = comparison
-            .last_permit_at
-            .max(Some(last_permit.permitted_at));
-        let page = journal::read(BTreeSet::from([path]))
-            .await
-            .map_err(unreadable)?;
+    for file in journal::files(dir).await.map_err(unreadable)? {
+        let page = journal::read(file).await.map_err(unreadable)?;
+        let last = page.permits.iter().map(|permit| permit.permitted_at).max();
+        comparison.last_permit_at = comparison.last_permit_at.max(last);
+        comparison.damaged += page.damaged;
         let lost = store.forgotten(page.permits).await?;
-        let is_wanted = |attempt_id: &AttemptId| {
-            nameless.contains(attempt_id) || lost.iter().any(|lost| lost.attempt_id == *attempt_id)
-        };
+        let wanted: BTreeSet<_> = lost.iter().map(|permit| permit.attempt_id).collect();
         let named = page
             .named
             .into_iter()
-            .filter(|(attempt_id, _)| is_wanted(attempt_id));
+            .filter(|(attempt_id, _)| wanted.contains(attempt_id) || nameless.contains(attempt_id));
         comparison.news.named.extend(named);
         comparison.news.lost.extend(lost);
-        comparison.damaged += page.damaged;
     }
     Ok(comparison)
-}
-
-async fn newest(dir: PathBuf) -> Result<Vec<(PathBuf, PermitRecord)>, CliError> {
-    journal::newest_permits(dir).await.map_err(unreadable)
 }
 
 fn unreadable(error: JournalError) -> CliError {

@@ -11,6 +11,7 @@ pub mod records;
 
 pub mod audit;
 pub mod daemon;
+pub mod journal;
 pub mod simulator;
 pub mod subscription;
 
@@ -20,7 +21,6 @@ mod charge;
 mod check;
 mod completions;
 mod demo;
-mod journal;
 mod man;
 mod migrate;
 mod run;

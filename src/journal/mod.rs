@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::domain::id::{AttemptId, TransactionId};
 use crate::domain::permit_record::PermitRecord;
 use line::Entry;
-pub use reading::{Pages, last_permit, newest_permits, read};
+pub use reading::{Pages, files, last_permit, newest_permits, read};
 
 /// Why the journal cannot be used. Nothing may be sent that is not in it.
 #[derive(Debug, thiserror::Error)]
@@ -117,8 +117,7 @@ impl Journal {
             .unwrap_or_else(PoisonError::into_inner)
             .folder
             .clone();
-        let newest = newest_permits(folder).await?;
-        Ok(newest.into_iter().map(|(_, permit)| permit).collect())
+        newest_permits(folder).await
     }
 
     /// Writes permits down and waits until the disk has them.

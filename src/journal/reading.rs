@@ -1,6 +1,6 @@
 //! Reading the journal back, whatever became of it meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -56,39 +56,49 @@ pub(super) struct PageName {
     pub path: PathBuf,
 }
 
-/// The last permit of each file in `folder`, with that file. A file without one has none to tell about.
+/// The files in `folder`, oldest first.
+///
+/// # Errors
+/// [`JournalError`] when the folder cannot be read. A folder that is missing is empty.
+pub async fn files(folder: PathBuf) -> Result<Vec<PathBuf>, JournalError> {
+    in_background(move || {
+        let pages = pages(&folder)?;
+        Ok(pages.into_iter().map(|page| page.path).collect())
+    })
+    .await
+}
+
+/// The last permit of each file in `folder`. A file without one has none to tell about.
 ///
 /// A process commits its permits one after the other, each only where the database knows the one before, and writes each down after
 /// that. So a database that has the last one has all the others of that file.
 ///
 /// # Errors
 /// [`JournalError`] when the folder or a file cannot be read. A folder that is missing is empty.
-pub async fn newest_permits(folder: PathBuf) -> Result<Vec<(PathBuf, PermitRecord)>, JournalError> {
+pub async fn newest_permits(folder: PathBuf) -> Result<Vec<PermitRecord>, JournalError> {
     in_background(move || {
         let mut newest = Vec::new();
         for page in pages(&folder)? {
             let last = File::open(&page.path)
                 .and_then(last_permit)
                 .map_err(|source| JournalError::new("read", &page.path, source))?;
-            newest.extend(last.map(|permit| (page.path, permit)));
+            newest.extend(last);
         }
         Ok(newest)
     })
     .await
 }
 
-/// Everything that `files` say.
+/// Everything that a file says.
 ///
 /// # Errors
-/// [`JournalError`] when one of them cannot be read.
-pub async fn read(files: BTreeSet<PathBuf>) -> Result<Pages, JournalError> {
+/// [`JournalError`] when it cannot be read.
+pub async fn read(file: PathBuf) -> Result<Pages, JournalError> {
     in_background(move || {
         let mut pages = Pages::default();
-        for path in files {
-            File::open(&path)
-                .and_then(|file| pages.add(BufReader::new(file)))
-                .map_err(|source| JournalError::new("read", &path, source))?;
-        }
+        File::open(&file)
+            .and_then(|opened| pages.add(BufReader::new(opened)))
+            .map_err(|source| JournalError::new("read", &file, source))?;
         Ok(pages)
     })
     .await

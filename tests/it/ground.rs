@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chrono::TimeDelta;
-use cykl::cli::daemon;
+use cykl::cli::{daemon, journal};
 use cykl::domain::id::{ChargeId, FenceId};
 use cykl::simulator::{Behaviour, DeclinesFirst, Script};
 use cykl::store::adoption::{Adoption, JournalNews, LostFate};
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::harness::{Agreement, World, connect, copy_of, open_books, read_journal};
+use crate::harness::{Agreement, World, connect, copy_of, open_books};
 use crate::scratch;
 
 const BY: By<'static> = By {
@@ -100,12 +100,7 @@ async fn a_day_far_beyond_its_plan_stops_the_shop_until_a_person_has_looked() {
 async fn the_sums_of_a_day_are_capped_over_all_instances_together() {
     let world = World::new(Script::default()).await;
     subscribe_many(&world, 40, "2027-01-20").await;
-    world
-        .workers
-        .charger
-        .run_once(world.clock.now())
-        .await
-        .unwrap();
+    world.charge().await;
     sql(
         &world,
         "UPDATE due_periods SET due_at = '2027-01-01T06:00:00Z'",
@@ -152,18 +147,7 @@ async fn what_people_let_go_on_belongs_to_the_plan_of_the_day() {
     subscribe_many(&world, 30, "2027-01-01").await;
     // Late by more than a week: they wait for a person, and the plan has nothing.
     world.advance(TimeDelta::days(10));
-    world
-        .workers
-        .scheduler
-        .run_once(world.clock.now())
-        .await
-        .unwrap();
-    world
-        .workers
-        .charger
-        .run_once(world.clock.now())
-        .await
-        .unwrap();
+    world.charge().await;
     assert_eq!(world.charges().await, ["held"; 30]);
     let ids: Vec<Uuid> = sqlx::query_scalar("SELECT charge_id FROM charges")
         .fetch_all(&world.books)
@@ -357,11 +341,10 @@ async fn what_is_not_in_the_journal_is_not_sent() {
 
 /// What the journal says that `store` does not.
 async fn news(store: &Store, folder: &Path) -> JournalNews {
-    let pages = read_journal(folder).await;
-    JournalNews {
-        lost: store.forgotten(pages.permits).await.unwrap(),
-        named: pages.named,
-    }
+    journal::compare(folder.to_owned(), store)
+        .await
+        .unwrap()
+        .news
 }
 
 async fn adopt(world: &World, store: &Store, news: &JournalNews) -> Result<Adoption, StoreError> {

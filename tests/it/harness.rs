@@ -10,10 +10,11 @@ use cykl::cli::daemon;
 use cykl::clock::Clock;
 use cykl::config::Config;
 use cykl::domain::id::FenceId;
+use cykl::domain::permit_record::PermitRecord;
 use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
 use cykl::gateway::Algorithm;
 use cykl::http::{HttpState, ShopDoor};
-use cykl::journal::{self, Journal, Pages};
+use cykl::journal::{self, Journal};
 use cykl::metrics::Metrics;
 use cykl::simulator::{Delivery, Now, Script, SimulatedProfile, Simulator, SimulatorConfig};
 use cykl::store::adoption::JournalNews;
@@ -568,11 +569,13 @@ pub async fn open_journal(folder: &Path, now: DateTime<Utc>) -> Journal {
     Journal::open(folder.to_owned(), keep, now).await.unwrap()
 }
 
-/// Everything that the journal in `folder` says.
-pub async fn read_journal(folder: &Path) -> Pages {
-    let newest = journal::newest_permits(folder.to_owned()).await.unwrap();
-    let files = newest.into_iter().map(|(path, _)| path).collect();
-    journal::read(files).await.unwrap()
+/// Every permit that the journal in `folder` names.
+pub async fn permits_in(folder: &Path) -> Vec<PermitRecord> {
+    let mut permits = Vec::new();
+    for file in journal::files(folder.to_owned()).await.unwrap() {
+        permits.extend(journal::read(file).await.unwrap().permits);
+    }
+    permits
 }
 
 /// A pool for looking at the books.

@@ -78,6 +78,7 @@ async fn adopt(site: &Site) {
     let looked = site.run(&["adopt", "--dry-run"]).await;
     let forgotten = looked["forgotten"].as_array().unwrap();
     assert!(forgotten.len() >= 20, "{looked}");
+    assert_eq!(forgotten[0]["amount"], "49.00 PLN", "{looked}");
     assert_eq!(looked["journal"]["damaged_lines"], 0, "{looked}");
     assert_eq!(looked["adoption"], Value::Null);
     let adopted = site

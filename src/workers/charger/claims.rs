@@ -1,7 +1,6 @@
 //! Claiming: permits are committed in batches, ahead of their turn on the wire as far as the limits allow.
 
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -191,7 +190,7 @@ impl Run {
         let now = self.charger.clock.now();
         match self.charger.ground.note_permits(records, now).await {
             Ok(()) => self.start_all(permits, permitted_at, landing),
-            Err(error) => self.give_back(permits, &error, landing),
+            Err(error) => self.give_back(permits, error, landing),
         }
     }
 
@@ -200,13 +199,10 @@ impl Run {
     fn give_back(
         &self,
         permits: Vec<Permit>,
-        error: &JournalError,
+        error: JournalError,
         landing: &UnboundedSender<Landed>,
     ) {
-        let detail = format!(
-            "{error}: {}",
-            error.source().map_or_else(String::new, ToString::to_string)
-        );
+        let detail = format!("{:#}", anyhow::Error::from(error));
         tracing::error!(permits = permits.len(), error = %detail, "permits are not in the journal; none of them is sent");
         for permit in permits {
             if let Some(shop) = self.charger.shops.get(&permit.shop) {

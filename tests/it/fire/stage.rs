@@ -10,7 +10,7 @@ use cykl::simulator::Script;
 use tempfile::TempDir;
 
 use super::relay::Relay;
-use crate::harness::{Parts, START, Setting, UNUSED, World, open_journal, read_journal, toml};
+use crate::harness::{Parts, START, Setting, UNUSED, World, open_journal, permits_in, toml};
 use crate::scratch;
 
 /// A world, and the way of its notices.
@@ -71,7 +71,7 @@ impl Stage {
     /// Whether the journal kept its promise, however the processes ended: nothing was sent that it does not name. Nor does it name what
     /// never was in the books, which would make them look as if they had gone back in time.
     pub async fn compare_with_journal(&self) {
-        let permits = read_journal(self.journal.path()).await.permits;
+        let permits = permits_in(self.journal.path()).await;
         let named: BTreeSet<String> = permits
             .iter()
             .map(|permit| permit.order_id.to_string())
