@@ -19,7 +19,7 @@ use crate::store::events::{self, NewEvent};
 use crate::store::installation::{self, ShopIdentity};
 use crate::store::permits::Limits;
 use crate::store::status::By;
-use crate::store::{Store, StoreError, Wake, brakes, new_id, readings, wake};
+use crate::store::{Store, StoreError, Wake, brakes, new_id, readings, take_time, wake};
 
 /// How many attempts are looked up or written at once.
 const BATCH: usize = 10_000;
@@ -118,6 +118,7 @@ impl Store {
     /// [`StoreError`] when the database does not answer.
     pub async fn describe_books(&self) -> Result<Books, StoreError> {
         let mut transaction = self.pool.begin().await?;
+        // There may be much to look through after a restore, and nothing of it is in memory.
         take_time(&mut transaction).await?;
         Ok(sqlx::query_as!(
             Books,
@@ -199,6 +200,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Adoption, StoreError> {
         let mut transaction = self.pool.begin().await?;
+        // There may be much to look through after a restore, and nothing of it is in memory.
         take_time(&mut transaction).await?;
         let fence_id = installation::record(&mut transaction, by, now).await?;
         brakes::start_slowly(&mut transaction, now).await?;
@@ -242,7 +244,15 @@ async fn known_of(
     connection: &mut PgConnection,
     permits: &[PermitRecord],
 ) -> Result<Vec<AttemptId>, StoreError> {
-    let columns = Columns::of(permits.iter())?;
+    let attempts: Vec<_> = permits.iter().map(|permit| permit.attempt_id).collect();
+    let orders = || permits.iter().map(|permit| permit.order_id);
+    let subscriptions: Vec<_> = orders().map(|order_id| order_id.subscription_id).collect();
+    let periods: Vec<_> = orders()
+        .map(|order_id| readings::stored_count(order_id.period_no))
+        .collect::<Result<_, _>>()?;
+    let numbers: Vec<_> = orders()
+        .map(|order_id| readings::stored_small_count(order_id.attempt_no))
+        .collect::<Result<_, _>>()?;
     Ok(sqlx::query_scalar!(
         r#"-- known_permits
         SELECT n.attempt_id AS "attempt_id!: AttemptId"
@@ -253,10 +263,10 @@ async fn known_of(
            OR EXISTS (SELECT FROM archived_attempts h
                       WHERE (h.subscription_id, h.period_no, h.attempt_no) = (n.subscription_id, n.period_no, n.attempt_no)
                         AND h.attempt_id = n.attempt_id)"#,
-        &columns.attempts as &[AttemptId],
-        &columns.subscriptions as &[SubscriptionId],
-        &columns.periods,
-        &columns.numbers,
+        &attempts as &[AttemptId],
+        &subscriptions as &[SubscriptionId],
+        &periods,
+        &numbers,
     )
     .fetch_all(connection)
     .await?)
@@ -272,14 +282,6 @@ pub(super) async fn forgotten_of<'a>(
     };
     let known = known_of(transaction, std::slice::from_ref(permit)).await?;
     Ok(known.is_empty().then_some(permit))
-}
-
-/// Lets a statement take as long as it needs: after a restore there may be much to look through, and nothing of it is in memory.
-async fn take_time(transaction: &mut PgTransaction<'_>) -> Result<(), StoreError> {
-    sqlx::query!("SET LOCAL statement_timeout = '1h'")
-        .execute(&mut **transaction)
-        .await?;
-    Ok(())
 }
 
 /// Permits, by column.
@@ -405,19 +407,19 @@ async fn place_lost(
     sqlx::query!(
         "-- restore_charges
         UPDATE charges c
-        SET state = CASE WHEN l.is_restored THEN 'in_flight' ELSE c.state END,
-            next_action_at = CASE WHEN l.is_restored THEN l.deadline_at ELSE c.next_action_at END,
+        SET state = 'in_flight', next_action_at = l.deadline_at,
             attempts = greatest(c.attempts, l.attempt_no),
             first_attempt_at = coalesce(c.first_attempt_at, l.first_attempt_at)
         FROM (
             SELECT l.subscription_id, l.period_no, max(l.attempt_no) AS attempt_no, min(l.permitted_at) AS first_attempt_at,
-                   max(l.permitted_at) + $1::interval AS deadline_at, bool_or(l.fate = 'restored') AS is_restored
+                   max(l.permitted_at) + $1::interval AS deadline_at
             FROM lost_permits l
             WHERE l.found_at = $2 AND l.fate IN ('restored', 'superseded')
             GROUP BY l.subscription_id, l.period_no
+            HAVING bool_or(l.fate = 'restored')
         ) l
         WHERE (c.subscription_id, c.period_no) = (l.subscription_id, l.period_no)
-          AND c.state IN ('planned', 'retry_wait') AND l.is_restored",
+          AND c.state IN ('planned', 'retry_wait')",
         limits.answer_timeout as TimeDelta,
         now,
     )

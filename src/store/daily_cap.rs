@@ -6,7 +6,7 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use sqlx::PgTransaction;
 
 use crate::domain::daily_cap::{Extent, day_of, end_of_day, is_beyond};
-use crate::domain::id::{ChargeId, SubscriptionId};
+use crate::domain::id::SubscriptionId;
 use crate::domain::money::{Currency, Money};
 use crate::domain::shop::ShopName;
 use crate::domain::tripwire::Trip;
@@ -167,32 +167,11 @@ impl Store {
     }
 }
 
-/// Raises the plan of the day of `now` by the next period of a subscription that is billed again, if that falls due on it.
+/// Raises the plan of the day of `now` by a period of a subscription, if that is to be charged at `at`, still on that day: because the
+/// subscription is billed again, or because a person lets the charge go on.
 pub(super) async fn add_period(
     transaction: &mut PgTransaction<'_>,
     subscription_id: SubscriptionId,
-    due_at: DateTime<Utc>,
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    if due_at >= end_of_day(now) {
-        return Ok(());
-    }
-    sqlx::query!(
-        "-- raise_plan_by_period
-        UPDATE daily_plans p SET charges = p.charges + 1, amount_minor = p.amount_minor + s.amount_minor
-        FROM subscriptions s WHERE s.subscription_id = $1 AND (p.shop, p.day, p.currency) = (s.shop, $2, s.currency)",
-        subscription_id as SubscriptionId,
-        day_of(now),
-    )
-    .execute(&mut **transaction)
-    .await?;
-    Ok(())
-}
-
-/// Raises the plan of the day of `now` by a charge that a person lets go on at `at`, if that is still on that day.
-pub(super) async fn add_charge(
-    transaction: &mut PgTransaction<'_>,
-    charge_id: ChargeId,
     at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
@@ -201,9 +180,9 @@ pub(super) async fn add_charge(
     }
     sqlx::query!(
         "-- raise_plan
-        UPDATE daily_plans p SET charges = p.charges + 1, amount_minor = p.amount_minor + c.amount_minor
-        FROM charges c WHERE c.charge_id = $1 AND (p.shop, p.day, p.currency) = (c.shop, $2, c.currency)",
-        charge_id as ChargeId,
+        UPDATE daily_plans p SET charges = p.charges + 1, amount_minor = p.amount_minor + s.amount_minor
+        FROM subscriptions s WHERE s.subscription_id = $1 AND (p.shop, p.day, p.currency) = (s.shop, $2, s.currency)",
+        subscription_id as SubscriptionId,
         day_of(now),
     )
     .execute(&mut **transaction)

@@ -273,6 +273,14 @@ impl Wake {
     }
 }
 
+/// Lets the statements of `transaction` take as long as they need: it looks through all the books.
+async fn take_time(transaction: &mut sqlx::PgTransaction<'_>) -> Result<(), StoreError> {
+    sqlx::query!("SET LOCAL statement_timeout = '1h'")
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
 /// Sends the hint when `transaction` commits.
 async fn wake(transaction: &mut sqlx::PgTransaction<'_>, worker: Wake) -> Result<(), StoreError> {
     sqlx::query!("SELECT pg_notify($1, $2)", Wake::CHANNEL, worker.as_str())

@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgTransaction};
 use uuid::Uuid;
 
 use crate::domain::export::{Coverage, Export};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, take_time};
 use export::Unseen;
 
 /// How many findings of one check are told.
@@ -114,9 +114,7 @@ impl Store {
         let mut transaction = connection
             .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             .await?;
-        sqlx::query!("SET LOCAL statement_timeout = '1h'")
-            .execute(&mut *transaction)
-            .await?;
+        take_time(&mut transaction).await?;
         sqlx::query!("SET LOCAL work_mem = '64MB'")
             .execute(&mut *transaction)
             .await?;

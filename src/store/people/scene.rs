@@ -139,7 +139,7 @@ impl Scene<'_> {
         .await?;
         // Declined attempts are read again before the next permit, at the time of which they may have been reversed.
         permit_rows::put_off(transaction, &[(self.found.charge_id, at)]).await?;
-        daily_cap::add_charge(transaction, self.found.charge_id, at, self.now).await?;
+        daily_cap::add_period(transaction, self.found.subscription_id, at, self.now).await?;
         self.tell(transaction, ruled, None).await?;
         if was == ChargeState::Failed {
             let behind = SubscriptionStep {
