@@ -500,18 +500,19 @@ BEGIN
     INTO declared
     FROM attempts a JOIN shops s USING (shop)
     WHERE a.subscription_id = NEW.subscription_id AND a.attempt_id = NEW.attempt_id;
-    IF declared.state <> 'in_doubt' OR declared.transaction_id IS NOT NULL THEN
+    -- Whatever is not known is no reason to believe.
+    IF declared.state IS DISTINCT FROM 'in_doubt' OR declared.transaction_id IS NOT NULL THEN
         RAISE EXCEPTION 'attempt % cannot be declared absent: it is %', declared.order_id, declared.state USING ERRCODE = 'CY011';
     END IF;
-    IF declared.declared_at < declared.possible_at THEN
+    IF (declared.declared_at >= declared.possible_at) IS NOT TRUE THEN
         RAISE EXCEPTION 'attempt % cannot be declared absent before %', declared.order_id, declared.possible_at
             USING ERRCODE = 'CY011';
     END IF;
     SELECT * INTO inbox FROM inbox_since_permit(NEW.attempt_id);
-    IF inbox.spoke_of_it THEN
+    IF inbox.spoke_of_it IS NOT FALSE THEN
         RAISE EXCEPTION 'attempt % cannot be declared absent: imoje sent a notice about it', declared.order_id USING ERRCODE = 'CY011';
     END IF;
-    IF NOT inbox.was_alive THEN
+    IF inbox.was_alive IS NOT TRUE THEN
         RAISE EXCEPTION 'attempt % cannot be declared absent: no notice came in while its own would have', declared.order_id
             USING ERRCODE = 'CY011';
     END IF;

@@ -4,6 +4,7 @@
 use crate::harness::START;
 use crate::schema::{
     CHARGE_BIRTH, CHARGE_FACTS, become_attempt, charge, is_refused, one_planned_charge, permit,
+    with_changes,
 };
 
 /// Takes a constraint away, with the foreign keys that rest on it.
@@ -29,18 +30,8 @@ fn subscription(changed: &[(&str, &str)]) -> String {
         ("created_at", "created_at"),
         ("updated_at", "updated_at"),
     ];
-    let (names, values): (Vec<_>, Vec<_>) = columns
-        .into_iter()
-        .map(|(name, usual)| {
-            let other = changed.iter().find(|(of, _)| *of == name);
-            (name, other.map_or(usual, |(_, to)| *to))
-        })
-        .unzip();
-    format!(
-        "INSERT INTO subscriptions ({}) SELECT {} FROM subscriptions",
-        names.join(", "),
-        values.join(", ")
-    )
+    let (names, values) = with_changes(&columns, changed);
+    format!("INSERT INTO subscriptions ({names}) SELECT {values} FROM subscriptions")
 }
 
 /// An event, of the subscription or of none.

@@ -311,6 +311,8 @@ async fn nothing_is_declared_absent_whose_id_is_known_or_that_is_decided() {
         refusal(declare_absent(&world, "ola").await),
         Refused::NothingInDoubt
     );
+    let said = declaration("ola", world.clock.now());
+    is_refused(&world, "CY011", ABSENCE_GUARD, &[&said]).await;
     world.settle_up().await;
 }
 
@@ -569,6 +571,21 @@ async fn a_charge_in_doubt_is_written_off_by_one_person_and_paid_by_a_late_truth
         Refused::State(ChargeState::Paid)
     );
     assert_eq!(world.posts(), 2);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_charge_whose_debit_is_pending_is_not_given_up_before_people_were_asked() {
+    let world = World::new(Script::default()).await;
+    world
+        .subscribe(Agreement::monthly("2027-01-01").with_card(Behaviour::settle_after(96 * HOUR)))
+        .await;
+    world.charge().await;
+    assert_eq!(world.attempts().await, ["pending"]);
+    let failed = "UPDATE charges SET state = 'failed', reason = 'x', next_action_at = NULL";
+    is_refused(&world, "CY005", GIVING_UP, &[failed]).await;
+    let asked = "UPDATE attempts SET case_opened_at = permitted_at";
+    assert_eq!(outcome(&world, &[asked, failed]).await, "ok");
     world.settle_up().await;
 }
 

@@ -108,6 +108,18 @@ fn become_charge(state: &str) -> String {
     )
 }
 
+/// The names and the values of a row, of which some are other than usual.
+pub fn with_changes(usual: &[(&str, &str)], changed: &[(&str, &str)]) -> (String, String) {
+    let (names, values): (Vec<_>, Vec<_>) = usual
+        .iter()
+        .map(|(name, value)| {
+            let other = changed.iter().find(|(of, _)| of == name);
+            (*name, other.map_or(*value, |(_, to)| *to))
+        })
+        .unzip();
+    (names.join(", "), values.join(", "))
+}
+
 /// A charge for February, with some columns other than they should be.
 pub fn charge(changed: &[(&str, &str)]) -> String {
     let columns = [
@@ -125,18 +137,8 @@ pub fn charge(changed: &[(&str, &str)]) -> String {
         ("attempts", "0"),
         ("planned_at", "timestamptz '2027-02-28T05:00:00Z'"),
     ];
-    let (names, values): (Vec<_>, Vec<_>) = columns
-        .into_iter()
-        .map(|(name, usual)| {
-            let other = changed.iter().find(|(of, _)| *of == name);
-            (name, other.map_or(usual, |(_, to)| *to))
-        })
-        .unzip();
-    format!(
-        "INSERT INTO charges ({}) SELECT {} FROM subscriptions s",
-        names.join(", "),
-        values.join(", ")
-    )
+    let (names, values) = with_changes(&columns, changed);
+    format!("INSERT INTO charges ({names}) SELECT {values} FROM subscriptions s")
 }
 
 /// Runs statements in a transaction that is rolled back. Returns the SQLSTATE of the last one, `ok` when it succeeds; the others
