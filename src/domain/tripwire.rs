@@ -38,12 +38,7 @@ pub enum Trip {
         sends: usize,
     },
     /// Far more of the last debits of a shop were declined than usual.
-    Declines {
-        /// How many.
-        declined: usize,
-        /// Of how many.
-        finals: usize,
-    },
+    Declines(Declines),
     /// Two clocks disagree.
     Clocks(Disagreement),
     /// More is to be permitted on a day than was planned for it, by far.
@@ -77,7 +72,7 @@ impl Trip {
     pub const fn reason(&self) -> &'static str {
         match self {
             Trip::Doubts { .. } => "mass_doubts",
-            Trip::Declines { .. } => "mass_declines",
+            Trip::Declines(_) => "mass_declines",
             Trip::Clocks(_) => "clock_disagreement",
             Trip::DailyCap { .. } => "daily_cap",
             Trip::Guards { .. } => "guards_missing",
@@ -90,7 +85,7 @@ impl Trip {
         match self {
             Trip::Doubts { .. } => Some(DOUBTS_PAUSE),
             Trip::Clocks(_) => Some(CLOCK_PAUSE),
-            Trip::Declines { .. }
+            Trip::Declines(_)
             | Trip::DailyCap { .. }
             | Trip::Guards { .. }
             | Trip::BooksBehind { .. } => None,
@@ -101,7 +96,7 @@ impl Trip {
     pub const fn event(&self) -> EventKind {
         match self {
             Trip::Doubts { .. } => EventKind::IncidentDoubts,
-            Trip::Declines { .. } => EventKind::IncidentDeclines,
+            Trip::Declines(_) => EventKind::IncidentDeclines,
             Trip::Clocks(_) => EventKind::IncidentClock,
             Trip::DailyCap { .. } => EventKind::IncidentDailyCap,
             Trip::Guards { .. } => EventKind::IncidentGuards,
@@ -135,36 +130,51 @@ impl Sends {
     }
 }
 
-/// How many of the last outcomes are looked at for declines.
-const FINALS: usize = 50;
+/// How many of the last outcomes, and of the last debits, are looked at for declines.
+pub const OUTCOMES: u8 = 50;
 
 /// Fewer of them tell nothing.
-const FINALS_MIN: usize = 10;
+const OUTCOMES_MIN: u64 = 10;
 
-/// How often debits of a shop are declined at other times.
+/// How many debits of a shop were declined.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usual {
-    /// How many were declined.
+pub struct Declines {
+    /// How many.
     pub declined: u64,
-    /// Of how many that settled or were declined.
-    pub finals: u64,
+    /// Of how many.
+    pub debits: u64,
 }
 
-/// The last outcomes of a shop: whether each was a decline.
-#[derive(Debug, Clone, Default)]
-pub struct Finals(VecDeque<bool>);
+impl Declines {
+    /// Whether they are more than half, and more than three times their `usual` share.
+    fn are_too_many(self, usual: Self) -> bool {
+        let is_unusual = usual.debits == 0
+            || u128::from(self.declined) * u128::from(usual.debits)
+                > 3 * u128::from(usual.declined) * u128::from(self.debits);
+        self.debits >= OUTCOMES_MIN && self.declined * 2 > self.debits && is_unusual
+    }
 
-impl Finals {
-    /// Notes an outcome. Says when the declines are more than half, and more than three times their usual share.
-    pub fn note(&mut self, is_decline: bool, usual: Usual) -> Option<Trip> {
-        keep_last(&mut self.0, is_decline, FINALS);
-        let (declined, finals) = (count(&self.0), self.0.len());
-        let is_most = declined * 2 > finals;
-        let is_unusual = usual.finals == 0
-            || as_wide(declined) * u128::from(usual.finals)
-                > 3 * u128::from(usual.declined) * as_wide(finals);
-        (finals >= FINALS_MIN && is_most && is_unusual)
-            .then_some(Trip::Declines { declined, finals })
+    /// What it means that so many of the last [`OUTCOMES`] debits of a shop were declined, in the order in which they were permitted
+    /// and up to one that was. Those whose outcome is not known yet count among the debits.
+    pub fn trip(self, usual: Self) -> Option<Trip> {
+        self.are_too_many(usual).then_some(Trip::Declines(self))
+    }
+}
+
+/// The last outcomes of a shop, in the order in which they came: whether each was a decline.
+#[derive(Debug, Clone, Default)]
+pub struct Outcomes(VecDeque<bool>);
+
+impl Outcomes {
+    /// Notes an outcome. Says whether it is time to look at the debits themselves: declines are told sooner than settlements, so that
+    /// the first outcomes of a batch may be declines one and all, and mean nothing.
+    pub fn note(&mut self, is_decline: bool, usual: Declines) -> bool {
+        keep_last(&mut self.0, is_decline, OUTCOMES.into());
+        let lately = Declines {
+            declined: as_wide(count(&self.0)),
+            debits: as_wide(self.0.len()),
+        };
+        lately.are_too_many(usual)
     }
 }
 
@@ -179,8 +189,8 @@ fn count(last: &VecDeque<bool>) -> usize {
     last.iter().filter(|&&one| one).count()
 }
 
-fn as_wide(number: usize) -> u128 {
-    u128::try_from(number).expect("a usize has at most 64 bits")
+fn as_wide(number: usize) -> u64 {
+    u64::try_from(number).expect("a usize has at most 64 bits")
 }
 
 /// How long charging pauses after clocks disagreed, unless the one who saw it sees them agree before. It is extended as long as they
@@ -232,6 +242,8 @@ pub fn disagreement(clocks: &Clocks, gap_max: TimeDelta) -> Option<Disagreement>
 
 #[cfg(test)]
 mod tests {
+    use std::iter::repeat_n;
+
     use super::*;
 
     #[test]
@@ -258,39 +270,38 @@ mod tests {
     }
 
     #[test]
-    fn declines_are_too_many_from_ten_outcomes_beyond_half_and_three_times_the_usual() {
-        let trips = |declined: usize, settled: usize, usual: Usual| {
-            let mut window = Finals::default();
-            let mut last = None;
-            for _ in 0..settled {
-                last = window.note(false, usual);
-            }
-            for _ in 0..declined {
-                last = window.note(true, usual);
-            }
-            last.is_some()
-        };
-        let usual = |declined, finals| Usual { declined, finals };
-        for (declined, settled, of, expected) in [
-            (9, 0, usual(0, 0), false),
-            (10, 0, usual(0, 0), true),
-            (5, 5, usual(0, 0), false),
-            (6, 5, usual(0, 0), true),
-            (25, 25, usual(1, 100), false),
-            (26, 24, usual(1, 100), true),
-            (30, 20, usual(20, 100), false),
-            (31, 19, usual(20, 100), true),
-            (50, 0, usual(34, 100), false),
-            // Only the last fifty count.
-            (26, 400, usual(0, 0), true),
+    fn declines_are_too_many_from_ten_debits_beyond_half_and_three_times_the_usual() {
+        let of = |declined, debits| Declines { declined, debits };
+        for (declined, others, usual, expected) in [
+            (9, 0, of(0, 0), false),
+            (10, 0, of(0, 0), true),
+            (5, 5, of(0, 0), false),
+            (6, 5, of(0, 0), true),
+            (25, 25, of(1, 100), false),
+            (26, 24, of(1, 100), true),
+            (30, 20, of(20, 100), false),
+            (31, 19, of(20, 100), true),
+            (50, 0, of(34, 100), false),
         ] {
-            assert_eq!(
-                trips(declined, settled, of),
-                expected,
-                "{declined} of {}",
-                declined + settled
-            );
+            let lately = of(as_wide(declined), as_wide(declined + others));
+            let trip = expected.then_some(Trip::Declines(lately));
+            assert_eq!(lately.trip(usual), trip, "{lately:?}");
+            let mut window = Outcomes::default();
+            let mut is_suspicious = false;
+            for is_decline in repeat_n(false, others).chain(repeat_n(true, declined)) {
+                is_suspicious = window.note(is_decline, usual);
+            }
+            assert_eq!(is_suspicious, expected, "{lately:?}");
         }
+    }
+
+    #[test]
+    fn only_the_last_fifty_outcomes_are_suspicious() {
+        let mut window = Outcomes::default();
+        let outcomes = repeat_n(false, 400).chain(repeat_n(true, 26));
+        let suspicions =
+            outcomes.filter(|&is_decline| window.note(is_decline, Declines::default()));
+        assert_eq!(suspicions.count(), 1);
     }
 
     const GAP_MAX: TimeDelta = TimeDelta::seconds(120);
@@ -361,10 +372,7 @@ mod tests {
                 doubts: 3,
                 sends: 10,
             },
-            Trip::Declines {
-                declined: 10,
-                finals: 10,
-            },
+            Trip::Declines(Declines::default()),
             Trip::Clocks(clocks),
         ] {
             let listed = if trip.pause().is_some() {

@@ -256,8 +256,8 @@ fn particulars(trip: Trip, until: Option<DateTime<Utc>>) -> Value {
         Trip::Doubts { doubts, sends } => {
             json!({ "brake": brake, "doubts": doubts, "sends": sends, "until": until })
         }
-        Trip::Declines { declined, finals } => {
-            json!({ "brake": brake, "declined": declined, "finals": finals })
+        Trip::Declines(lately) => {
+            json!({ "brake": brake, "declined": lately.declined, "debits": lately.debits })
         }
         Trip::Clocks(disagreement) => json!({
             "brake": brake,

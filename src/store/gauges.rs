@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::domain::id::AttemptId;
 use crate::domain::shop::ShopName;
-use crate::domain::tripwire::Usual;
+use crate::domain::tripwire::{Declines, OUTCOMES};
 use crate::store::situation::first_id_of;
 use crate::store::{Store, StoreError, readings};
 
@@ -64,8 +65,8 @@ impl Store {
     pub async fn usual_declines(
         &self,
         now: DateTime<Utc>,
-    ) -> Result<HashMap<ShopName, Usual>, StoreError> {
-        let mut usual: HashMap<ShopName, Usual> = HashMap::new();
+    ) -> Result<HashMap<ShopName, Declines>, StoreError> {
+        let mut usual: HashMap<ShopName, Declines> = HashMap::new();
         for day in 0..USUAL_DAYS {
             let until = now - TimeDelta::days(day.into());
             let rows = sqlx::query_file!(
@@ -78,10 +79,40 @@ impl Store {
             for row in rows {
                 let of_shop = usual.entry(row.shop).or_default();
                 of_shop.declined += u64::from(readings::count(row.declined)?);
-                of_shop.finals += u64::from(readings::count(row.finals)?);
+                of_shop.debits += u64::from(readings::count(row.debits)?);
             }
         }
         Ok(usual)
+    }
+
+    /// How many of the last [`OUTCOMES`] debits of `shop` were declined, in the order in which they were permitted, up to `newest`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn declines_up_to(
+        &self,
+        shop: &ShopName,
+        newest: AttemptId,
+    ) -> Result<Declines, StoreError> {
+        // The ids of attempts begin with the time at which they were permitted.
+        let row = sqlx::query!(
+            r#"-- declines_lately
+            SELECT count(*) FILTER (WHERE state = 'rejected') AS "declined!", count(*) AS "debits!"
+            FROM (
+                SELECT state FROM attempts
+                WHERE attempt_id <= $2 AND shop = $1 AND state IN ('in_doubt', 'pending', 'settled', 'rejected', 'surplus')
+                ORDER BY attempt_id DESC LIMIT $3
+            ) debits"#,
+            shop as &ShopName,
+            newest as AttemptId,
+            i64::from(OUTCOMES),
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(Declines {
+            declined: readings::count(row.declined)?.into(),
+            debits: readings::count(row.debits)?.into(),
+        })
     }
 
     /// How long ago each worker finished, anywhere, as of `now`.

@@ -4,14 +4,15 @@
 //! cards are counted in the database. What is decided here goes into the database, and holds for all instances from the next permit
 //! on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 
 use crate::domain::attempt::AttemptState;
+use crate::domain::id::AttemptId;
 use crate::domain::shop::ShopName;
-use crate::domain::tripwire::{Finals, Sends, Trip, Usual};
+use crate::domain::tripwire::{Declines, Outcomes, Sends, Trip};
 use crate::store::Store;
 use crate::store::resolution::Recorded;
 
@@ -23,8 +24,8 @@ pub struct Tripwires(Arc<Mutex<HashMap<ShopName, Seen>>>);
 #[derive(Default)]
 struct Seen {
     sends: Sends,
-    finals: Finals,
-    usual: Usual,
+    outcomes: Outcomes,
+    usual: Declines,
 }
 
 /// Who brings what was recorded.
@@ -36,6 +37,15 @@ pub(super) enum Source {
     Reads,
 }
 
+/// The shops at which something is wrong, or may be.
+#[derive(Default)]
+struct Suspects {
+    /// Too many of the last debits are in doubt.
+    doubts: BTreeMap<ShopName, Trip>,
+    /// Most of the last outcomes were declines, with the newest attempt that was declined now.
+    declines: BTreeMap<ShopName, (AttemptId, Declines)>,
+}
+
 impl Tripwires {
     /// Notes what was recorded, and puts on the brake of the shops for which it is too much.
     pub(super) async fn note(
@@ -45,35 +55,37 @@ impl Tripwires {
         source: Source,
         now: DateTime<Utc>,
     ) {
-        for (shop, trip) in self.trips(recorded, source) {
-            match store.trip(Some(&shop), trip, now).await {
-                Ok(is_news) => {
-                    if is_news {
-                        tracing::error!(%shop, reason = trip.reason(), "the brake came on");
+        let suspects = self.suspects(recorded, source);
+        for (shop, trip) in suspects.doubts {
+            self.trip(store, &shop, trip, now).await;
+        }
+        for (shop, (newest, usual)) in suspects.declines {
+            match store.declines_up_to(&shop, newest).await {
+                Ok(lately) => {
+                    if let Some(trip) = lately.trip(usual) {
+                        self.trip(store, &shop, trip, now).await;
                     }
-                    self.forget(&shop, trip);
                 }
-                // What was seen is kept: the next answer says so again.
-                Err(error) => {
-                    tracing::error!(%error, %shop, reason = trip.reason(), "couldn't put on the brake");
-                }
+                // The next outcome says so again.
+                Err(error) => tracing::error!(%error, %shop, "couldn't count declines"),
             }
         }
     }
 
-    /// The trips that `recorded` causes, each once.
-    fn trips(&self, recorded: &[Recorded], source: Source) -> Vec<(ShopName, Trip)> {
+    fn suspects(&self, recorded: &[Recorded], source: Source) -> Suspects {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut trips: Vec<(ShopName, Trip)> = Vec::new();
+        let mut suspects = Suspects::default();
         for one in recorded {
             let shop = seen.entry(one.shop.clone()).or_default();
-            let doubts = match (source, one.attempt) {
-                (Source::Reads, _) | (Source::Answers, AttemptState::NotSent) => None,
-                (Source::Answers, state) => shop.sends.note(state == AttemptState::InDoubt),
-            };
-            let declines = match one.attempt_became {
-                Some(AttemptState::Settled) => shop.finals.note(false, shop.usual),
-                Some(AttemptState::Rejected) => shop.finals.note(true, shop.usual),
+            if source == Source::Answers && one.attempt != AttemptState::NotSent {
+                let trip = shop.sends.note(one.attempt == AttemptState::InDoubt);
+                suspects
+                    .doubts
+                    .extend(trip.map(|trip| (one.shop.clone(), trip)));
+            }
+            let is_suspicious = match one.attempt_became {
+                Some(AttemptState::Settled) => shop.outcomes.note(false, shop.usual),
+                Some(AttemptState::Rejected) => shop.outcomes.note(true, shop.usual),
                 Some(
                     AttemptState::InDoubt
                     | AttemptState::NotSent
@@ -82,18 +94,32 @@ impl Tripwires {
                     | AttemptState::Absent
                     | AttemptState::Surplus,
                 )
-                | None => None,
+                | None => false,
             };
-            for trip in [doubts, declines].into_iter().flatten() {
-                let is_told = |(of, told): &(ShopName, Trip)| {
-                    *of == one.shop && told.reason() == trip.reason()
-                };
-                if !trips.iter().any(is_told) {
-                    trips.push((one.shop.clone(), trip));
-                }
+            if is_suspicious {
+                let (newest, _) = suspects
+                    .declines
+                    .entry(one.shop.clone())
+                    .or_insert((one.attempt_id, shop.usual));
+                *newest = (*newest).max(one.attempt_id);
             }
         }
-        trips
+        suspects
+    }
+
+    async fn trip(&self, store: &Store, shop: &ShopName, trip: Trip, now: DateTime<Utc>) {
+        match store.trip(Some(shop), trip, now).await {
+            Ok(is_news) => {
+                if is_news {
+                    tracing::error!(%shop, reason = trip.reason(), "the brake came on");
+                }
+                self.forget(shop, trip);
+            }
+            // What was seen is kept: the next answer says so again.
+            Err(error) => {
+                tracing::error!(%error, %shop, reason = trip.reason(), "couldn't put on the brake");
+            }
+        }
     }
 
     /// Begins anew after a trip, so that what led to it does not trip again after the release.
@@ -102,7 +128,7 @@ impl Tripwires {
         let shop = seen.entry(shop.clone()).or_default();
         match trip {
             Trip::Doubts { .. } => shop.sends = Sends::default(),
-            Trip::Declines { .. } => shop.finals = Finals::default(),
+            Trip::Declines(_) => shop.outcomes = Outcomes::default(),
             Trip::Clocks(_)
             | Trip::DailyCap { .. }
             | Trip::Guards { .. }
@@ -111,7 +137,7 @@ impl Tripwires {
     }
 
     /// Takes note of how often each shop's debits are declined at other times.
-    pub(super) fn set_usual(&self, usual: HashMap<ShopName, Usual>) {
+    pub(super) fn set_usual(&self, usual: HashMap<ShopName, Declines>) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (shop, usual) in usual {
             seen.entry(shop).or_default().usual = usual;

@@ -9,7 +9,7 @@ use cykl::domain::answer::Verdict;
 use cykl::domain::id::{AttemptId, SubscriptionId, TransactionId};
 use cykl::domain::resolution::News;
 use cykl::domain::shop::{Environment, ShopName};
-use cykl::domain::tripwire::{Trip, Usual};
+use cykl::domain::tripwire::{Declines, Trip};
 use cykl::simulator::{Behaviour, ErrorBody, Rule, Script};
 use cykl::store::brakes::BrakeMode;
 use cykl::store::installation::ShopIdentity;
@@ -772,6 +772,38 @@ async fn ten_declines_out_of_ten_stop_the_shop_until_a_person_releases_it() {
 }
 
 #[tokio::test]
+async fn declines_that_are_told_before_anything_settles_are_counted_among_all_debits() {
+    let world = World::new(Script::default()).await;
+    let hours = |count: u64| Duration::from_secs(3_600 * count);
+    let declined = Behaviour::decline_at_once("CODE_51").with_status_code_in_answer();
+    for number in 0..30 {
+        let card = match number % 3 {
+            0 => declined.clone(),
+            _ => Behaviour::settle_after(hours(30)),
+        };
+        world
+            .subscribe(Agreement::monthly("2027-01-01").with_card(card))
+            .await;
+    }
+    world.run_until_idle().await;
+    assert_eq!(world.posts(), 30);
+    let told = world
+        .column("SELECT state::text || ' ' || count(*) FROM attempts GROUP BY state ORDER BY 1")
+        .await;
+    assert_eq!(told, ["pending 20", "rejected 10"]);
+    assert_eq!(world.incidents().await, [""; 0]);
+    // Declines that are told as late as settlements are too many all the same.
+    for _ in 0..40 {
+        world
+            .subscribe(Agreement::monthly("2027-01-02").with_card(Behaviour::decline("CODE_51")))
+            .await;
+    }
+    world.run_days(2).await;
+    assert_eq!(world.incidents().await, ["incident.declines"]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
 async fn what_share_of_declines_is_usual_is_counted_over_thirty_days() {
     let world = World::new(Script::default()).await;
     world.subscribe(Agreement::monthly("2027-01-01")).await;
@@ -781,9 +813,9 @@ async fn what_share_of_declines_is_usual_is_counted_over_thirty_days() {
         .await;
     world.run_days(3).await;
     let usual = world.store.usual_declines(world.clock.now()).await.unwrap();
-    let expected = Usual {
+    let expected = Declines {
         declined: 1,
-        finals: 3,
+        debits: 3,
     };
     assert_eq!(usual[&main_shop()], expected);
     let later = world.clock.now() + TimeDelta::days(20);
@@ -980,10 +1012,10 @@ async fn the_metrics_tell_why_the_brake_came_on_and_where_the_slow_start_is() {
     let world = released(2).await;
     world.run_until_idle().await;
     let shop = main_shop();
-    let trip = Trip::Declines {
+    let trip = Trip::Declines(Declines {
         declined: 10,
-        finals: 10,
-    };
+        debits: 10,
+    });
     let now = world.clock.now();
     world.store.trip(Some(&shop), trip, now).await.unwrap();
     let scrape = async || {
