@@ -686,7 +686,8 @@ async fn whatever_happens_every_period_is_paid_once_or_told_about() {
         all.debits, all.crashes, all.faults, all.rounds, all.held,
     );
     assert!(
-        all.crashes > 0 && all.faults > all.crashes,
+        // A single seed may be a calm one.
+        seeds < SEEDS || all.crashes > 0 && all.faults > all.crashes,
         "too calm to show anything"
     );
 }
