@@ -488,11 +488,30 @@ impl World {
         self.nothing_was_charged_twice().await;
     }
 
-    async fn audit_except(&self, untrue: &[&str]) {
+    /// The audit finds nothing but what these checks find.
+    pub async fn audit_except(&self, untrue: &[&str]) {
         for check in self.store.audit(self.clock.now()).await.unwrap() {
             let is_clean = check.findings.is_empty() || untrue.contains(&check.check);
             assert!(is_clean, "the audit found {check:#?}");
         }
+    }
+
+    /// Every period that fell due has a charge, and every subscription that is billed has a next one.
+    pub async fn nothing_due_is_forgotten(&self) {
+        let forgotten: Vec<String> = sqlx::query_scalar(
+            "SELECT format('%s, due at %s', s.external_id, coalesce(d.due_at::text, 'no time'))
+             FROM subscriptions s LEFT JOIN due_periods d USING (subscription_id)
+             WHERE s.status IN ('active', 'past_due') AND NOT s.is_finishing AND (d.due_at IS NULL OR d.due_at <= $1)",
+        )
+        .bind(self.clock.now())
+        .fetch_all(&self.books)
+        .await
+        .unwrap();
+        assert_eq!(
+            forgotten,
+            Vec::<String>::new(),
+            "a due period has no charge"
+        );
     }
 
     async fn nothing_was_charged_twice(&self) {
@@ -576,6 +595,32 @@ pub async fn permits_in(folder: &Path) -> Vec<PermitRecord> {
         permits.extend(journal::read(file).await.unwrap().permits);
     }
     permits
+}
+
+/// Whether the journal in `folder` kept its promise: nothing was sent, from `since` on, that it does not name. Nor does it name what
+/// never was in the books, which would make them look as if they had gone back in time.
+pub async fn compare_with_journal(
+    folder: &Path,
+    simulator: &Simulator,
+    store: &Store,
+    since: Option<DateTime<Utc>>,
+) {
+    let permits = permits_in(folder).await;
+    let named: BTreeSet<String> = permits
+        .iter()
+        .map(|permit| permit.order_id.to_string())
+        .collect();
+    let ledger = simulator.ledger();
+    let unnamed: Vec<_> = ledger
+        .posts()
+        .iter()
+        .filter(|post| since.is_none_or(|since| post.at >= since))
+        .map(|post| post.order_id.as_deref().unwrap_or_default())
+        .filter(|order_id| !named.contains(*order_id))
+        .collect();
+    assert_eq!(unnamed, Vec::<&str>::new(), "sent, and not in the journal");
+    let forgotten = store.forgotten(permits).await.unwrap();
+    assert_eq!(forgotten, [], "in the journal, and not in the books");
 }
 
 /// A pool for looking at the books.

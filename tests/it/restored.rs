@@ -19,11 +19,9 @@ use crate::site::{
 /// What a server needs to be copied while it runs.
 const COPIED: [(&str, &str); 2] = [("wal_level", "replica"), ("max_wal_senders", "4")];
 
-/// A site on its own server, which keeps a journal.
-async fn site_with_journal(own: &OwnServer) -> Site {
-    let dir = own.home.path().join("journal");
-    let sections = format!("{HURRIED}[journal]\ndir = \"{}\"\n", dir.display());
-    let site = Site::on(own.database(), WEEKS_IN_HALF_A_MINUTE, &sections).await;
+/// A lively shop on its own server.
+async fn site_on(own: &OwnServer) -> Site {
+    let site = Site::on(own.database(), WEEKS_IN_HALF_A_MINUTE, HURRIED).await;
     subscribe_mixed(&site, &mut Dice::from_environment()).await;
     site
 }
@@ -125,7 +123,7 @@ async fn adopt(site: &Site) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_base_backup_that_is_put_back_is_recognised_and_learns_what_it_forgot() {
     let mut own = OwnServer::start(&COPIED).await;
-    let site = site_with_journal(&own).await;
+    let site = site_on(&own).await;
     let daemon = site.start();
     debits(&site, 220).await;
     let backup = own.home.path().join("backup");
@@ -151,7 +149,7 @@ async fn a_base_backup_that_is_put_back_is_recognised_and_learns_what_it_forgot(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_lagged_and_was_promoted_learns_what_it_missed() {
     let own = OwnServer::start(&COPIED).await;
-    let mut site = site_with_journal(&own).await;
+    let mut site = site_on(&own).await;
     let daemon = site.start();
     debits(&site, 220).await;
     let standby = EmbeddedConfig {

@@ -29,7 +29,8 @@ use tokio::process::{Child, Command};
 
 use crate::fire::Dice;
 use crate::harness::{
-    Agreement, Parts, START, World, connect, fresh_database, open_books, simulator, toml,
+    Agreement, Parts, START, World, compare_with_journal, connect, fresh_database, open_books,
+    simulator, toml,
 };
 use crate::scratch;
 
@@ -126,13 +127,14 @@ impl Site {
         "spread = \"20h\""
     }
 
-    /// The configuration, without the clock.
+    /// The configuration, without the clock. Every daemon keeps a journal.
     pub fn config_text(&self) -> String {
+        let (sections, journal) = (&self.sections, self.path("journal"));
         toml(
             &self.database_url(),
             &self.simulator.base_url(),
             self.shop(),
-            &self.sections,
+            &format!("{sections}\n[journal]\ndir = \"{}\"\n", journal.display()),
         )
     }
 
@@ -227,6 +229,14 @@ impl Site {
         .fetch_one(&self.books)
         .await
         .unwrap()
+    }
+
+    /// Whether the journal kept its promise, as far back as its files are kept.
+    async fn compare_with_journal(&self) {
+        let kept = self.time.now() - TimeDelta::days(30);
+        let store = connect(self.database.clone(), 1).await;
+        compare_with_journal(&self.path("journal"), &self.simulator, &store, Some(kept)).await;
+        store.close().await;
     }
 
     /// The world that the daemons leave behind: their books and their gateway, time standing still.
@@ -466,6 +476,7 @@ pub async fn go_on_and_settle_up(site: Site, days_min: i64, cut_off: i64) {
     let unrecorded = site.unrecorded_since(started_at).await;
     assert_eq!(unrecorded, 0, "it stopped before every answer was recorded");
 
+    site.compare_with_journal().await;
     let world = site.reckoning().await;
     world.run_until_idle().await;
     let posts = world.simulator.ledger().posts().len();
@@ -478,12 +489,12 @@ pub async fn go_on_and_settle_up(site: Site, days_min: i64, cut_off: i64) {
         "too little happened: {posts} debits in {days} days"
     );
     let forgotten: Vec<String> = sqlx::query_scalar(
-        "SELECT s.external_id || ': ' || coalesce(d.period_no, -1) || ' next, ' || count(c) || ' charges'
-         FROM subscriptions s LEFT JOIN due_periods d USING (subscription_id) LEFT JOIN charges c USING (subscription_id)
+        "SELECT s.external_id || ': ' || coalesce(d.period_no, -1) || ' next, ' || count(c.charge_id) || ' charges'
+         FROM subscriptions s LEFT JOIN due_periods d USING (subscription_id) LEFT JOIN all_charges c USING (subscription_id)
          GROUP BY s.subscription_id, d.due_at, d.period_no
          HAVING (s.status IN ('active', 'past_due')
-                 AND (d.due_at IS NULL OR d.due_at <= $1 OR d.period_no <> count(c)))
-             OR count(c) <> coalesce(max(c.period_no) + 1, 0)",
+                 AND (d.due_at IS NULL OR d.due_at <= $1 OR d.period_no <> count(c.charge_id)))
+             OR count(c.charge_id) <> coalesce(max(c.period_no) + 1, 0)",
     )
     .bind(world.clock.now())
     .fetch_all(&world.books)

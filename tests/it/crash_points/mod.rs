@@ -64,6 +64,7 @@ async fn tell(story: Story, lives: Lives) -> Told {
     stage.open_own_door();
     live_on(&stage, &mut people, end).await;
     stage.world.settle_up_beside_doubts(&[]).await;
+    stage.world.nothing_due_is_forgotten().await;
     stage.compare_with_journal().await;
     let told = Told {
         effects,

@@ -43,13 +43,16 @@ pub struct Instance {
     /// Where it takes notices.
     pub door: SocketAddr,
     clock: Clock,
+    /// By how much the clock is behind, and until when.
+    behind: (TimeDelta, DateTime<Utc>),
     runtime: Option<Runtime>,
     _database: DatabaseProxy,
     _gateway: GatewayProxy,
 }
 
 impl Instance {
-    /// Starts a process on `stage`, whose clock is ahead of the true time by `skew`, and with which `plan` goes wrong.
+    /// Starts a process on `stage`, with which `plan` goes wrong. Its clock is ahead of the true time by `skew` and waits for it, or is
+    /// behind and put right after an hour.
     pub async fn start(stage: &Stage, plan: Plan, skew: TimeDelta) -> Self {
         let effects = Arc::new(Effects::of(plan));
         let database = DatabaseProxy::before(&stage.world.database, Arc::clone(&effects));
@@ -92,6 +95,10 @@ impl Instance {
             store,
             door,
             clock,
+            behind: (
+                -skew.min(TimeDelta::zero()),
+                stage.now() + TimeDelta::hours(1),
+            ),
             runtime: Some(runtime),
             _database: database,
             _gateway: gateway,
@@ -101,8 +108,7 @@ impl Instance {
     /// One round of every worker, as their loops would make it at `now`.
     pub async fn step(&self, now: DateTime<Utc>) -> Stepped {
         let workers = self.workers.clone();
-        let now = now.max(self.clock.now());
-        self.clock.set(now);
+        let now = self.look_at_clock(now);
         self.run(async move {
             let mut moved = false;
             // A failed run is logged by the loop and made again.
@@ -121,6 +127,23 @@ impl Instance {
         .map_or(Stepped::Crashed, |moved| {
             if moved { Stepped::Moved } else { Stepped::Idle }
         })
+    }
+
+    /// Archives what is over, as once in a while.
+    pub async fn clear_away(&self) {
+        let caretaker = self.workers.caretaker.clone();
+        let now = self.clock.now();
+        // A failed run is logged by the loop and made again.
+        let _ = self.run(async move { caretaker.run_once(now).await }).await;
+    }
+
+    /// What its clock says at `now`.
+    fn look_at_clock(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        let (behind, until) = self.behind;
+        let shown = if now < until { now - behind } else { now };
+        let shown = shown.max(self.clock.now());
+        self.clock.set(shown);
+        shown
     }
 
     /// Does something in the process. `None` when it died meanwhile.
