@@ -9,11 +9,14 @@ use cykl::domain::answer::Verdict;
 use cykl::domain::attempt::AttemptState;
 use cykl::domain::charge::{ChargeEvent, ChargeState};
 use cykl::domain::decline::{DeclineClass, DeclineTable};
+use cykl::domain::id::AttemptId;
+use cykl::domain::people::{self, ABSENT_AFTER_MIN, CardFitness, Case, CaseAttempt, Declaration};
 use cykl::domain::resolution::{
     DoubtStage, News, NextPoll, Policy, ResolverPolicy, Standing, decide, doubt_stage,
 };
 use cykl::domain::retry::RetryPolicy;
-use cykl::domain::subscription::SubscriptionEvent;
+use cykl::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
+use uuid::Uuid;
 
 use crate::configuration::{Configuration, Variant};
 use crate::news::{DECLINE_CODE, transaction_id, transaction_of};
@@ -281,6 +284,41 @@ pub fn put_on_stage(books: &mut Books, attempt: u8, stage: DoubtStage, rules: &R
             row.state = AttemptState::Absent;
         }
     }
+}
+
+/// Whether people who have looked for an attempt and did not find it may declare it absent, the second of them in effect; see
+/// `src/domain/people.rs`. Its notices would have come, and none did.
+pub fn may_be_declared_absent(row: Attempt, rules: &Rules) -> bool {
+    let attempt = CaseAttempt {
+        attempt_id: AttemptId::from_uuid(Uuid::nil()),
+        attempt_no: 1,
+        order_id: String::new(),
+        state: row.state,
+        transaction_id: row.transaction.map(transaction_id),
+        permitted_at: permitted_at(row.age),
+        has_case: row.is_case,
+        decline: None,
+        is_on_present_card: true,
+        declared_by: vec!["one".to_owned()],
+        inbox_was_alive: true,
+        inbox_spoke_of_it: false,
+    };
+    let case = Case {
+        charge: ChargeState::Held,
+        reason: None,
+        next_action_at: None,
+        subscription: SubscriptionStatus::Active,
+        card: CardFitness::Usable,
+        quiet_until: None,
+        attempts: vec![attempt],
+    };
+    let early = if rules.is(Variant::AbsentTooEarly) {
+        ABSENT_AFTER_MIN
+    } else {
+        TimeDelta::zero()
+    };
+    let declared = people::declare_absent(&case, "another", ABSENT_AFTER_MIN, now() + early);
+    matches!(declared, Ok(Declaration::Second(_)))
 }
 
 /// Two people declare an attempt absent. A charge that was given up meanwhile is tried again because a person says so.

@@ -287,9 +287,12 @@ impl Protocol {
         }
         for (number, row) in books.rows() {
             let is_asked = row.state == AttemptState::InDoubt && row.is_case;
-            let is_time = row.age >= Age::HundredHours || self.rules.is(Variant::AbsentTooEarly);
             let is_found = world.transactions().any(|(_, one)| one.order == number);
-            if is_asked && is_time && !is_found && books.charge == ChargeState::Held {
+            if is_asked
+                && !is_found
+                && books.charge == ChargeState::Held
+                && bookkeeping::may_be_declared_absent(row, &self.rules)
+            {
                 steps.push(Step::Write(Write::DeclareAbsent(number)));
             }
         }
