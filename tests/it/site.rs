@@ -29,8 +29,8 @@ use tokio::process::{Child, Command};
 
 use crate::fire::Dice;
 use crate::harness::{
-    Agreement, Parts, START, World, compare_with_journal, connect, fresh_database, open_books,
-    simulator, toml,
+    Agreement, Parts, SERVICE_KEY, START, TOKEN, World, compare_with_journal, connect,
+    fresh_database, open_books, simulator, toml,
 };
 use crate::scratch;
 
@@ -285,11 +285,16 @@ impl Daemon {
         }
     }
 
-    /// Waits for the end.
+    /// Waits for the end. It has told no secret then.
     pub async fn ends(&mut self) -> ExitStatus {
-        match tokio::time::timeout(PATIENCE, self.child.wait()).await {
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        let said = self.said();
+        for secret in [TOKEN, SERVICE_KEY] {
+            assert!(!said.contains(secret), "a secret in the log: {said}");
+        }
+        match ended {
             Ok(status) => status.unwrap(),
-            Err(_) => panic!("it does not end: {}", self.said()),
+            Err(_) => panic!("it does not end: {said}"),
         }
     }
 
