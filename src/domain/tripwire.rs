@@ -133,6 +133,9 @@ impl Sends {
 /// How many of the last outcomes, and of the last debits, are looked at for declines.
 pub const OUTCOMES: u8 = 50;
 
+/// Debits of longer ago than that tell nothing about now.
+pub const OUTCOMES_AGE_MAX: TimeDelta = TimeDelta::days(7);
+
 /// Fewer of them tell nothing.
 const OUTCOMES_MIN: u64 = 10;
 

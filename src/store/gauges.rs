@@ -85,13 +85,15 @@ impl Store {
         Ok(usual)
     }
 
-    /// How many of the last [`OUTCOMES`] debits of `shop` were declined, in the order in which they were permitted, up to `newest`.
+    /// How many of the last [`OUTCOMES`] debits of `shop` were declined, in the order in which they were permitted, from `since` up to
+    /// `newest`.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
     pub async fn declines_up_to(
         &self,
         shop: &ShopName,
+        since: DateTime<Utc>,
         newest: AttemptId,
     ) -> Result<Declines, StoreError> {
         // The ids of attempts begin with the time at which they were permitted.
@@ -100,10 +102,12 @@ impl Store {
             SELECT count(*) FILTER (WHERE state = 'rejected') AS "declined!", count(*) AS "debits!"
             FROM (
                 SELECT state FROM attempts
-                WHERE attempt_id <= $2 AND shop = $1 AND state IN ('in_doubt', 'pending', 'settled', 'rejected', 'surplus')
-                ORDER BY attempt_id DESC LIMIT $3
+                WHERE attempt_id BETWEEN $2 AND $3 AND shop = $1
+                    AND state IN ('in_doubt', 'pending', 'settled', 'rejected', 'surplus')
+                ORDER BY attempt_id DESC LIMIT $4
             ) debits"#,
             shop as &ShopName,
+            first_id_of(since),
             newest as AttemptId,
             i64::from(OUTCOMES),
         )

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use crate::domain::attempt::AttemptState;
 use crate::domain::id::AttemptId;
 use crate::domain::shop::ShopName;
-use crate::domain::tripwire::{Declines, Outcomes, Sends, Trip};
+use crate::domain::tripwire::{Declines, OUTCOMES_AGE_MAX, Outcomes, Sends, Trip};
 use crate::store::Store;
 use crate::store::resolution::Recorded;
 
@@ -59,8 +59,9 @@ impl Tripwires {
         for (shop, trip) in suspects.doubts {
             self.trip(store, &shop, trip, now).await;
         }
+        let since = now - OUTCOMES_AGE_MAX;
         for (shop, (newest, usual)) in suspects.declines {
-            match store.declines_up_to(&shop, newest).await {
+            match store.declines_up_to(&shop, since, newest).await {
                 Ok(lately) => {
                     if let Some(trip) = lately.trip(usual) {
                         self.trip(store, &shop, trip, now).await;
