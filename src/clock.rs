@@ -2,12 +2,15 @@
 //!
 //! The only file that reads the wall clock. Everything else takes `now` as an argument, or asks a [`Clock`] once at the top
 //! of a loop. Times are whole microseconds, which is what PostgreSQL stores, so a time that was stored equals itself when it
-//! is read back.
+//! is read back. How old a permit is, is not a matter of the wall clock, which somebody may set: a [`Moment`] tells.
 
 use std::num::NonZeroU32;
+use std::ops::Sub;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+#[cfg(target_os = "linux")]
+use nix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 /// A source of the time. Clones show the same time.
@@ -133,6 +136,48 @@ impl Clock {
     }
 }
 
+/// A moment in the life of this machine, to tell afterwards how long ago it was. Nobody can set it, tests included.
+///
+/// [`Instant`] stands still while the machine is suspended, and would call a permit young that slept for a night. Only a machine
+/// that is stopped from outside, by its hypervisor, may know nothing of it by any clock of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(TimeDelta);
+
+impl Moment {
+    /// This moment.
+    pub fn now() -> Self {
+        Self(TimeDelta::from_std(running_time()).expect("no machine runs for millions of years"))
+    }
+
+    /// How long ago it was, the time in which the machine was suspended included.
+    pub fn elapsed(self) -> Duration {
+        (Self::now().0 - self.0).to_std().unwrap_or(Duration::ZERO)
+    }
+}
+
+impl Sub<TimeDelta> for Moment {
+    type Output = Self;
+
+    fn sub(self, by: TimeDelta) -> Self {
+        Self(self.0 - by)
+    }
+}
+
+/// How long this machine has been running, suspended or not.
+#[cfg(target_os = "linux")]
+fn running_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .expect("every Linux that Rust supports has this clock")
+        .into()
+}
+
+/// How long this process has been running: elsewhere there is no such clock, and the time of a suspension is not counted.
+#[cfg(not(target_os = "linux"))]
+fn running_time() -> Duration {
+    static STARTED: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    STARTED.elapsed()
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place that reads the wall clock"
@@ -203,6 +248,27 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(clock.real_duration_until(end), Duration::from_micros(1));
+    }
+
+    #[test]
+    fn a_moment_is_as_old_as_it_is_and_none_is_yet_to_come() {
+        let moment = Moment::now();
+        let an_hour_ago = moment - TimeDelta::hours(1);
+        assert!(an_hour_ago < moment && an_hour_ago.elapsed() >= Duration::from_secs(3_600));
+        assert_eq!((moment - TimeDelta::hours(-1)).elapsed(), Duration::ZERO);
+    }
+
+    /// The kernel counts suspensions in this file as well.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_moment_counts_the_time_since_the_machine_was_started() {
+        let uptime = || {
+            let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+            let (seconds, _) = uptime.split_once('.').unwrap();
+            TimeDelta::seconds(seconds.parse().unwrap())
+        };
+        let (before, moment, after) = (uptime(), Moment::now(), uptime());
+        assert!(before <= moment.0 && moment.0 <= after + TimeDelta::seconds(1));
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use std::{fs, io};
 const LAYERS: [(&str, &[&str]); 16] = [
     ("domain", &[]),
     ("store", &["domain"]),
-    ("gateway", &["domain"]),
+    ("gateway", &["domain", "clock"]),
     ("journal", &["domain"]),
     ("workers", BILLING),
     ("http", BILLING),
@@ -67,7 +67,7 @@ struct Reserved {
     reason: &'static str,
 }
 
-const RESERVED: [Reserved; 8] = [
+const RESERVED: [Reserved; 9] = [
     Reserved {
         word: "sqlx::query",
         places: &["store/", "embedded/"],
@@ -102,6 +102,11 @@ const RESERVED: [Reserved; 8] = [
         word: "SystemTime::now",
         places: &["clock.rs"],
         reason: "time is an argument; only clock.rs reads it",
+    },
+    Reserved {
+        word: "clock_gettime",
+        places: &["clock.rs"],
+        reason: "only clock.rs reads clocks; ask it for a Moment",
     },
     Reserved {
         word: "backoff::",
@@ -167,7 +172,7 @@ fn a_planted_import_of_a_higher_layer_is_found_with_its_place() {
     let source = "fn f() { crate::workers::crew::start() }";
     assert_eq!(
         violations("gateway/client.rs", source),
-        ["src/gateway/client.rs:1: gateway may not use workers (it may use domain)"]
+        ["src/gateway/client.rs:1: gateway may not use workers (it may use domain, clock)"]
     );
 }
 

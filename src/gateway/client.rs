@@ -1,7 +1,7 @@
 //! The calls that a recurring merchant makes.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Client;
 use reqwest::header::HeaderValue;
@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 use uuid::Uuid;
 
+use crate::clock::Moment;
 use crate::domain::answer::{Body, Expected, ShownTransaction, classify_debit, classify_read};
 use crate::domain::fields::is_uuid_v4;
 use crate::domain::id::{ProfileId, TransactionId};
@@ -39,7 +40,7 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// How long a whole call may take, the connection included; longer than `connect_timeout`.
     pub request_timeout: Duration,
-    /// How old a permit may be when its request leaves.
+    /// How old a permit may be when its request leaves, the time in which the machine was suspended included.
     pub permit_age_max: Duration,
 }
 
@@ -147,7 +148,7 @@ impl ImojeClient {
     pub async fn debit(
         &self,
         order: &DebitOrder,
-        permitted_at: Instant,
+        permitted_at: Moment,
     ) -> Result<DebitAnswer, NoAnswer> {
         let not_sent = NoAnswer::NotSent;
         let json = order

@@ -1,7 +1,8 @@
 //! The client against small servers that answer with canned bytes, or do not answer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use chrono::TimeDelta;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,6 +11,7 @@ use tokio::sync::mpsc;
 use url::Url;
 use uuid::Uuid;
 
+use crate::clock::Moment;
 use crate::domain::answer::{Doubt, Expected, Refusal, RefusalReason, Verdict};
 use crate::domain::fields::Problem;
 use crate::domain::id::{ProfileId, SubscriptionId, TransactionId};
@@ -186,7 +188,7 @@ fn error(code: &str) -> String {
 }
 
 async fn debit(server: &Server) -> Result<DebitAnswer, NoAnswer> {
-    server.client().debit(&order(), Instant::now()).await
+    server.client().debit(&order(), Moment::now()).await
 }
 
 async fn verdict_on(http_status: u16, body: &str) -> Verdict {
@@ -329,7 +331,7 @@ async fn a_refused_connection_means_that_nothing_was_sent() {
     drop(listener);
     let client = ImojeClient::new(config(&format!("http://{address}/v1/merchant"))).unwrap();
     let NoAnswer::NotSent(NotSent::Connect(failure)) =
-        client.debit(&order(), Instant::now()).await.unwrap_err()
+        client.debit(&order(), Moment::now()).await.unwrap_err()
     else {
         panic!("a debit without a connection was not sent");
     };
@@ -359,7 +361,7 @@ async fn a_failed_or_endless_tls_handshake_means_that_nothing_was_sent() {
         (impatient(&base_url), ConnectStep::Timeout),
     ] {
         let client = ImojeClient::new(config).unwrap();
-        match client.debit(&order(), Instant::now()).await {
+        match client.debit(&order(), Moment::now()).await {
             Err(NoAnswer::NotSent(NotSent::Connect(failure))) => {
                 assert_eq!(failure.step, step, "{failure}");
             }
@@ -391,8 +393,8 @@ async fn a_lost_answer_on_a_reused_connection_is_not_sent_again() {
     ])
     .await;
     let client = server.client();
-    client.debit(&order(), Instant::now()).await.unwrap();
-    let lost = client.debit(&order(), Instant::now()).await.unwrap_err();
+    client.debit(&order(), Moment::now()).await.unwrap();
+    let lost = client.debit(&order(), Moment::now()).await.unwrap_err();
     assert!(
         matches!(lost, NoAnswer::Unknown(Lost::Broken(_))),
         "{lost:?}"
@@ -405,7 +407,7 @@ async fn no_answer_in_time_leaves_the_debit_unknown() {
     let mut server = Server::start(vec![Act::Hold(Vec::new())]).await;
     let client =
         ImojeClient::new(impatient(&format!("http://{}/v1/merchant", server.address))).unwrap();
-    let lost = client.debit(&order(), Instant::now()).await.unwrap_err();
+    let lost = client.debit(&order(), Moment::now()).await.unwrap_err();
     assert_eq!(lost, NoAnswer::Unknown(Lost::Timeout));
     assert_eq!(server.seen().len(), 1);
 }
@@ -418,7 +420,7 @@ async fn an_answer_that_breaks_off_or_does_not_end_is_doubt_with_its_status() {
         let server = Server::start(vec![act]).await;
         let client =
             ImojeClient::new(impatient(&format!("http://{}/v1/merchant", server.address))).unwrap();
-        let answer = client.debit(&order(), Instant::now()).await.unwrap();
+        let answer = client.debit(&order(), Moment::now()).await.unwrap();
         assert_eq!(answer.http_status, 200);
         assert_eq!(answer.verdict, Verdict::InDoubt(Doubt::Incomplete));
     }
@@ -446,17 +448,17 @@ async fn a_body_over_the_limit_is_not_read() {
 #[tokio::test]
 async fn an_old_permit_sends_nothing() {
     let mut server = Server::answering(200, &wrapped("settled")).await;
-    let config = ClientConfig {
-        permit_age_max: Duration::ZERO,
-        ..config(&format!("http://{}/v1/merchant", server.address))
-    };
-    let client = ImojeClient::new(config).unwrap();
-    let refused = client.debit(&order(), Instant::now()).await.unwrap_err();
+    let client = server.client();
+    let permitted_at = Moment::now() - TimeDelta::seconds(60);
+    let refused = client.debit(&order(), permitted_at).await.unwrap_err();
     assert!(
         matches!(refused, NoAnswer::NotSent(NotSent::PermitTooOld { .. })),
         "{refused:?}"
     );
     assert!(server.seen().is_empty());
+    let permitted_at = Moment::now() - TimeDelta::seconds(30);
+    client.debit(&order(), permitted_at).await.unwrap();
+    assert_eq!(server.seen().len(), 1);
 }
 
 #[tokio::test]
@@ -468,7 +470,7 @@ async fn an_invalid_order_sends_nothing() {
     };
     let NoAnswer::NotSent(NotSent::Invalid(field)) = server
         .client()
-        .debit(&order, Instant::now())
+        .debit(&order, Moment::now())
         .await
         .unwrap_err()
     else {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
+use cykl::clock::Moment;
 use cykl::domain::id::{AttemptId, ProfileId, SubscriptionId};
 use cykl::domain::money::{Currency, Money};
 use cykl::domain::order_id::OrderId;
@@ -312,10 +313,7 @@ async fn a_debit_that_imoje_has_and_the_books_lack_stops_everything() {
         invoice: None,
         multipayout: None,
     };
-    shop.client
-        .debit(&lost, std::time::Instant::now())
-        .await
-        .unwrap();
+    shop.client.debit(&lost, Moment::now()).await.unwrap();
     world.subscribe(Agreement::monthly("2027-01-02")).await;
     world.run_days(2).await;
     let states: BTreeSet<String> = world

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::flight::Landed;
 use super::{Report, Run};
+use crate::clock::Moment;
 use crate::domain::shop::ShopName;
 use crate::journal::JournalError;
 use crate::reconnect::Delays;
@@ -115,7 +116,7 @@ impl Run {
         let was_open = self.flight.open() > 0;
         let last_permit = charger.ground.last_permit();
         // Before the commit: a permit that waits for the disk grows old as well.
-        let permitted_at = Instant::now();
+        let permitted_at = Moment::now();
         let claim = charger
             .store
             .claim_following(
@@ -183,7 +184,7 @@ impl Run {
     async fn send_all(
         &self,
         permits: Vec<Permit>,
-        permitted_at: Instant,
+        permitted_at: Moment,
         landing: &UnboundedSender<Landed>,
     ) {
         let records = permits.iter().map(Permit::record).collect();
@@ -221,7 +222,7 @@ impl Run {
     fn start_all(
         &self,
         permits: Vec<Permit>,
-        permitted_at: Instant,
+        permitted_at: Moment,
         landing: &UnboundedSender<Landed>,
     ) {
         for permit in permits {

@@ -3,16 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
+use crate::clock::Moment;
 use crate::domain::shop::ShopName;
 use crate::store::resolution::Finding;
 
 /// When a brake was looked at, and whether it says stop, or why nobody knows.
-pub(super) type BrakeLook = tokio::sync::Mutex<Option<(Instant, Result<bool, String>)>>;
+pub(super) type BrakeLook = tokio::sync::Mutex<Option<(Moment, Result<bool, String>)>>;
 
 /// The requests of one run.
 pub(super) struct Flight {

@@ -4,11 +4,12 @@
 //! stops everything until a person has looked. Beyond that each claim makes sure that its database knows the last permit.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 
 use super::Charger;
+use crate::clock::Moment;
 use crate::domain::daily_cap::day_of;
 use crate::domain::permit_record::PermitRecord;
 use crate::domain::tripwire::Trip;
@@ -26,7 +27,7 @@ pub struct Ground {
 
 #[derive(Default)]
 struct Seen {
-    found_sound_at: Option<Instant>,
+    found_sound_at: Option<Moment>,
     planned_day: Option<NaiveDate>,
     last_permit: Option<PermitRecord>,
 }
@@ -91,7 +92,7 @@ impl Charger {
     /// # Errors
     /// When the database fails, or the brake cannot be put on.
     pub(super) async fn is_ground_sound(&self, now: DateTime<Utc>) -> anyhow::Result<bool> {
-        let is_fresh = |at: Instant| at.elapsed() < LOOK_EVERY;
+        let is_fresh = |at: Moment| at.elapsed() < LOOK_EVERY;
         let is_fresh = self.ground.seen().found_sound_at.is_some_and(is_fresh);
         if is_fresh && self.ground.seen().planned_day == Some(day_of(now)) {
             return Ok(true);
@@ -103,7 +104,7 @@ impl Charger {
                 tracing::error!(%error, "couldn't plan the day: it has no cap until that is done");
             }
         }
-        let looked_at = Instant::now();
+        let looked_at = Moment::now();
         let Some(trip) = self.find_fault().await? else {
             self.ground.seen().found_sound_at = Some(looked_at);
             return Ok(true);

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Run;
+use crate::clock::Moment;
 use crate::domain::answer::{Doubt, Verdict};
 use crate::domain::id::AttemptId;
 use crate::domain::resolution::News;
@@ -20,7 +21,7 @@ const BRAKE_AGE_MAX: Duration = Duration::from_millis(500);
 
 impl Run {
     /// Sends one permitted request, once, and says what came of it.
-    pub(super) async fn send(&self, permit: Permit, permitted_at: Instant) -> Finding {
+    pub(super) async fn send(&self, permit: Permit, permitted_at: Moment) -> Finding {
         let charger = &self.charger;
         let (subscription_id, attempt_id) = (permit.order_id.subscription_id, permit.attempt_id);
         let finding = |news, evidence| Finding {
@@ -73,7 +74,7 @@ impl Run {
     }
 
     /// Whether the brake of `shop` was put on after a permit was committed. It is looked at once for all permits that wait.
-    async fn is_stopped(&self, shop: &ShopName, permitted_at: Instant) -> Result<bool, String> {
+    async fn is_stopped(&self, shop: &ShopName, permitted_at: Moment) -> Result<bool, String> {
         if permitted_at.elapsed() <= BRAKE_AGE_MAX {
             return Ok(false);
         }
@@ -84,14 +85,14 @@ impl Run {
         {
             return found.clone();
         }
-        let at = Instant::now();
+        let at = Moment::now();
         let found = match self.charger.store.is_stopped(shop).await {
             Ok(_) if at.elapsed() > BRAKE_AGE_MAX => Err("it took too long".to_owned()),
             Ok(is_stopped) => Ok(is_stopped),
             Err(error) => Err(error.to_string()),
         };
         // What failed is not tried by each of them in turn.
-        let known_at = if found.is_ok() { at } else { Instant::now() };
+        let known_at = if found.is_ok() { at } else { Moment::now() };
         *look = Some((known_at, found.clone()));
         found
     }
