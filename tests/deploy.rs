@@ -39,7 +39,7 @@ const METRICS: [&str; 17] = [
 ];
 
 /// Every documented key but the table `retry.classes`, with `shops.main` for `shops.<name>`.
-const KEYS: [&str; 53] = [
+const KEYS: [&str; 55] = [
     "alerts.webhook_url",
     "charging.card_budget_24h",
     "charging.card_budget_30d",
@@ -85,6 +85,8 @@ const KEYS: [&str; 53] = [
     "shops.main.environment",
     "shops.main.max_lateness",
     "shops.main.merchant_id",
+    "shops.main.previous_service_key",
+    "shops.main.previous_service_key_file",
     "shops.main.rate_per_second",
     "shops.main.service_id",
     "shops.main.service_key",
@@ -436,7 +438,13 @@ fn the_production_sample_uses_known_keys_and_holds_no_secret() {
     for key in keys(PRODUCTION, true) {
         let last = key.rsplit('.').next().unwrap();
         assert!(
-            !["token", "service_key", "webhook_secret"].contains(&last),
+            ![
+                "token",
+                "service_key",
+                "previous_service_key",
+                "webhook_secret"
+            ]
+            .contains(&last),
             "{key} belongs into a file"
         );
     }

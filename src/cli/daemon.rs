@@ -174,7 +174,11 @@ pub fn doors(config: &Config) -> Arc<[ShopDoor]> {
             credentials: NoticeCredentials {
                 merchant_id: shop.merchant_id.clone(),
                 service_id: shop.service_id,
-                service_keys: vec![shop.service_key.clone()],
+                service_keys: [&shop.service_key]
+                    .into_iter()
+                    .chain(&shop.previous_service_key)
+                    .cloned()
+                    .collect(),
             },
             algorithms: Algorithm::ALL.to_vec(),
         })

@@ -98,6 +98,8 @@ pub struct ShopConfig {
     pub token: SecretString,
     /// Signs the notices.
     pub service_key: SecretString,
+    /// Signed them before it was changed, and is believed as well for as long as it is here.
+    pub previous_service_key: Option<SecretString>,
     /// The zone of due dates, unless a subscription has its own.
     pub timezone: Tz,
     /// Local time of day at which charges fall due.

@@ -67,6 +67,7 @@ fn shop(reader: &mut Reader, section: &str) -> Option<ShopConfig> {
     let service_id = reader.required(&key("service_id"), from_panel, parse::service_id);
     let token = reader.required_secret(&key("token"), exposure);
     let service_key = reader.required_secret(&key("service_key"), exposure);
+    let previous_service_key = reader.secret(&key("previous_service_key"), exposure);
     let timezone = reader.value_or(&key("timezone"), "Europe/Warsaw", parse::zone);
     let charge_time = reader.value_or(&key("charge_time"), "06:00", parse::time_of_day);
     let spread = reader.value_or(&key("spread"), "0s", |text| {
@@ -92,6 +93,7 @@ fn shop(reader: &mut Reader, section: &str) -> Option<ShopConfig> {
         service_id: service_id?,
         token: token?,
         service_key: service_key?,
+        previous_service_key,
         timezone: timezone?,
         charge_time: charge_time?,
         spread: spread?,

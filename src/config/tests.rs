@@ -10,7 +10,7 @@ use super::*;
 use crate::domain::decline::{Decline, DeclineClass};
 
 /// The keys that operators rely on: none of them may be renamed or go away.
-const CONTRACT: [&str; 43] = [
+const CONTRACT: [&str; 45] = [
     "database.url",
     "database.data_dir",
     "database.max_connections",
@@ -23,6 +23,8 @@ const CONTRACT: [&str; 43] = [
     "shops.main.token_file",
     "shops.main.service_key",
     "shops.main.service_key_file",
+    "shops.main.previous_service_key",
+    "shops.main.previous_service_key_file",
     "shops.main.timezone",
     "shops.main.charge_time",
     "shops.main.spread",

@@ -89,7 +89,7 @@ pub struct NoticeCredentials {
     pub merchant_id: String,
     /// The shop.
     pub service_id: Uuid,
-    /// The shop's key, and during a change of keys the next one too. An empty key fits nothing.
+    /// The shop's key, and during a change of keys the previous one too. An empty key fits nothing.
     pub service_keys: Vec<SecretString>,
 }
 
@@ -256,10 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn the_next_key_and_the_current_one_both_fit() {
+    fn the_current_key_and_the_previous_one_both_fit() {
         for keys in [
-            ["sim-service-key-000", "next"],
-            ["next", "sim-service-key-000"],
+            ["sim-service-key-000", "another"],
+            ["another", "sim-service-key-000"],
         ] {
             let header = header(SHA256_OF_1, "sha256");
             assert_eq!(

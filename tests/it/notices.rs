@@ -11,6 +11,7 @@ use cykl::gateway::{Algorithm, DebitOrder, notice_token};
 use cykl::metrics::Metrics;
 use cykl::simulator::{Behaviour, Notices, Rule, Script};
 use cykl::store::Wake;
+use nix::sys::signal::Signal;
 use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
 use secrecy::SecretString;
@@ -23,12 +24,17 @@ use uuid::Uuid;
 use crate::harness::{
     Agreement, MERCHANT_ID, PUBLIC_HOST, SERVICE_ID, SERVICE_KEY, Setting, World,
 };
+use crate::site::{Site, until};
 
 /// The signature of `body`, as imoje writes it.
 fn signature(body: &str) -> String {
+    signature_with(SERVICE_KEY, body)
+}
+
+fn signature_with(key: &str, body: &str) -> String {
     let hash = Sha256::new()
         .chain_update(body)
-        .chain_update(SERVICE_KEY)
+        .chain_update(key)
         .finalize();
     header(&hex::encode(hash), "sha256")
 }
@@ -144,6 +150,42 @@ async fn what_imoje_did_not_sign_is_refused_without_a_word() {
     assert_eq!(stored(&world).await, 0);
     let sent = client().get(&address).send().await.unwrap();
     assert_eq!(sent.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notices_signed_with_the_previous_key_are_taken_until_the_configuration_drops_it() {
+    let site = Site::new(1, "").await;
+    let current = format!("service_key = \"{SERVICE_KEY}\"\n");
+    let previous = site.path("previous_key");
+    let both = format!(
+        "{current}previous_service_key_file = \"{}\"\n",
+        previous.display()
+    );
+    std::fs::write(previous, "the-key-before\n").unwrap();
+    let without = site.file_text(site.door);
+    let mut daemon = site.start_with(&without.replace(&current, &both), "cykl");
+    daemon.says("started").await;
+    let address = panel_address(&format!("http://{}", site.door));
+    let answer = async |key: &str| {
+        let body = notice("inv-1042-a1", Uuid::new_v4());
+        post(&address, &body, Some(&signature_with(key, &body)))
+            .await
+            .0
+    };
+    assert_eq!(answer(SERVICE_KEY).await, StatusCode::OK);
+    assert_eq!(answer("the-key-before").await, StatusCode::OK);
+    assert_eq!(answer("another-key").await, StatusCode::UNAUTHORIZED);
+
+    std::fs::write(&daemon.file, without).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.says("configuration read again").await;
+    until("a refusal of the previous key", async || {
+        answer("the-key-before").await == StatusCode::UNAUTHORIZED
+    })
+    .await;
+    assert_eq!(answer(SERVICE_KEY).await, StatusCode::OK);
+    daemon.stops().await;
+    site.reckoning().await.settle_up().await;
 }
 
 #[tokio::test]
