@@ -10,7 +10,11 @@ CREATE TABLE installation (
     adopted_by        text NOT NULL,
     reason            text NOT NULL,
     -- Whether the daemon that started last delivers events to a webhook. Functions that people call tell it their events, too.
-    has_webhook       boolean NOT NULL DEFAULT false
+    has_webhook       boolean NOT NULL DEFAULT false,
+    -- What running daemons have told about a fence that closed behind them, so that each change is told once: that the database went to
+    -- this place, and that it was adopted as this installation.
+    told_place        text,
+    told_fence_id     uuid
 );
 COMMENT ON TABLE installation IS
     'The database server, history and database that charging was allowed in. A restored backup, a promoted replica or a copy differs from it, so it refuses every permit until "cykl adopt".';

@@ -133,6 +133,8 @@ pub struct Metrics {
     pub brake_tripped: Family<ShopReason, Gauge>,
     /// The stage of a slow start; 0 when everything may be sent.
     pub brake_stage: Family<ShopOnly, Gauge>,
+    /// 1 while the fence that this daemon had passed is closed.
+    pub fence_closed: Gauge,
     /// Events that wait to be delivered.
     pub outbox_pending: Gauge,
 }
@@ -159,10 +161,12 @@ impl Metrics {
             brake: Family::default(),
             brake_tripped: Family::default(),
             brake_stage: Family::default(),
+            fence_closed: Gauge::default(),
             outbox_pending: Gauge::default(),
         };
         metrics.register(&mut registry);
         metrics.register_days(&mut registry);
+        metrics.register_stops(&mut registry);
         metrics.registry = Arc::new(registry);
         metrics.start_at_zero(shops);
         metrics
@@ -178,6 +182,29 @@ impl Metrics {
             "daily_permitted_charges",
             "Charges permitted today, in UTC",
             self.daily_permitted.clone(),
+        );
+    }
+
+    fn register_stops(&self, registry: &mut Registry) {
+        registry.register(
+            "brake",
+            "1 for the mode of the brake that is in force",
+            self.brake.clone(),
+        );
+        registry.register(
+            "brake_tripped",
+            "1 for the reason for which the brake came on by itself",
+            self.brake_tripped.clone(),
+        );
+        registry.register(
+            "brake_stage",
+            "The stage of a slow start, 0 without one",
+            self.brake_stage.clone(),
+        );
+        registry.register(
+            "fence_closed",
+            "1 while this daemon may not charge from its database",
+            self.fence_closed.clone(),
         );
     }
 
@@ -223,21 +250,6 @@ impl Metrics {
             "worker_lag_seconds",
             "How long ago the worker last finished",
             self.worker_lag_seconds.clone(),
-        );
-        registry.register(
-            "brake",
-            "1 for the mode of the brake that is in force",
-            self.brake.clone(),
-        );
-        registry.register(
-            "brake_tripped",
-            "1 for the reason for which the brake came on by itself",
-            self.brake_tripped.clone(),
-        );
-        registry.register(
-            "brake_stage",
-            "The stage of a slow start, 0 without one",
-            self.brake_stage.clone(),
         );
         registry.register(
             "outbox_pending",

@@ -18,7 +18,7 @@ const DEFAULTS: &str = include_str!("../config/default.toml");
 const PRODUCTION: &str = include_str!("../config/production.example.toml");
 
 /// The metrics that Cykl promises to export; a histogram is listed without its suffixes.
-const METRICS: [&str; 17] = [
+const METRICS: [&str; 18] = [
     "cykl_attempts_total",
     "cykl_brake",
     "cykl_brake_stage",
@@ -29,6 +29,7 @@ const METRICS: [&str; 17] = [
     "cykl_daily_planned_charges",
     "cykl_declines_total",
     "cykl_expected_charges_total",
+    "cykl_fence_closed",
     "cykl_gateway_request_seconds",
     "cykl_held",
     "cykl_in_doubt",

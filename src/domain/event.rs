@@ -61,6 +61,8 @@ pub enum EventKind {
     IncidentGuards,
     /// The database has forgotten a permit that the permit journal names.
     IncidentBooksBehind,
+    /// The fence that a running daemon had passed is closed: the database went elsewhere, or was adopted anew.
+    IncidentFence,
     /// The brake was put on, or released.
     BrakeChanged,
     /// The database was adopted by this installation.
@@ -69,7 +71,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, for the documentation and its test.
-    pub const ALL: [EventKind; 31] = [
+    pub const ALL: [EventKind; 32] = [
         EventKind::SubscriptionCreated,
         EventKind::SubscriptionPastDue,
         EventKind::SubscriptionRecovered,
@@ -99,6 +101,7 @@ impl EventKind {
         EventKind::IncidentDailyCap,
         EventKind::IncidentGuards,
         EventKind::IncidentBooksBehind,
+        EventKind::IncidentFence,
         EventKind::BrakeChanged,
         EventKind::InstallationAdopted,
     ];
@@ -135,6 +138,7 @@ impl EventKind {
             EventKind::IncidentDailyCap => "incident.daily_cap",
             EventKind::IncidentGuards => "incident.guards",
             EventKind::IncidentBooksBehind => "incident.books_behind",
+            EventKind::IncidentFence => "incident.fence",
             EventKind::BrakeChanged => "brake.changed",
             EventKind::InstallationAdopted => "installation.adopted",
         }
@@ -160,6 +164,7 @@ impl EventKind {
             | EventKind::IncidentDailyCap
             | EventKind::IncidentGuards
             | EventKind::IncidentBooksBehind
+            | EventKind::IncidentFence
             | EventKind::BrakeChanged
             | EventKind::InstallationAdopted => true,
             EventKind::SubscriptionCreated

@@ -1,10 +1,13 @@
 //! The installation fence: which database, and which shops, charging was allowed in.
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sqlx::PgTransaction;
 
+use crate::domain::event::EventKind;
 use crate::domain::id::FenceId;
 use crate::domain::shop::{Environment, ShopName};
+use crate::store::events::{self, NewEvent};
 use crate::store::status::By;
 use crate::store::{Store, StoreError, new_id};
 
@@ -51,6 +54,18 @@ pub enum FenceError {
     /// The database could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What a running daemon finds at the fence that it has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FenceLook {
+    /// It is as it was.
+    Open,
+    /// No permit is given to this daemon any more, whatever it asks for.
+    Closed {
+        /// Whether nobody had told it yet.
+        is_news: bool,
+    },
 }
 
 impl Store {
@@ -109,6 +124,63 @@ impl Store {
         Ok(fence_id)
     }
 
+    /// Looks whether the fence that a daemon passed as `fence_id` has closed behind it, and tells each such change once, whichever daemon
+    /// sees it first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn watch_fence(
+        &self,
+        fence_id: FenceId,
+        now: DateTime<Utc>,
+    ) -> Result<FenceLook, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let found = sqlx::query!(
+            r#"-- watch_fence
+            SELECT i.fence_id AS "fence_id: FenceId", i.told_place IS NOT NULL AS "is_told_elsewhere!",
+                   (i.system_identifier, i.timeline, i.database_oid) = (p.system_identifier, p.timeline, p.database_oid) AS "is_here!",
+                   format('system %s, timeline %s, database %s', i.system_identifier, i.timeline, i.database_oid) AS "was!",
+                   format('system %s, timeline %s, database %s', p.system_identifier, p.timeline, p.database_oid) AS "is!"
+            FROM installation i, current_place() p"#
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(found) = found else {
+            // Somebody has deleted the row that would say whether it was told.
+            return Ok(FenceLook::Closed { is_news: true });
+        };
+        // That the database is elsewhere is true for every daemon; that it was adopted, for those that had passed before.
+        let (is_news, payload) = if !found.is_here {
+            let payload = json!({ "cause": "moved", "was": found.was, "is": found.is });
+            (
+                is_place_told_first(&mut transaction, &found.is).await?,
+                payload,
+            )
+        } else if found.fence_id != fence_id {
+            let payload = json!({ "cause": "adopted", "fence_id": found.fence_id });
+            (is_adoption_told_first(&mut transaction).await?, payload)
+        } else {
+            if found.is_told_elsewhere {
+                forget_place(&mut transaction).await?;
+                transaction.commit().await?;
+            }
+            return Ok(FenceLook::Open);
+        };
+        if is_news {
+            let event = NewEvent {
+                kind: EventKind::IncidentFence,
+                subscription_id: None,
+                shop: None,
+                charge_id: None,
+                attempt_id: None,
+                payload: events::payload(&payload),
+            };
+            events::append(&mut transaction, &[event], self.channels, now).await?;
+            transaction.commit().await?;
+        }
+        Ok(FenceLook::Closed { is_news })
+    }
+
     /// Records shops that the database does not know yet, for commands that store subscriptions before the daemon ever ran.
     ///
     /// # Errors
@@ -148,6 +220,43 @@ async fn recorded_installation(
         }),
         None => Ok(None),
     }
+}
+
+/// Notes that it is told that the database is at `place`. Returns whether nobody had.
+async fn is_place_told_first(
+    transaction: &mut PgTransaction<'_>,
+    place: &str,
+) -> Result<bool, StoreError> {
+    let noted = sqlx::query!(
+        "-- note_place
+        UPDATE installation SET told_place = $1 WHERE told_place IS DISTINCT FROM $1",
+        place,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(noted.rows_affected() > 0)
+}
+
+/// Notes that the last adoption is told to daemons that run. Returns whether nobody had.
+async fn is_adoption_told_first(transaction: &mut PgTransaction<'_>) -> Result<bool, StoreError> {
+    let noted = sqlx::query!(
+        "-- note_adoption
+        UPDATE installation SET told_fence_id = fence_id WHERE told_fence_id IS DISTINCT FROM fence_id"
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(noted.rows_affected() > 0)
+}
+
+/// The database is back where it was: if it goes there again, that is news.
+async fn forget_place(transaction: &mut PgTransaction<'_>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- forget_place
+        UPDATE installation SET told_place = NULL WHERE told_place IS NOT NULL"
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }
 
 /// Whether the shop is recorded, provided that it is recorded as it is configured.

@@ -12,10 +12,11 @@ use cykl::domain::shop::{Environment, ShopName};
 use cykl::domain::tripwire::{Declines, Trip};
 use cykl::simulator::{Behaviour, ErrorBody, Rule, Script};
 use cykl::store::brakes::BrakeMode;
-use cykl::store::installation::ShopIdentity;
+use cykl::store::installation::{FenceLook, ShopIdentity};
 use cykl::store::permits::{Claim, ClaimError, Permit};
 use cykl::store::resolution::{Evidence, Finding};
 use cykl::store::{Refusal, Store, Wake};
+use cykl::workers::charger::Report;
 use cykl::workers::crew::Workers;
 use reqwest::StatusCode;
 use tokio::sync::oneshot;
@@ -270,12 +271,71 @@ async fn adopting_the_database_locks_out_every_daemon_that_runs() {
     let world = World::new(Script::default()).await;
     world.subscribe(Agreement::monthly("2027-01-01")).await;
     let now = world.clock.now();
-    world.adopt(&world.store).await;
+    // Nothing is planned yet: it only looks.
+    world.workers.charger.run_once(now).await.unwrap();
+    let fence_id = world.adopt(&world.store).await;
     world.workers.scheduler.run_once(now).await.unwrap();
     let error = world.workers.charger.run_once(now).await.unwrap_err();
     assert!(error.to_string().contains("fence"), "{error:#}");
+    let late = world.another_instance().await;
+    for charger in [
+        &world.workers.charger,
+        &world.workers.charger,
+        &late.charger,
+    ] {
+        assert_eq!(charger.run_once(now).await.unwrap(), Report::default());
+    }
     assert_eq!(world.posts(), 0);
     assert_eq!(world.charges().await, ["planned"]);
+    assert_eq!(
+        told_of_the_fence(&world).await,
+        [format!("adopted {fence_id}")]
+    );
+    assert!(world.metrics.encode().contains("cykl_fence_closed 1\n"));
+}
+
+/// What was told about the fence, oldest first.
+async fn told_of_the_fence(world: &World) -> Vec<String> {
+    world
+        .column(
+            "SELECT concat_ws(' ', payload->>'cause', payload->>'fence_id', payload->>'was')
+             FROM events WHERE kind = 'incident.fence' ORDER BY event_id",
+        )
+        .await
+}
+
+#[tokio::test]
+async fn a_database_that_moves_under_a_daemon_is_told_once_until_it_is_back() {
+    let world = World::new(Script::default()).await;
+    world.subscribe(Agreement::monthly("2027-01-01")).await;
+    let (first, second) = (&world.workers, world.another_instance().await);
+    let move_by = async |by: i64| {
+        sqlx::query("UPDATE installation SET timeline = timeline + $1")
+            .bind(by)
+            .execute(&world.books)
+            .await
+            .unwrap();
+    };
+    for number in 1..=2 {
+        move_by(1).await;
+        for workers in [first, &second, first, &second] {
+            world.step(workers).await;
+        }
+        let told = told_of_the_fence(&world).await;
+        assert_eq!(told.len(), number, "{told:?}");
+        assert!(told.iter().all(|told| told.starts_with("moved system")));
+        assert_eq!(world.posts(), 0);
+        assert_eq!(world.brakes().await, ["* run first start"]);
+        assert!(world.metrics.encode().contains("cykl_fence_closed 1\n"));
+        move_by(-1).await;
+        let look = world.store.watch_fence(world.fence_id, world.clock.now());
+        assert_eq!(look.await.unwrap(), FenceLook::Open);
+    }
+    world.step(&second).await;
+    assert!(world.metrics.encode().contains("cykl_fence_closed 0\n"));
+    world.run_until_idle().await;
+    assert_eq!(world.charges().await, ["paid"]);
+    world.settle_up().await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The ground that charging stands on: the guards of the schema, a database that has not gone back, and a plan for the day.
+//! The ground that charging stands on: the fence, the guards of the schema, a database that has not gone back, and a plan for the day.
 //!
 //! It is looked at when the daemon starts, once a minute, after a run that failed, and each time after something was found. What is found
 //! stops everything until a person has looked. Beyond that each claim makes sure that its database knows the last permit.
@@ -14,6 +14,7 @@ use crate::domain::daily_cap::day_of;
 use crate::domain::permit_record::PermitRecord;
 use crate::domain::tripwire::Trip;
 use crate::journal::{Journal, JournalError};
+use crate::store::installation::FenceLook;
 
 /// How often the ground is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -87,7 +88,7 @@ impl Ground {
 }
 
 impl Charger {
-    /// Whether charging stands on firm ground. When not, the brake is on.
+    /// Whether charging stands on firm ground. When not, the brake is on, or the fence is closed.
     ///
     /// # Errors
     /// When the database fails, or the brake cannot be put on.
@@ -105,15 +106,27 @@ impl Charger {
             }
         }
         let looked_at = Moment::now();
+        let is_passed = self.is_fence_passed(now).await?;
         let Some(trip) = self.find_fault().await? else {
-            self.ground.seen().found_sound_at = Some(looked_at);
-            return Ok(true);
+            self.ground.seen().found_sound_at = is_passed.then_some(looked_at);
+            return Ok(is_passed);
         };
         self.ground.doubt();
         if self.store.trip(None, trip, now).await? {
             tracing::error!(reason = trip.reason(), "the brake came on");
         }
         Ok(false)
+    }
+
+    /// Whether the fence is open still. A closed one needs no brake: the database gives no permit to this daemon.
+    async fn is_fence_passed(&self, now: DateTime<Utc>) -> anyhow::Result<bool> {
+        let look = self.store.watch_fence(self.fence_id, now).await?;
+        let is_passed = look == FenceLook::Open;
+        self.metrics.fence_closed.set((!is_passed).into());
+        if let FenceLook::Closed { is_news: true } = look {
+            tracing::error!("the fence has closed behind this daemon; it charges nothing");
+        }
+        Ok(is_passed)
     }
 
     async fn find_fault(&self) -> anyhow::Result<Option<Trip>> {
