@@ -7,7 +7,8 @@ use cykl::simulator::{Behaviour, ErrorBody, Rule, Script};
 use cykl::store::permits::{Claim, Following};
 use reqwest::StatusCode;
 
-use crate::harness::{Agreement, World};
+use crate::fire::HeldGateway;
+use crate::harness::{Agreement, Setting, World};
 
 #[tokio::test]
 async fn a_due_subscription_is_charged_once_and_the_books_say_so() {
@@ -105,20 +106,72 @@ async fn a_run_finds_what_came_in_behind_it() {
     world.settle_up().await;
 }
 
-#[tokio::test]
-async fn permits_ahead_of_their_turn_are_sent_few_at_a_time() {
-    let world = World::new(Script::default()).await;
-    for _ in 0..6 {
+/// A world with these limits, in which so many charges are due at a gateway that takes its time.
+async fn due_at_once(limits: &str, charges: usize) -> World {
+    let world = World::with(Setting {
+        toml: format!("[charging]\n{limits}"),
+        ..Setting::default()
+    })
+    .await;
+    let slow = Behaviour::settle_at_once().answering_after(Duration::from_millis(50));
+    for _ in 0..charges {
         world
-            .subscribe(Agreement::monthly("2027-01-01").with_card(Behaviour::settle_at_once()))
+            .subscribe(Agreement::monthly("2027-01-01").with_card(slow.clone()))
             .await;
     }
+    let note = "CREATE TABLE crowds (unanswered bigint);
+         CREATE FUNCTION note_crowd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO crowds SELECT count(*) FROM attempts WHERE state = 'in_doubt';
+             RETURN NULL; END $$;
+         CREATE TRIGGER note_crowd AFTER INSERT ON attempts FOR EACH STATEMENT EXECUTE FUNCTION note_crowd();";
+    sqlx::raw_sql(note).execute(&world.books).await.unwrap();
     let now = world.clock.now();
     world.workers.scheduler.run_once(now).await.unwrap();
-    let mut charger = world.workers.charger.clone();
-    (charger.requests_max, charger.limits.unanswered_max) = (1, 6);
-    let report = charger.run_once(now).await.unwrap();
-    assert_eq!((report.permitted, report.settled), (6, 6));
+    world
+}
+
+/// The most attempts that were permitted and unanswered at once, as each claim left them.
+async fn most_unanswered(world: &World) -> i64 {
+    world.one("SELECT max(unanswered) FROM crowds").await
+}
+
+#[tokio::test]
+async fn no_more_debits_are_permitted_and_unanswered_than_may_be_in_flight() {
+    let world = due_at_once("in_flight_max = 3", 10).await;
+    let gateway = HeldGateway::open(world.simulator.address()).await;
+    let one = world.another_instance_at(&gateway.base_url()).await;
+    let now = world.clock.now();
+    let run = tokio::spawn(async move { one.charger.run_once(now).await.unwrap() });
+    gateway.is_asked(3).await;
+    // What is unanswered elsewhere leaves no room here.
+    let other = world.another_instance().await;
+    let report = other.charger.run_once(now).await.unwrap();
+    assert_eq!(report.permitted, 0);
+    gateway.let_go();
+    let report = run.await.unwrap();
+    assert_eq!((report.permitted, report.settled), (10, 10));
+    assert_eq!(
+        (most_unanswered(&world).await, gateway.most_at_once()),
+        (3, 3)
+    );
+    assert_eq!(world.charges().await, ["paid"; 10]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn permits_ahead_of_their_turn_are_sent_few_at_a_time() {
+    let world = due_at_once("in_flight_max = 2\nclaim_ahead = 4", 10).await;
+    let gateway = HeldGateway::open(world.simulator.address()).await;
+    let workers = world.another_instance_at(&gateway.base_url()).await;
+    gateway.let_go();
+    let now = world.clock.now();
+    let report = workers.charger.run_once(now).await.unwrap();
+    assert_eq!((report.permitted, report.settled), (10, 10));
+    assert_eq!(
+        (most_unanswered(&world).await, gateway.most_at_once()),
+        (6, 2)
+    );
+    assert_eq!(world.charges().await, ["paid"; 10]);
     world.settle_up().await;
 }
 

@@ -288,12 +288,26 @@ impl World {
 
     /// A second daemon on the same database.
     pub async fn another_instance(&self) -> Workers {
+        self.another_instance_of(&self.config, &self.clock).await
+    }
+
+    /// A second daemon on the same database, which reaches imoje at `base_url`.
+    pub async fn another_instance_at(&self, base_url: &str) -> Workers {
+        let mut config = self.config.clone();
+        for shop in config.shops.values_mut() {
+            shop.base_url = base_url.parse().unwrap();
+        }
+        self.another_instance_of(&config, &self.clock).await
+    }
+
+    /// A second daemon on the same database, with its own configuration and clock.
+    pub async fn another_instance_of(&self, config: &Config, clock: &Clock) -> Workers {
         let store = self.another_store().await;
         let stop = CancellationToken::new();
         daemon::workers(
-            &self.config,
+            config,
             &store,
-            &self.clock,
+            clock,
             &self.metrics,
             self.fence_id,
             &Ground::default(),
