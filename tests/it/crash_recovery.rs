@@ -199,6 +199,10 @@ async fn connections_to_the_database_that_break_at_any_moment_cost_no_money() {
     };
     let (broken, failures) = tokio::join!(breaking, working);
     println!("{broken} connections broken, {failures} runs failed");
+    assert!(
+        broken > 0 && failures > 0,
+        "nothing went wrong: {broken} connections broken, {failures} runs failed"
+    );
     world.run_days(15).await;
     let paid = world.charges().await;
     assert_eq!(paid.len(), 120);
