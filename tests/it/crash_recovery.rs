@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use cykl::simulator::{Behaviour, Script};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::net::TcpListener;
 
 use crate::fire::Dice;
 use crate::harness::{Agreement, SERVICE_ID, World, number_from};
 use crate::site::{
     Daemon, HURRIED, OwnServer, PATIENCE, Site, WEEKS_IN_HALF_A_MINUTE, free_address,
-    go_on_and_settle_up, nothing_but_pauses, start_again, subscribe_mixed, until,
+    go_on_and_settle_up, nothing_but_pauses, start_again, subscribe_mixed, until, with_sessions,
 };
 
 /// How many daemons `make test` kills; `CYKL_SOAK_KILLS` asks for more.
@@ -102,7 +103,7 @@ async fn charges_again_and_dies(site: &Site, mut daemon: Daemon) {
 }
 
 /// Behind this place in a file there is no room any more: its log and most of its tables are longer.
-const FULL_AT: u64 = 64 * 1024;
+const FULL_AT: &str = "65536";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_of_the_database_costs_no_money_and_forgets_nothing() {
@@ -111,41 +112,64 @@ async fn a_full_disk_of_the_database_costs_no_money_and_forgets_nothing() {
     let site = Site::on(own.database(), WEEKS_IN_HALF_A_MINUTE, HURRIED).await;
     subscribe_mixed(&site, &mut dice).await;
     let mut cut_off = 0;
-    for _ in 0..8 {
+    for round in 0..8 {
         let started_at = site.time.now();
         let mut daemon = site.start();
         daemon.says("started").await;
         let posts = site.simulator.totals().posts;
         until("a debit", async || site.simulator.totals().posts > posts).await;
-        // Nothing that PostgreSQL writes from now on fits. It is told so by the system at the very places where a full disk would tell
-        // it, and no session that it starts afterwards can write either.
+        // Nothing that PostgreSQL writes from now on fits.
         let server = own.pid();
-        for pid in own.processes() {
-            let mut full = own.command("prlimit");
-            full.args([format!("--fsize={FULL_AT}"), format!("--pid={pid}")]);
-            let limited = full.output().unwrap();
-            // A session may have ended meanwhile; the server has not.
-            assert!(limited.status.success() || pid != server, "{limited:?}");
-        }
+        limit_files(&own, server, FULL_AT);
         until("PostgreSQL is out of room", async || {
             own.log().contains("File too large")
         })
         .await;
         tokio::time::sleep(Duration::from_millis(dice.below(400))).await;
-        daemon.signal(Signal::SIGKILL);
-        daemon.ends().await;
-        // Somebody makes room. The server may have given up by itself.
-        let _ = kill(server, Signal::SIGQUIT);
-        until("the end of the server", async || {
-            kill(server, None).is_err()
-        })
-        .await;
-        drop(own.server);
-        own.server = start_again(&own.settings).await;
+        let is_alive = || kill(server, None).is_ok();
+        if round % 2 == 0 {
+            daemon.signal(Signal::SIGKILL);
+            daemon.ends().await;
+            // Somebody makes room, and starts the server again, which may have given up by itself.
+            let _ = kill(server, Signal::SIGQUIT);
+            until("the end of the server", async || !is_alive()).await;
+            drop(own.server);
+            own.server = start_again(&own.settings).await;
+            assert_eq!(site.sent_without_permit().await, Vec::<String>::new());
+        } else {
+            // Somebody makes room while the daemon runs, and starts the server again if it gives up.
+            limit_files(&own, server, "unlimited");
+            let goes_on = charges_again_and_dies(&site, daemon);
+            tokio::pin!(goes_on);
+            let has_given_up = until("the end of the server", async || !is_alive());
+            tokio::select! {
+                () = &mut goes_on => {}
+                () = has_given_up => {
+                    drop(own.server);
+                    own.server = start_again(&own.settings).await;
+                    goes_on.await;
+                }
+            }
+            assert_eq!(site.sent_without_permit().await, Vec::<String>::new());
+        }
         cut_off += site.unrecorded_since(started_at).await;
     }
-    go_on_and_settle_up(site, 3, cut_off).await;
+    go_on_and_settle_up(site, 2, cut_off).await;
     own.server.stop().await.unwrap();
+}
+
+/// Lets the server's files grow to so many bytes. It is told so by the system at the very places where a full disk would tell it, and
+/// no session that it starts afterwards can write more either.
+fn limit_files(own: &OwnServer, server: Pid, bytes: &str) {
+    for pid in with_sessions(server) {
+        let mut limit = own.command("prlimit");
+        // The soft limit alone, which may be raised again.
+        limit.args([format!("--fsize={bytes}:"), format!("--pid={pid}")]);
+        let limited = limit.output().unwrap();
+        // A session may have ended meanwhile, and the server may have given up.
+        let is_gone = kill(pid, None).is_err();
+        assert!(limited.status.success() || is_gone, "{limited:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

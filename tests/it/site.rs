@@ -239,6 +239,23 @@ impl Site {
         store.close().await;
     }
 
+    /// The orders that imoje was sent and the books have no permit for.
+    pub async fn sent_without_permit(&self) -> Vec<String> {
+        // The ledger first: what is sent meanwhile was permitted before.
+        let ledger = self.simulator.ledger();
+        let sent: Vec<_> = (ledger.posts().iter())
+            .map(|post| post.order_id.as_deref().unwrap_or_default())
+            .collect();
+        sqlx::query_scalar(
+            "SELECT sent FROM unnest($1::text[]) sent
+             WHERE NOT EXISTS (SELECT FROM all_attempts WHERE order_id = sent)",
+        )
+        .bind(sent)
+        .fetch_all(&self.books)
+        .await
+        .unwrap()
+    }
+
     /// The world that the daemons leave behind: their books and their gateway, time standing still.
     pub async fn reckoning(self) -> World {
         let clock = self.time.stop();
@@ -442,17 +459,16 @@ impl OwnServer {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.settings.data_dir.join("postgres.log")).unwrap()
     }
+}
 
-    /// The server and all its sessions.
-    pub fn processes(&self) -> Vec<Pid> {
-        let server = self.pid();
-        let children = format!("/proc/{server}/task/{server}/children");
-        let children = std::fs::read_to_string(children).unwrap();
-        let children = children.split_whitespace();
-        std::iter::once(server)
-            .chain(children.map(|pid| Pid::from_raw(pid.parse().unwrap())))
-            .collect()
-    }
+/// A server and all its sessions, those of one that has ended being none.
+pub fn with_sessions(server: Pid) -> Vec<Pid> {
+    let children = format!("/proc/{server}/task/{server}/children");
+    let children = std::fs::read_to_string(children).unwrap_or_default();
+    let children = children.split_whitespace();
+    std::iter::once(server)
+        .chain(children.map(|pid| Pid::from_raw(pid.parse().unwrap())))
+        .collect()
 }
 
 /// Starts the server again. What the one that was killed has left behind may take a moment to end.
