@@ -78,8 +78,9 @@ async fn an_answer_that_cannot_be_recorded_takes_no_other_with_it() {
 
 #[tokio::test]
 async fn an_answer_that_the_database_is_too_busy_for_is_recorded_while_others_are_on_their_way() {
-    // The server takes no connection for now; the transaction lost against another.
-    for code in ["57P03", "40001"] {
+    // The server takes no connection for now; the transaction lost against another, in a deadlock with it, waited too long for its
+    // lock, or took too long.
+    for code in ["57P03", "40001", "40P01", "55P03", "57014"] {
         let world = World::new(Script::default()).await;
         let quick = Behaviour::settle_at_once().with_notices(Notices::none());
         let slow = quick.clone().answering_after(Duration::from_millis(500));
@@ -119,6 +120,91 @@ async fn an_answer_that_the_database_is_too_busy_for_is_recorded_while_others_ar
         );
         world.settle_up().await;
     }
+}
+
+#[tokio::test]
+async fn a_claim_behind_a_lock_that_somebody_holds_sends_nothing_and_goes_on_when_it_is_free() {
+    // What a claim locks and writes, one after the other.
+    for held in [
+        "SELECT FROM brakes FOR UPDATE",
+        "LOCK TABLE attempts IN SHARE ROW EXCLUSIVE MODE",
+        "LOCK TABLE charges IN SHARE ROW EXCLUSIVE MODE",
+    ] {
+        let world = World::new(Script::default()).await;
+        three_are_due(&world).await;
+        let mut elsewhere = world.books.begin().await.unwrap();
+        sqlx::raw_sql(held).execute(&mut *elsewhere).await.unwrap();
+        let (charger, now) = (world.workers.charger.clone(), world.clock.now());
+        let run = tokio::spawn(async move { charger.run_once(now).await.unwrap() });
+        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+                         AND application_name = 'cykl' AND wait_event_type = 'Lock')";
+        while !world.one::<bool>(waits).await {
+            assert!(!run.is_finished(), "{held} is in nobody's way");
+        }
+        assert_eq!(world.posts(), 0, "{held}");
+        elsewhere.rollback().await.unwrap();
+        assert_eq!(run.await.unwrap().settled, 3, "{held}");
+        world.run_days(1).await;
+        assert_eq!(
+            (world.charges().await, world.posts()),
+            (vec!["paid".to_owned(); 3], 3),
+            "{held}"
+        );
+        world.settle_up().await;
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_waits_too_long_for_a_lock_permits_nothing_and_its_charges_go_out_afterwards()
+{
+    let world = World::new(Script::default()).await;
+    three_are_due(&world).await;
+    // With its permits written, each claim waits for somebody, and not for the ten seconds that a lock may take.
+    let behind = "CREATE TABLE turns ();
+         INSERT INTO turns DEFAULT VALUES;
+         CREATE SEQUENCE waits;
+         CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = '20ms' AS $$ BEGIN
+             PERFORM nextval('waits');
+             PERFORM FROM turns FOR UPDATE;
+             RETURN NULL; END $$;
+         CREATE TRIGGER wait AFTER INSERT ON attempts FOR EACH STATEMENT EXECUTE FUNCTION wait();";
+    sqlx::raw_sql(behind).execute(&world.books).await.unwrap();
+    let mut elsewhere = world.books.begin().await.unwrap();
+    sqlx::query("SELECT FROM turns FOR UPDATE")
+        .execute(&mut *elsewhere)
+        .await
+        .unwrap();
+    let now = world.clock.now();
+    for runs in 1..=2 {
+        let error = world.workers.charger.run_once(now).await.unwrap_err();
+        let told = format!("{error:#}");
+        assert!(told.contains("lock timeout"), "{told}");
+        let waits: i64 = world.one("SELECT last_value FROM waits").await;
+        assert_eq!(waits, 6 * runs, "a claim is tried again five times");
+    }
+    assert_eq!(
+        (world.attempts().await, world.posts()),
+        (Vec::<String>::new(), 0)
+    );
+    elsewhere.rollback().await.unwrap();
+    let report = world.workers.charger.run_once(now).await.unwrap();
+    assert_eq!((report.permitted, report.settled), (3, 3));
+    world.run_days(1).await;
+    assert_eq!(
+        (world.charges().await, world.posts()),
+        (vec!["paid".to_owned(); 3], 3)
+    );
+    world.settle_up().await;
+}
+
+/// Three charges are due, in a world whose ground was looked at.
+async fn three_are_due(world: &World) {
+    for _ in 0..3 {
+        world.subscribe(Agreement::monthly("2027-01-01")).await;
+    }
+    let now = world.clock.now();
+    world.workers.charger.run_once(now).await.unwrap();
+    world.workers.scheduler.run_once(now).await.unwrap();
 }
 
 /// Seven debits that were pending and have settled since, each told by a notice that nobody has followed up.
