@@ -123,9 +123,19 @@ pub async fn drop_database(world: World) {
 
 /// Connects to books.
 pub async fn connect(options: PgConnectOptions, max_connections: u32) -> Store {
+    let channels = Channels { webhook: false };
+    connect_telling(options, max_connections, channels).await
+}
+
+/// Connects to books, whose events go to these channels.
+async fn connect_telling(
+    options: PgConnectOptions,
+    max_connections: u32,
+    channels: Channels,
+) -> Store {
     let options_of_store = StoreOptions {
         max_connections,
-        channels: Channels { webhook: false },
+        channels,
     };
     Store::connect(options, options_of_store).await.unwrap()
 }
@@ -216,7 +226,10 @@ impl World {
             config,
             database,
         } = parts;
-        let store = connect(database.clone(), 8).await;
+        let channels = Channels {
+            webhook: config.events.webhook_url.is_some(),
+        };
+        let store = connect_telling(database.clone(), 8, channels).await;
         let fence_id = store
             .pass_fence(&daemon::identities(&config), "test", clock.now())
             .await
@@ -349,7 +362,11 @@ impl World {
 
     /// One round of every worker. Returns whether anything happened.
     pub async fn step(&self, workers: &Workers) -> bool {
-        let now = self.clock.now();
+        self.step_at(workers, self.clock.now()).await
+    }
+
+    /// One round of every worker of an instance for which it is `now`. Returns whether anything happened.
+    pub async fn step_at(&self, workers: &Workers, now: DateTime<Utc>) -> bool {
         let planned = workers.scheduler.run_once(now).await.unwrap();
         let charged = workers.charger.run_once(now).await.unwrap();
         let delivered = self.simulator.deliver_due().await;

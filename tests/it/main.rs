@@ -38,4 +38,5 @@ mod scheduling;
 mod schema;
 mod sharding;
 mod simulation;
+mod telling;
 mod views;
