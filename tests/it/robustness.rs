@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use cykl::cli::daemon;
+use cykl::clock::Clock;
 use cykl::domain::answer::Verdict;
 use cykl::domain::id::{AttemptId, SubscriptionId, TransactionId};
 use cykl::domain::resolution::News;
@@ -12,6 +13,7 @@ use cykl::store::resolution::{Evidence, Finding};
 use uuid::Uuid;
 
 use crate::harness::{Agreement, Setting, World};
+use crate::site::nothing_but_pauses;
 
 /// A second shop, whose gateway nobody answers at.
 const UNREACHABLE: &str = "[shops.aaa]\nenvironment = \"simulator\"\nbase_url = \"http://127.0.0.1:1/v1/merchant\"\n\
@@ -433,6 +435,73 @@ async fn two_instances_keep_the_budget_of_a_shared_card() {
         .one("SELECT count(DISTINCT card_id) FROM attempts WHERE is_retry")
         .await;
     assert_eq!((retried, cards), (10, 10), "one retry a day for each card");
+}
+
+#[tokio::test]
+async fn an_instance_whose_clock_was_put_back_by_hours_charges_later_and_nothing_twice() {
+    const BACK: TimeDelta = TimeDelta::hours(5);
+    // A test's clock is compared with no other, so charging does not pause: it has to be right without that.
+    let world = World::new(Script::default()).await;
+    let clock = Clock::manual(world.clock.now());
+    let behind = world.another_instance_of(&world.config, &clock).await;
+    for behaviour in [
+        Behaviour::settle_at_once(),
+        Behaviour::settle_after(Duration::from_secs(3 * 3_600)),
+        Behaviour::take_money_and_lose_answer(),
+    ] {
+        let daily = Agreement::monthly("2027-01-01").every("P1D");
+        world.subscribe(daily.with_card(behaviour)).await;
+    }
+    let declined = Agreement::monthly("2027-01-01");
+    world.simulator.add_rule(
+        Rule::debits(Behaviour::decline_at_once("CODE_51"))
+            .of_profile(declined.profile)
+            .times(1),
+    );
+    world.subscribe(declined).await;
+    // Both have charged what is due by five in the afternoon. Then one of the clocks is put back to noon.
+    let until_five = world.clock.now() + TimeDelta::hours(9);
+    world.run_until(until_five).await;
+    clock.set(world.clock.now() - BACK);
+    let before = (world.posts(), world.attempts().await.len());
+    while world.step_at(&behind, clock.now()).await {}
+    let after = (world.posts(), world.attempts().await.len());
+    assert_eq!(
+        after, before,
+        "the same hours again, and nothing is charged"
+    );
+    // For three days it works alone, then together with the other, each of them first in turn.
+    for hour in 0..144 {
+        world.advance(TimeDelta::hours(1));
+        clock.set(world.clock.now() - BACK);
+        let is_alone = hour < 72;
+        for turn in 0..2 {
+            if (hour + turn) % 2 == 0 {
+                while world.step_at(&behind, clock.now()).await {}
+            } else if !is_alone {
+                while world.step(&world.workers).await {}
+            }
+        }
+    }
+    let charges = "SELECT count(*) || ' by ' || max(due_on) FROM charges";
+    let charged: String = world.one(charges).await;
+    assert_eq!(charged, "22 by 2027-01-07");
+    let early: i64 = world
+        .one("SELECT count(*) FROM attempts JOIN charges USING (charge_id) WHERE permitted_at < due_at")
+        .await;
+    assert_eq!(early, 0);
+    world
+        .run_until(world.clock.now() + TimeDelta::hours(12))
+        .await;
+    let periods = world.charges().await.len();
+    assert_eq!(world.charges().await, vec!["paid"; periods]);
+    assert_eq!(
+        world.posts(),
+        u64::try_from(periods).unwrap() + 1,
+        "one was declined"
+    );
+    nothing_but_pauses(&world).await;
+    world.settle_up().await;
 }
 
 #[tokio::test]
