@@ -4,9 +4,12 @@
 //! all of them wait there.
 
 use chrono::TimeDelta;
-use cykl::simulator::{Behaviour, Notices, Script};
+use cykl::simulator::{Behaviour, Notices, Rule, Script};
+use cykl::workers::charger::Report;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use tokio::task::JoinHandle;
 
+use crate::fire::HeldGateway;
 use crate::harness::{Agreement, Setting, World};
 
 /// Whoever inserts a row into a table waits here until it is opened.
@@ -169,5 +172,97 @@ async fn a_period_that_comes_in_behind_a_run_of_the_scheduler_is_planned_in_it()
     assert_eq!(world.charges().await, ["planned"; 2]);
     world.run_until_idle().await;
     assert_eq!(world.charges().await, ["paid"; 2]);
+    world.settle_up().await;
+}
+
+/// A debit of `world` whose answer is on its way to an instance that waits for it, until the gateway lets it go.
+async fn answer_on_its_way(world: &World, gateway: &HeldGateway) -> JoinHandle<Report> {
+    let one = world.another_instance_at(&gateway.base_url()).await.charger;
+    let now = world.clock.now();
+    world.workers.scheduler.run_once(now).await.unwrap();
+    let run = tokio::spawn(async move { one.run_once(now).await.unwrap() });
+    gateway.is_asked(1).await;
+    while world.posts() == 0 {
+        tokio::task::yield_now().await;
+    }
+    run
+}
+
+#[tokio::test]
+async fn a_late_answer_that_another_instance_has_just_read_is_recorded_once() {
+    // A decline is said again, and what settled is settled.
+    for (behaviour, outcome, evidence) in [
+        (
+            Behaviour::settle_at_once(),
+            ["settled", "paid"],
+            &["read settled"][..],
+        ),
+        (
+            Behaviour::decline_at_once("CODE_43"),
+            ["rejected", "failed"],
+            &["answer rejected", "read rejected"],
+        ),
+    ] {
+        let world = World::new(Script::default()).await;
+        let agreement = Agreement::monthly("2027-01-01").times(1);
+        world.subscribe(agreement.with_card(behaviour)).await;
+        let gateway = HeldGateway::open(world.simulator.address()).await;
+        let answered = answer_on_its_way(&world, &gateway).await;
+        // Its deadline is over. A notice names the transaction, and another instance reads it.
+        world.advance(TimeDelta::hours(1));
+        world.simulator.deliver_due().await;
+        let now = world.clock.now();
+        let mut gate = Gate::before("evidence", &world).await;
+        let resolver = world.another_instance().await.resolver;
+        let read = tokio::spawn(async move { resolver.run_once(now).await.unwrap() });
+        gate.waited_at_by(1).await;
+        // The answer comes while that is being written down.
+        gateway.let_go();
+        let behind_the_other =
+            "SELECT count(*) = 2 FROM pg_stat_activity WHERE datname = current_database()
+                 AND application_name = 'cykl' AND wait_event_type = 'Lock'";
+        while !world.one::<bool>(behind_the_other).await {
+            assert!(!answered.is_finished(), "nobody was in its way");
+        }
+        gate.open().await;
+        assert_eq!(read.await.unwrap().read, 1);
+        answered.await.unwrap();
+        let [attempt, charge] = outcome;
+        assert_eq!(world.attempts().await, [attempt]);
+        assert_eq!(world.charges().await, [charge]);
+        let told = "SELECT kind || ' ' || verdict FROM evidence ORDER BY 1";
+        assert_eq!(world.column(told).await, evidence);
+        assert_eq!(world.incidents().await, Vec::<String>::new());
+        world.run_days(30).await;
+        assert_eq!((world.charges().await.len(), world.posts()), (1, 1));
+        world.settle_up().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_after_another_instance_has_tried_again_changes_nothing() {
+    let world = World::new(Script::default()).await;
+    world
+        .simulator
+        .add_rule(Rule::debits(Behaviour::decline_at_once("CODE_51")).times(1));
+    world
+        .subscribe(Agreement::monthly("2027-01-01").times(1))
+        .await;
+    let gateway = HeldGateway::open(world.simulator.address()).await;
+    let answered = answer_on_its_way(&world, &gateway).await;
+    // The others hear of the decline by its notice, and try again the next day.
+    world.run_days(2).await;
+    assert_eq!(world.attempts().await, ["rejected", "settled"]);
+    assert_eq!(world.charges().await, ["paid"]);
+    gateway.let_go();
+    let report = answered.await.unwrap();
+    assert_eq!((report.permitted, report.rejected), (1, 1));
+    world.run_days(30).await;
+    assert_eq!(world.attempts().await, ["rejected", "settled"]);
+    assert_eq!(
+        (world.charges().await, world.posts()),
+        (vec!["paid".to_owned()], 2)
+    );
+    assert_eq!(world.incidents().await, Vec::<String>::new());
     world.settle_up().await;
 }
