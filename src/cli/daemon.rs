@@ -32,6 +32,8 @@ const PERMIT_AGE_MAX: Duration = Duration::from_secs(60);
 const ANSWER_SLACK: TimeDelta = TimeDelta::seconds(30);
 /// How long the gateway's word on a decline holds good for a retry, in real time.
 const DECLINE_HOLDS: TimeDelta = TimeDelta::minutes(10);
+/// How often the ground that charging stands on is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How long ago every worker that charging needs must have run for the daemon to be ready, in real time.
 const WORKER_LAG_MAX: TimeDelta = TimeDelta::minutes(5);
 
@@ -94,6 +96,7 @@ pub fn workers(
             clocks: ClockWatch::default(),
             clock_gap_max: config.charging.clock_gap_max,
             ground: ground.clone(),
+            look_every: LOOK_EVERY,
             stop,
         },
         resolver: resolver(config, store, shops, metrics, tripwires),

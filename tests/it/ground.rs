@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use cykl::cli::{daemon, journal};
@@ -187,7 +188,7 @@ async fn a_guard_that_is_gone_stops_everything_until_it_is_back() {
         "DROP INDEX one_live_attempt",
     ] {
         sql(&world, lost).await;
-        // As at the start of a daemon, and once a minute.
+        // As at the start of a daemon.
         let started = world.another_instance().await;
         world.step(&started).await;
         assert_eq!(world.posts(), 0, "{lost}");
@@ -211,6 +212,44 @@ async fn a_guard_that_is_gone_stops_everything_until_it_is_back() {
     world.run_until_idle().await;
     assert_eq!(world.charges().await, ["paid"]);
     world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_guard_that_goes_while_a_daemon_runs_stops_it_at_its_next_look() {
+    for (look_every, fails) in [(Duration::ZERO, false), (Duration::MAX, true)] {
+        let world = World::new(Script::default()).await;
+        let mut daemon = world.another_instance().await;
+        daemon.charger.look_every = look_every;
+        subscribe_many(&world, 1, "2027-01-01").await;
+        while world.step(&daemon).await {}
+        assert_eq!(world.posts(), 1);
+        sql(&world, "ALTER TABLE attempts DISABLE TRIGGER attempt_step").await;
+        subscribe_many(&world, 1, "2027-01-01").await;
+        let now = world.clock.now();
+        daemon.scheduler.run_once(now).await.unwrap();
+        if fails {
+            // The next look is far, but after a run that failed it looks at once.
+            sql(
+                &world,
+                "CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                     RAISE EXCEPTION 'disk' USING ERRCODE = '58030'; END $$;
+                 CREATE TRIGGER fault BEFORE INSERT ON attempts FOR EACH ROW EXECUTE FUNCTION fault();",
+            )
+            .await;
+            daemon.charger.run_once(now).await.unwrap_err();
+            sql(&world, "DROP TRIGGER fault ON attempts").await;
+            assert_eq!(modes(&world).await, ["* run"]);
+        }
+        while world.step(&daemon).await {}
+        assert_eq!(world.posts(), 1, "after a failure: {fails}");
+        assert_eq!(modes(&world).await, ["* stop"]);
+        incident(&world, "incident.guards").await;
+        sql(&world, "ALTER TABLE attempts ENABLE TRIGGER attempt_step").await;
+        world.release_brake().await;
+        while world.step(&daemon).await {}
+        assert_eq!(world.charges().await, ["paid"; 2]);
+        world.settle_up().await;
+    }
 }
 
 #[tokio::test]

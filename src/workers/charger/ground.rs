@@ -4,7 +4,6 @@
 //! stops everything until a person has looked. Beyond that each claim makes sure that its database knows the last permit.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 
@@ -15,9 +14,6 @@ use crate::domain::permit_record::PermitRecord;
 use crate::domain::tripwire::Trip;
 use crate::journal::{Journal, JournalError};
 use crate::store::installation::FenceLook;
-
-/// How often the ground is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// The permit journal, and what was seen of the ground. Clones share it.
 #[derive(Clone, Default)]
@@ -93,7 +89,7 @@ impl Charger {
     /// # Errors
     /// When the database fails, or the brake cannot be put on.
     pub(super) async fn is_ground_sound(&self, now: DateTime<Utc>) -> anyhow::Result<bool> {
-        let is_fresh = |at: Moment| at.elapsed() < LOOK_EVERY;
+        let is_fresh = |at: Moment| at.elapsed() < self.look_every;
         let is_fresh = self.ground.seen().found_sound_at.is_some_and(is_fresh);
         if is_fresh && self.ground.seen().planned_day == Some(day_of(now)) {
             return Ok(true);

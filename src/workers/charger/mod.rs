@@ -12,6 +12,7 @@ mod ground;
 mod requests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::mpsc;
@@ -58,6 +59,8 @@ pub struct Charger {
     pub clock_gap_max: TimeDelta,
     /// What charging stands on, with the journal in which permits are written down before their requests leave.
     pub ground: Ground,
+    /// How often that is looked at, in real time.
+    pub look_every: Duration,
     /// Once cancelled, nothing more is claimed, and what waits for its turn is not sent.
     pub stop: CancellationToken,
 }
