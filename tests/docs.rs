@@ -72,15 +72,14 @@ fn every_trip_of_the_brake_is_documented_with_its_event_its_alert_and_its_test()
 
 #[test]
 fn every_test_that_the_text_about_the_brake_names_exists() {
-    let sources = sources();
+    let tests = tests_in(&sources());
     let named: Vec<_> = codes(BRAKES)
         .into_iter()
         .filter(|name| name.matches('_').count() > 3 && !name.contains(' '))
         .collect();
     assert!(named.len() > 10, "{named:?}");
     for name in named {
-        let function = format!("fn {name}(");
-        assert!(sources.contains(&function), "there is no test {name}");
+        assert!(tests.contains(&name), "there is no test {name}");
     }
 }
 
@@ -312,7 +311,7 @@ fn every_guard_of_the_architecture_is_in_the_migrations() {
 
 #[test]
 fn every_row_of_the_failure_matrix_names_tests_that_exist() {
-    let sources = sources();
+    let all_tests = tests_in(&sources());
     let mut numbers = Vec::new();
     for cells in rows(FAILURE_MATRIX) {
         let [number, _fault, _truth, behaviour, _held_by, tests] = &cells[..] else {
@@ -322,8 +321,7 @@ fn every_row_of_the_failure_matrix_names_tests_that_exist() {
         let is_missing = behaviour.contains("not built") || behaviour.contains("not tested");
         assert_eq!(tests.is_empty(), is_missing, "row {number}");
         for test in tests {
-            let definition = format!("fn {test}(");
-            let is_there = sources.contains(&definition);
+            let is_there = all_tests.contains(&test);
             assert!(is_there, "row {number}: there is no test {test}");
         }
         numbers.push((*number).to_owned());
@@ -337,6 +335,7 @@ fn every_row_of_the_failure_matrix_names_tests_that_exist() {
 #[test]
 fn every_mutant_of_the_schema_is_noticed_by_the_tests_that_are_named() {
     let files = test_files();
+    let all_tests = tests_in(&files.concat());
     let mutants = rows(MUTANTS);
     assert!(!mutants.is_empty());
     for cells in mutants {
@@ -347,8 +346,8 @@ fn every_mutant_of_the_schema_is_noticed_by_the_tests_that_are_named() {
         assert!(!keeps.is_empty(), "what does {name} keep?");
         assert!(!tests.is_empty(), "nothing tests {name}");
         for test in tests {
-            let text = text_of_test(&files, &test);
-            let text = text.unwrap_or_else(|| panic!("{name}: there is no test {test}"));
+            assert!(all_tests.contains(&test), "{name}: there is no test {test}");
+            let text = text_of_test(&files, &test).expect("a test is an item of its file");
             assert!(takes_away(&text, &name), "{test} does not take {name} away");
             assert!(
                 is_word_of(&text, &noticed),
@@ -384,6 +383,34 @@ async fn the_third() {
     assert!(does("the_second", "charges_say_why"));
     assert!(!does("the_third", "charges_say_why"));
     assert_eq!(text_of_test(&files, "the_fourth"), None);
+}
+
+#[test]
+fn a_function_that_nobody_runs_is_no_test() {
+    let file = r#"
+#[test]
+fn the_first() {
+    fn inside() {}
+}
+fn a_helper() {}
+#[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a story"
+)]
+/// Told at length.
+async fn the_second() {}
+#[cfg(test)]
+mod tests {
+    async fn another_helper() {}
+    proptest! {
+        #[test]
+        fn the_third(number: u32) {}
+    }
+}
+"#;
+    let tests = ["the_first", "the_second", "the_third"].map(str::to_owned);
+    assert_eq!(tests_in(file), BTreeSet::from(tests));
 }
 
 #[test]
@@ -552,6 +579,28 @@ fn sources() -> String {
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
         .map(|path| fs::read_to_string(path).expect("a source is readable"))
         .collect()
+}
+
+/// The names of the functions in a source that are run as tests: `#[test]` or `#[tokio::test]` stands above them.
+fn tests_in(source: &str) -> BTreeSet<String> {
+    let mut tests = BTreeSet::new();
+    let mut is_marked = false;
+    for line in source.lines().map(str::trim) {
+        let item = line.strip_prefix("pub ").unwrap_or(line);
+        let item = item.strip_prefix("async ").unwrap_or(item);
+        if let Some((name, _)) = item
+            .strip_prefix("fn ")
+            .and_then(|rest| rest.split_once('('))
+        {
+            if is_marked {
+                tests.insert(name.to_owned());
+            }
+            is_marked = false;
+        } else if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_marked = true;
+        }
+    }
+    tests
 }
 
 /// The sources of the tests against a database, one by one.
