@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use reqwest::Client;
 use reqwest::header::HeaderValue;
+use reqwest::{Certificate, Client};
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 use uuid::Uuid;
@@ -102,6 +102,14 @@ impl ImojeClient {
     /// # Errors
     /// What is wrong with the configuration.
     pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
+        Self::trusting(config, Vec::new())
+    }
+
+    /// As [`ImojeClient::new`], and believes what `authorities` have signed, beside those of the machine.
+    pub(super) fn trusting(
+        config: ClientConfig,
+        authorities: Vec<Certificate>,
+    ) -> Result<Self, ClientError> {
         let plain_http = is_plain_http(&config.base_url)?;
         if !is_uuid_v4(config.service_id) {
             return Err(ClientError::ServiceId);
@@ -115,6 +123,7 @@ impl ImojeClient {
             connect_timeout: config.connect_timeout,
             request_timeout: config.request_timeout,
             plain_http,
+            authorities,
         })
         .map_err(ClientError::Build)?;
         Ok(Self {

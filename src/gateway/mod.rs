@@ -19,6 +19,8 @@ mod wire;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 
 pub use answer::{
     ConnectFailure, ConnectStep, DebitAnswer, Lost, NoAnswer, NotSent, Profile, ProfileKind,

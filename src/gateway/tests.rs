@@ -109,7 +109,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
     }
 }
 
-fn http(http_status: u16, body: &str) -> Vec<u8> {
+pub(super) fn http(http_status: u16, body: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 {http_status} X\r\nContent-Type: application/json\r\nx-trace-id: abc-1\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -117,7 +117,7 @@ fn http(http_status: u16, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn config(base_url: &str) -> ClientConfig {
+pub(super) fn config(base_url: &str) -> ClientConfig {
     ClientConfig {
         base_url: Url::parse(base_url).unwrap(),
         merchant_id: "simmerchant000000001".to_owned(),
@@ -142,7 +142,7 @@ fn amount() -> Money {
     Money::new(4900, Currency::Pln).unwrap()
 }
 
-fn order() -> DebitOrder {
+pub(super) fn order() -> DebitOrder {
     DebitOrder {
         order_id: OrderId {
             subscription_id: SubscriptionId::from_uuid(Uuid::from_u128(
@@ -179,7 +179,7 @@ fn transaction(status: &str) -> Value {
     })
 }
 
-fn wrapped(status: &str) -> String {
+pub(super) fn wrapped(status: &str) -> String {
     json!({"transaction": transaction(status)}).to_string()
 }
 

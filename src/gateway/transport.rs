@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
-use reqwest::{Client, ClientBuilder, Request, Response, redirect, retry};
+use reqwest::{Certificate, Client, ClientBuilder, Request, Response, redirect, retry};
 
 use crate::gateway::answer::{ConnectFailure, ConnectStep, Lost};
 
@@ -45,6 +45,8 @@ pub(super) struct TransportConfig {
     pub(super) request_timeout: Duration,
     /// Whether the gateway is addressed with `http://`, which is for this machine only.
     pub(super) plain_http: bool,
+    /// Who is believed beside the authorities that the machine knows.
+    pub(super) authorities: Vec<Certificate>,
 }
 
 /// An HTTP answer as far as it came.
@@ -95,7 +97,7 @@ pub(super) fn build(config: TransportConfig) -> Result<Client, String> {
         // Without this reqwest loads the certificates of the machine even for http, and fails where there are none.
         builder.tls_certs_only([])
     } else {
-        builder
+        builder.tls_certs_merge(config.authorities)
     };
     builder.build().map_err(describe)
 }
