@@ -134,7 +134,6 @@ impl Store {
         fence_id: FenceId,
         now: DateTime<Utc>,
     ) -> Result<FenceLook, StoreError> {
-        let mut transaction = self.pool.begin().await?;
         let found = sqlx::query!(
             r#"-- watch_fence
             SELECT i.fence_id AS "fence_id: FenceId", i.told_place IS NOT NULL AS "is_told_elsewhere!",
@@ -143,28 +142,29 @@ impl Store {
                    format('system %s, timeline %s, database %s', p.system_identifier, p.timeline, p.database_oid) AS "is!"
             FROM installation i, current_place() p"#
         )
-        .fetch_optional(&mut *transaction)
+        .fetch_optional(&self.pool)
         .await?;
         let Some(found) = found else {
             // Somebody has deleted the row that would say whether it was told.
             return Ok(FenceLook::Closed { is_news: true });
         };
+        if found.is_here && found.fence_id == fence_id {
+            if found.is_told_elsewhere {
+                self.forget_place().await?;
+            }
+            return Ok(FenceLook::Open);
+        }
+        let mut transaction = self.pool.begin().await?;
         // That the database is elsewhere is true for every daemon; that it was adopted, for those that had passed before.
-        let (is_news, payload) = if !found.is_here {
+        let (is_news, payload) = if found.is_here {
+            let payload = json!({ "cause": "adopted", "fence_id": found.fence_id });
+            (is_adoption_told_first(&mut transaction).await?, payload)
+        } else {
             let payload = json!({ "cause": "moved", "was": found.was, "is": found.is });
             (
                 is_place_told_first(&mut transaction, &found.is).await?,
                 payload,
             )
-        } else if found.fence_id != fence_id {
-            let payload = json!({ "cause": "adopted", "fence_id": found.fence_id });
-            (is_adoption_told_first(&mut transaction).await?, payload)
-        } else {
-            if found.is_told_elsewhere {
-                forget_place(&mut transaction).await?;
-                transaction.commit().await?;
-            }
-            return Ok(FenceLook::Open);
         };
         if is_news {
             let event = NewEvent {
@@ -179,6 +179,17 @@ impl Store {
             transaction.commit().await?;
         }
         Ok(FenceLook::Closed { is_news })
+    }
+
+    /// The database is back where it was: if it goes there again, that is news.
+    async fn forget_place(&self) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- forget_place
+            UPDATE installation SET told_place = NULL WHERE told_place IS NOT NULL"
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// Records shops that the database does not know yet, for commands that store subscriptions before the daemon ever ran.
@@ -246,17 +257,6 @@ async fn is_adoption_told_first(transaction: &mut PgTransaction<'_>) -> Result<b
     .execute(&mut **transaction)
     .await?;
     Ok(noted.rows_affected() > 0)
-}
-
-/// The database is back where it was: if it goes there again, that is news.
-async fn forget_place(transaction: &mut PgTransaction<'_>) -> Result<(), StoreError> {
-    sqlx::query!(
-        "-- forget_place
-        UPDATE installation SET told_place = NULL WHERE told_place IS NOT NULL"
-    )
-    .execute(&mut **transaction)
-    .await?;
-    Ok(())
 }
 
 /// Whether the shop is recorded, provided that it is recorded as it is configured.
