@@ -14,12 +14,14 @@ CREATE TABLE notices (
     received_count integer NOT NULL DEFAULT 1,
     next_action_at timestamptz,
     tries          smallint NOT NULL DEFAULT 0,
+    denials        smallint NOT NULL DEFAULT 0,
     CONSTRAINT a_notice_is_stored_once UNIQUE (shop, body_sha256),
     CONSTRAINT new_notices_are_looked_at CHECK ((next_action_at IS NOT NULL) = (state = 'new'))
 );
 CREATE INDEX notices_to_read ON notices (next_action_at) WHERE state = 'new';
 COMMENT ON TABLE notices IS
     'The inbox: webhooks from imoje with a valid signature, stored raw but for card numbers. A notice decides nothing; it names a transaction, which is then read.';
+COMMENT ON COLUMN notices.denials IS 'How often imoje denied that it has the transaction; counted up to where that is told.';
 
 CREATE TABLE events (
     event_id        uuid PRIMARY KEY,

@@ -316,7 +316,7 @@ impl Metrics {
     pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 }
 
-/// What became of a notice at the door.
+/// What became of a notice: at the door, and, once more, when it turned out to be forged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoticeOutcome {
     /// Stored.
@@ -329,16 +329,19 @@ pub enum NoticeOutcome {
     Unreadable,
     /// The database did not take it.
     Unavailable,
+    /// Taken, and imoje does not know the transaction that it names.
+    UnknownTransaction,
 }
 
 impl NoticeOutcome {
     /// All outcomes.
-    pub const ALL: [NoticeOutcome; 5] = [
+    pub const ALL: [NoticeOutcome; 6] = [
         NoticeOutcome::Accepted,
         NoticeOutcome::Duplicate,
         NoticeOutcome::BadSignature,
         NoticeOutcome::Unreadable,
         NoticeOutcome::Unavailable,
+        NoticeOutcome::UnknownTransaction,
     ];
 
     /// The value of the label `outcome`.
@@ -349,6 +352,7 @@ impl NoticeOutcome {
             NoticeOutcome::BadSignature => "bad_signature",
             NoticeOutcome::Unreadable => "unreadable",
             NoticeOutcome::Unavailable => "unavailable",
+            NoticeOutcome::UnknownTransaction => "unknown_transaction",
         }
     }
 }

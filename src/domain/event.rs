@@ -45,6 +45,8 @@ pub enum EventKind {
     IncidentContradiction,
     /// The gateway knows a debit of ours that this database does not.
     IncidentOrphan,
+    /// A signed notice names a transaction that the gateway does not know.
+    IncidentUnknownTransaction,
     /// The gateway does not accept our credentials.
     IncidentUnauthorized,
     /// The database refused a permit that the charger thought legal.
@@ -71,7 +73,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, for the documentation and its test.
-    pub const ALL: [EventKind; 32] = [
+    pub const ALL: [EventKind; 33] = [
         EventKind::SubscriptionCreated,
         EventKind::SubscriptionPastDue,
         EventKind::SubscriptionRecovered,
@@ -93,6 +95,7 @@ impl EventKind {
         EventKind::IncidentMismatch,
         EventKind::IncidentContradiction,
         EventKind::IncidentOrphan,
+        EventKind::IncidentUnknownTransaction,
         EventKind::IncidentUnauthorized,
         EventKind::IncidentPermitRefused,
         EventKind::IncidentDoubts,
@@ -130,6 +133,7 @@ impl EventKind {
             EventKind::IncidentMismatch => "incident.mismatch",
             EventKind::IncidentContradiction => "incident.contradiction",
             EventKind::IncidentOrphan => "incident.orphan",
+            EventKind::IncidentUnknownTransaction => "incident.unknown_transaction",
             EventKind::IncidentUnauthorized => "incident.unauthorized",
             EventKind::IncidentPermitRefused => "incident.permit_refused",
             EventKind::IncidentDoubts => "incident.doubts",
@@ -156,6 +160,7 @@ impl EventKind {
             | EventKind::IncidentMismatch
             | EventKind::IncidentContradiction
             | EventKind::IncidentOrphan
+            | EventKind::IncidentUnknownTransaction
             | EventKind::IncidentUnauthorized
             | EventKind::IncidentPermitRefused
             | EventKind::IncidentDoubts

@@ -39,6 +39,24 @@ pub struct ReadAnswer {
     pub error_code: Option<String>,
 }
 
+/// What imoje shows under a transaction id of which nothing else is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// The transaction.
+    Shown(Box<ShownTransaction>),
+    /// imoje denies that it has one.
+    Denied,
+    /// Neither.
+    Unclear,
+}
+
+/// Whether imoje denies with this status of a read that it has the transaction. Its documents do not say what it answers about an id
+/// that it does not know; these are what its list of statuses leaves. A lag of its own may look the same, so nothing may follow from
+/// it but that people are told.
+pub const fn is_denial(http_status: u16) -> bool {
+    matches!(http_status, 400 | 404 | 422)
+}
+
 /// Why there is no word on a debit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {

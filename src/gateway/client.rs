@@ -15,7 +15,7 @@ use crate::domain::fields::is_uuid_v4;
 use crate::domain::id::{ProfileId, TransactionId};
 use crate::domain::money::Money;
 use crate::gateway::answer::{
-    DebitAnswer, NoAnswer, NotSent, Profile, ReadAnswer, ReadError, Service,
+    DebitAnswer, Lookup, NoAnswer, NotSent, Profile, ReadAnswer, ReadError, Service, is_denial,
 };
 use crate::gateway::order::DebitOrder;
 use crate::gateway::transport::{self, NotReceived, Received, TransportConfig};
@@ -222,19 +222,18 @@ impl ImojeClient {
         })
     }
 
-    /// Reads a transaction of which nothing is known but its id: whether imoje has it, and what it shows. `None` when imoje
-    /// answered anything else than a readable transaction.
+    /// Reads a transaction of which nothing is known but its id: whether imoje has it, and what it shows.
     ///
     /// # Errors
     /// As [`ImojeClient::transaction`].
-    pub async fn shown_transaction(
-        &self,
-        id: TransactionId,
-    ) -> Result<Option<ShownTransaction>, ReadError> {
+    pub async fn shown_transaction(&self, id: TransactionId) -> Result<Lookup, ReadError> {
         let received = self.read(&["transaction", &id.to_string()]).await?;
         Ok(match transaction_body(&received) {
-            Body::Transaction(shown) if received.http_status == 200 => Some(*shown),
-            Body::Transaction(_) | Body::Error { .. } | Body::Unreadable => None,
+            Body::Transaction(shown) if received.http_status == 200 => Lookup::Shown(shown),
+            Body::Error { .. } | Body::Unreadable if is_denial(received.http_status) => {
+                Lookup::Denied
+            }
+            Body::Transaction(_) | Body::Error { .. } | Body::Unreadable => Lookup::Unclear,
         })
     }
 

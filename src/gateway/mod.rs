@@ -23,8 +23,8 @@ mod tests;
 mod tls_tests;
 
 pub use answer::{
-    ConnectFailure, ConnectStep, DebitAnswer, Lost, NoAnswer, NotSent, Profile, ProfileKind,
-    ReadAnswer, ReadError, Service,
+    ConnectFailure, ConnectStep, DebitAnswer, Lookup, Lost, NoAnswer, NotSent, Profile,
+    ProfileKind, ReadAnswer, ReadError, Service, is_denial,
 };
 pub use client::{ClientConfig, ClientError, ImojeClient};
 pub use notice::{

@@ -283,6 +283,67 @@ impl Store {
     }
 }
 
+/// So often imoje has to deny that it has the transaction of a notice before that is told. The reads of a gateway may lag behind the
+/// notices that it sends; the third is half a minute after the first.
+const DENIALS: i16 = 3;
+
+impl Store {
+    /// Notes that imoje denied once more that it has the transactions of these notices, and tells it about those of which it has done so
+    /// often enough, each once. Returns these. A notice like that is forged, with the right key, or imoje has lost a transaction; it
+    /// decides nothing, and waits on.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is noted then.
+    pub async fn note_denials(
+        &self,
+        notices: &[NoticeId],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<NoticeId>, StoreError> {
+        if notices.is_empty() {
+            return Ok(Vec::new());
+        }
+        despite_others(StoreError::is_busy, || self.note_denials_once(notices, now)).await
+    }
+
+    async fn note_denials_once(
+        &self,
+        notices: &[NoticeId],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<NoticeId>, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let noted = sqlx::query!(
+            r#"-- note_denials
+            UPDATE notices SET denials = denials + 1
+            WHERE notice_id = ANY($1) AND state = 'new' AND denials < $2
+            RETURNING notice_id AS "notice_id: NoticeId", shop AS "shop: ShopName", order_id,
+                      transaction_id AS "transaction_id: TransactionId", denials = $2 AS "is_enough!""#,
+            notices as &[NoticeId],
+            DENIALS,
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let enough: Vec<_> = noted.iter().filter(|notice| notice.is_enough).collect();
+        let told: Vec<_> = enough
+            .iter()
+            .map(|notice| NewEvent {
+                kind: EventKind::IncidentUnknownTransaction,
+                subscription_id: None,
+                shop: Some(notice.shop.clone()),
+                charge_id: None,
+                attempt_id: None,
+                payload: events::payload(&json!({
+                    "notice_id": notice.notice_id,
+                    "order_id": notice.order_id,
+                    "transaction_id": notice.transaction_id,
+                })),
+            })
+            .collect();
+        events::append(&mut transaction, &told, self.channels, now).await?;
+        transaction.commit().await?;
+        Ok(enough.iter().map(|notice| notice.notice_id).collect())
+    }
+}
+
 /// Inserts one row for each of `notices` and counts those that are there already. Returns the ids of all rows.
 async fn insert_notices(
     transaction: &mut PgTransaction<'_>,

@@ -297,19 +297,39 @@ async fn a_notice_with_characters_that_postgresql_cannot_store_is_taken_all_the_
 }
 
 #[tokio::test]
-async fn a_forged_notice_about_an_unknown_order_of_ours_decides_nothing() {
+async fn a_forged_notice_about_an_unknown_order_of_ours_is_told_once_and_decides_nothing() {
     let world = World::new(Script::default()).await;
     let order = format!("cykl-{}-0-1", Uuid::now_v7().simple());
-    let (status, _) =
-        post_signed(&panel_address(&world.door), &notice(&order, Uuid::new_v4())).await;
+    let transaction = Uuid::new_v4();
+    let (status, _) = post_signed(&panel_address(&world.door), &notice(&order, transaction)).await;
     assert_eq!(status, StatusCode::OK);
+    // imoje may not show at once what it tells: it is asked three times, at 0, 10 and 30 seconds.
+    world
+        .run_until(world.clock.now() + TimeDelta::seconds(29))
+        .await;
+    assert_eq!(world.incidents().await, Vec::<String>::new());
     world.run_days(5).await;
     assert_eq!(
         world.column("SELECT state::text FROM notices").await,
         ["new"]
     );
     assert_eq!(world.brakes().await, ["* run first start"]);
-    assert_eq!(world.incidents().await, Vec::<String>::new());
+    assert_eq!(
+        unknown_transactions(&world).await,
+        [format!("{order} {transaction}")]
+    );
+    let metrics = world.metrics.encode();
+    assert!(metrics.contains("cykl_notices_total{outcome=\"unknown_transaction\"} 1\n"));
+}
+
+/// What was told of notices about transactions that imoje does not know.
+async fn unknown_transactions(world: &World) -> Vec<String> {
+    world
+        .column(
+            "SELECT concat_ws(' ', payload->>'order_id', payload->>'transaction_id') FROM events
+             WHERE kind = 'incident.unknown_transaction' AND is_alert AND shop = 'main' ORDER BY event_id",
+        )
+        .await
 }
 
 #[tokio::test]
@@ -321,9 +341,14 @@ async fn a_forged_notice_that_says_settled_pays_nothing() {
     world.subscribe(Agreement::monthly("2027-01-01")).await;
     world.charge().await;
     let order: String = world.one("SELECT order_id FROM attempts").await;
-    post_signed(&panel_address(&world.door), &notice(&order, Uuid::new_v4())).await;
+    let transaction = Uuid::new_v4();
+    post_signed(&panel_address(&world.door), &notice(&order, transaction)).await;
     world.run_days(1).await;
     assert_eq!(world.attempts().await, ["in_doubt"]);
+    assert_eq!(
+        unknown_transactions(&world).await,
+        [format!("{order} {transaction}")]
+    );
     // Nor does the transaction of somebody else's order.
     world.subscribe(Agreement::monthly("2027-01-02")).await;
     world.run_until_idle().await;
@@ -333,7 +358,10 @@ async fn a_forged_notice_that_says_settled_pays_nothing() {
     world.run_days(1).await;
     assert_eq!(world.attempts().await, ["in_doubt", "settled"]);
     assert_eq!(world.charges().await, ["in_flight", "paid"]);
-    assert_eq!(world.incidents().await, ["incident.mismatch"]);
+    assert_eq!(
+        world.incidents().await,
+        ["incident.mismatch", "incident.unknown_transaction"]
+    );
     world.settle_up().await;
 }
 

@@ -14,14 +14,15 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::domain::attempt::AttemptState;
-use crate::domain::id::TransactionId;
+use crate::domain::id::{NoticeId, TransactionId};
 use crate::domain::order_id::OrderId;
 use crate::domain::resolution::{self, DoubtStage, Policy};
 use crate::domain::shop::ShopName;
-use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::gateway::Lookup;
+use crate::metrics::{Metrics, NoticeOutcome};
 use crate::store::inbox::{self, NoticeState, NoticedAttempt, OpenNotice};
 use crate::store::polling::{self, Unresolved};
+use crate::store::{Store, StoreError};
 use crate::workers::shops::Shops;
 use crate::workers::tripwires::Tripwires;
 use reads::{Asking, Question};
@@ -231,18 +232,39 @@ impl Resolver {
             let (resolver, turns) = (self.clone(), Arc::clone(&turns));
             looks.spawn(async move {
                 let _turn = turns.acquire_owned().await;
-                let is_orphan = resolver.is_orphan(&notice, transaction_id).await;
-                is_orphan.then_some(notice)
+                let origin = resolver.origin(&notice, transaction_id).await;
+                (notice, origin)
             });
         }
+        let mut denied = Vec::new();
         while let Some(looked) = looks.join_next().await {
-            if let Some(orphan) = looked? {
-                tracing::error!(
-                    order.id = orphan.order_id,
-                    "imoje has a debit that is not in the books"
-                );
-                self.store.record_orphan(&orphan, now).await?;
+            match looked? {
+                (orphan, Origin::Lost) => {
+                    tracing::error!(
+                        order.id = orphan.order_id,
+                        "imoje has a debit that is not in the books"
+                    );
+                    self.store.record_orphan(&orphan, now).await?;
+                }
+                (notice, Origin::Denied) => denied.push(notice.notice_id),
+                (_, Origin::Unclear) => {}
             }
+        }
+        Ok(self.note_denials(&denied, now).await?)
+    }
+
+    /// Notes that imoje denies the transactions that these notices name: whoever signed them may have stolen the key.
+    async fn note_denials(
+        &self,
+        denied: &[NoticeId],
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        for notice_id in self.store.note_denials(denied, now).await? {
+            self.metrics.count_notice(NoticeOutcome::UnknownTransaction);
+            tracing::error!(
+                notice.id = %notice_id,
+                "a notice with our key's signature names a transaction that imoje does not know"
+            );
         }
         Ok(())
     }
@@ -253,21 +275,35 @@ impl Resolver {
         Arc::new(Semaphore::new(reads_max))
     }
 
-    async fn is_orphan(&self, notice: &OpenNotice, transaction_id: TransactionId) -> bool {
+    async fn origin(&self, notice: &OpenNotice, transaction_id: TransactionId) -> Origin {
         let Some(shop) = self.shops.get(&notice.shop) else {
-            return false;
+            return Origin::Unclear;
         };
         match shop.client.shown_transaction(transaction_id).await {
-            // Anything else is forged, or a mistake: it is asked again with ever longer waits, and decides nothing.
-            Ok(shown) => shown.is_some_and(|shown| {
-                shown.order_id == notice.order_id && shown.id == Some(transaction_id)
-            }),
+            Ok(Lookup::Shown(shown))
+                if shown.order_id == notice.order_id && shown.id == Some(transaction_id) =>
+            {
+                Origin::Lost
+            }
+            Ok(Lookup::Denied) => Origin::Denied,
+            Ok(Lookup::Shown(_) | Lookup::Unclear) => Origin::Unclear,
             Err(error) => {
                 tracing::warn!(%error, "couldn't read the transaction of an unknown order");
-                false
+                Origin::Unclear
             }
         }
     }
+}
+
+/// Where a notice about an order of ours comes from that is not in the books.
+enum Origin {
+    /// imoje has the debit: the books have lost it.
+    Lost,
+    /// imoje denies that it has the transaction: the notice may be forged.
+    Denied,
+    /// Forged, or a mistake, or not known yet. Like one that is denied, it is asked about again with ever longer waits, and decides
+    /// nothing.
+    Unclear,
 }
 
 /// Whether a notice can tell nothing new about an attempt: its money has moved, by that very transaction.

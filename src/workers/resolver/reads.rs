@@ -19,7 +19,7 @@ use crate::domain::id::{AttemptId, NoticeId, SubscriptionId, TransactionId};
 use crate::domain::money::Money;
 use crate::domain::resolution::News;
 use crate::domain::shop::ShopName;
-use crate::gateway::{ReadAnswer, ReadError};
+use crate::gateway::{ReadAnswer, ReadError, is_denial};
 use crate::metrics::CallOutcome;
 use crate::store::StoreError;
 use crate::store::inbox::NoticeState;
@@ -123,6 +123,7 @@ impl Resolver {
             .into_iter()
             .map(|told| (told.finding, told.notices))
             .unzip();
+        let denied = denied(&findings, &notices);
         let known: HashSet<AttemptId> = match self.store.record(&findings, &self.policy, now).await
         {
             Ok(recorded) => {
@@ -164,7 +165,8 @@ impl Resolver {
             .flat_map(|(finding, notices)| answered(&finding.news, notices))
             .map(|notice_id| (notice_id, NoticeState::Done))
             .collect();
-        self.store.close_notices(&answered).await
+        self.store.close_notices(&answered).await?;
+        self.note_denials(&denied, now).await
     }
 
     /// One read. `None` when no HTTP answer came: the question is asked again later.
@@ -220,6 +222,18 @@ fn answered(news: &News, notices: Vec<Asking>) -> Vec<NoticeId> {
             None => false,
         })
         .map(|notice| notice.notice_id)
+        .collect()
+}
+
+/// The notices whose transaction imoje denies that it has.
+fn denied(findings: &[Finding], notices: &[Vec<Asking>]) -> Vec<NoticeId> {
+    findings
+        .iter()
+        .zip(notices)
+        .filter(|(finding, _)| {
+            reach(&finding.news).is_none() && finding.evidence.http_status.is_some_and(is_denial)
+        })
+        .flat_map(|(_, notices)| notices.iter().map(|notice| notice.notice_id))
         .collect()
 }
 
