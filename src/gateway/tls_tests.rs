@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, IsCa, KeyPair, date_time_ymd,
@@ -12,6 +11,7 @@ use rcgen::{
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, Stream};
 
+use crate::clock::Moment;
 use crate::domain::answer::Verdict;
 use crate::gateway::tests::{config, http, order, wrapped};
 use crate::gateway::{ConnectStep, DebitAnswer, ImojeClient, NoAnswer, NotSent, install_crypto};
@@ -81,7 +81,7 @@ async fn debit(
     let (base_url, server) = serve(shown);
     let root = reqwest::Certificate::from_der(authority.certificate.der()).unwrap();
     let client = ImojeClient::trusting(config(&base_url), vec![root]).unwrap();
-    let answer = client.debit(&order(), Instant::now()).await;
+    let answer = client.debit(&order(), Moment::now()).await;
     drop(client);
     let sent = tokio::task::spawn_blocking(|| server.join().unwrap());
     (answer, !sent.await.unwrap().is_empty())

@@ -157,11 +157,14 @@ fn next_of(
     [due, begins].into_iter().flatten().min()
 }
 
+/// A story, with what goes wrong in it, and how many charges it has when nothing does.
+type Run = (Story, Lives, usize);
+
 /// Tells every story of `runs` at the same time, a few at once, and returns what became of each.
-async fn tell_all(runs: Vec<(Story, Lives)>) -> Vec<Told> {
+async fn tell_all(runs: Vec<Run>) -> Vec<Told> {
     let turns = Arc::new(Semaphore::new(RUNS_AT_ONCE));
     let mut telling = JoinSet::new();
-    for (story, lives) in runs {
+    for (story, lives, charges) in runs {
         let turns = Arc::clone(&turns);
         telling.spawn(async move {
             let _turn = turns.acquire_owned().await.unwrap();
@@ -175,6 +178,7 @@ async fn tell_all(runs: Vec<(Story, Lives)>) -> Vec<Told> {
                 story.name,
                 told.charges
             );
+            assert_eq!(told.charges.len(), charges, "{} with {lives:?}", story.name);
             told
         });
     }
@@ -220,7 +224,7 @@ async fn every_effect_may_fail_in_every_way_and_nobody_pays_twice() {
         );
         for number in to_be_failed(&untouched) {
             for fault in Fault::ALL {
-                runs.push((story, vec![vec![(number, fault)]]));
+                runs.push((story, vec![vec![(number, fault)]], untouched.charges.len()));
             }
         }
         visited.extend(untouched.effects);
@@ -247,7 +251,8 @@ async fn two_failures_in_one_debit_are_no_worse_than_one() {
     // The first debit: what is planned, permitted, sent and recorded. Between the first two the scheduler looks for what is over, and
     // for plans of days that are over.
     let debit = [0, 3, 4, 5];
-    let effects = tell(story, vec![Vec::new()]).await.effects;
+    let untouched = tell(story, vec![Vec::new()]).await;
+    let (effects, charges) = (untouched.effects, untouched.charges.len());
     assert_eq!(
         debit.map(|number| effects[number].as_str()),
         [
@@ -263,9 +268,11 @@ async fn two_failures_in_one_debit_are_no_worse_than_one() {
             for second in debit {
                 for another in Fault::ALL {
                     if fault.kills() {
-                        runs.push((story, vec![vec![(first, fault)], vec![(second, another)]]));
+                        let lives = vec![vec![(first, fault)], vec![(second, another)]];
+                        runs.push((story, lives, charges));
                     } else if second > first {
-                        runs.push((story, vec![vec![(first, fault), (second, another)]]));
+                        let lives = vec![vec![(first, fault), (second, another)]];
+                        runs.push((story, lives, charges));
                     }
                 }
             }
