@@ -49,11 +49,11 @@ pub fn decide(standing: &Standing, news: &News, policy: &Policy, now: DateTime<U
             status_code: None,
         } if answered => {
             // The read tells the issuer's reason, and the reason decides whether the card may be tried again.
-            let decision = pending(standing, *transaction_id, policy, now);
-            Decision {
-                next_poll: NextPoll::At(now),
-                ..decision
+            let mut decision = pending(standing, *transaction_id, policy, now);
+            if decision.attempt == AttemptState::Pending {
+                decision.next_poll = NextPoll::At(now);
             }
+            decision
         }
         Verdict::Rejected {
             transaction_id,
@@ -552,6 +552,27 @@ mod tests {
         let decision = decide(&in_flight(AttemptState::InDoubt), &news, &policy(), now());
         assert_eq!(decision.attempt, AttemptState::Pending);
         assert_eq!(decision.next_poll, NextPoll::At(now()));
+        let again = decide(&in_flight(AttemptState::Pending), &news, &policy(), now());
+        assert_eq!(again.next_poll, NextPoll::At(now()));
+    }
+
+    #[test]
+    fn a_decline_without_a_reason_hastens_nothing_that_is_decided() {
+        let news = News::Answered(Verdict::Rejected {
+            transaction_id: id(1),
+            status_code: None,
+        });
+        for state in [AttemptState::Rejected, AttemptState::Settled] {
+            let standing = Standing {
+                transaction_id: Some(id(1)),
+                ..in_flight(state)
+            };
+            let decision = decide(&standing, &news, &policy(), now());
+            assert_eq!(
+                (decision.attempt, decision.next_poll),
+                (state, NextPoll::AsPlanned)
+            );
+        }
     }
 
     #[test]
