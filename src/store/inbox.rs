@@ -18,6 +18,10 @@ use crate::store::{Store, StoreError, Wake, brakes, despite_others, new_id, read
 /// How many notices are taken at once.
 pub const BATCH: usize = 500;
 
+/// So often imoje has to deny that it has the transaction of a notice before that is told. The reads of a gateway may lag behind the
+/// notices that it sends; the third is half a minute after the first.
+const DENIALS: i16 = 3;
+
 /// A notice with a valid signature, ready to be stored.
 #[derive(Debug, Clone)]
 pub struct NewNotice {
@@ -264,30 +268,19 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        let mut told = vec![NewEvent {
-            kind: EventKind::IncidentOrphan,
-            subscription_id: None,
-            shop: Some(notice.shop.clone()),
-            charge_id: None,
-            attempt_id: None,
-            payload: events::payload(&json!({
-                "notice_id": notice.notice_id,
-                "order_id": notice.order_id,
-                "transaction_id": notice.transaction_id,
-            })),
-        }];
+        let mut told = vec![incident(
+            EventKind::IncidentOrphan,
+            notice.notice_id,
+            &notice.shop,
+            notice.order_id.as_deref(),
+            notice.transaction_id,
+        )];
         told.extend(brakes::stop_all(&mut transaction, "orphan_transaction", now).await?);
         events::append(&mut transaction, &told, self.channels, now).await?;
         transaction.commit().await?;
         Ok(())
     }
-}
 
-/// So often imoje has to deny that it has the transaction of a notice before that is told. The reads of a gateway may lag behind the
-/// notices that it sends; the third is half a minute after the first.
-const DENIALS: i16 = 3;
-
-impl Store {
     /// Notes that imoje denied once more that it has the transactions of these notices, and tells it about those of which it has done so
     /// often enough, each once. Returns these. A notice like that is forged, with the right key, or imoje has lost a transaction; it
     /// decides nothing, and waits on.
@@ -325,22 +318,41 @@ impl Store {
         let enough: Vec<_> = noted.iter().filter(|notice| notice.is_enough).collect();
         let told: Vec<_> = enough
             .iter()
-            .map(|notice| NewEvent {
-                kind: EventKind::IncidentUnknownTransaction,
-                subscription_id: None,
-                shop: Some(notice.shop.clone()),
-                charge_id: None,
-                attempt_id: None,
-                payload: events::payload(&json!({
-                    "notice_id": notice.notice_id,
-                    "order_id": notice.order_id,
-                    "transaction_id": notice.transaction_id,
-                })),
+            .map(|notice| {
+                incident(
+                    EventKind::IncidentUnknownTransaction,
+                    notice.notice_id,
+                    &notice.shop,
+                    notice.order_id.as_deref(),
+                    notice.transaction_id,
+                )
             })
             .collect();
         events::append(&mut transaction, &told, self.channels, now).await?;
         transaction.commit().await?;
         Ok(enough.iter().map(|notice| notice.notice_id).collect())
+    }
+}
+
+/// What is told about a notice whose transaction these books cannot explain.
+fn incident(
+    kind: EventKind,
+    notice_id: NoticeId,
+    shop: &ShopName,
+    order_id: Option<&str>,
+    transaction_id: Option<TransactionId>,
+) -> NewEvent {
+    NewEvent {
+        kind,
+        subscription_id: None,
+        shop: Some(shop.clone()),
+        charge_id: None,
+        attempt_id: None,
+        payload: events::payload(&json!({
+            "notice_id": notice_id,
+            "order_id": order_id,
+            "transaction_id": transaction_id,
+        })),
     }
 }
 

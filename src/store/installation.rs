@@ -87,7 +87,7 @@ impl Store {
             .await
             .map_err(StoreError::from)?;
         let fence_id = match recorded_installation(&mut transaction).await? {
-            Some(fence_id) => fence_id,
+            Some(installation) => installation.in_place()?,
             None => record_first_installation(&mut transaction, actor, now).await?,
         };
         record_new_shops(&mut transaction, shops, now).await?;
@@ -117,7 +117,10 @@ impl Store {
         shops: &[ShopIdentity],
     ) -> Result<Option<FenceId>, FenceError> {
         let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
-        let fence_id = recorded_installation(&mut transaction).await?;
+        let installation = recorded_installation(&mut transaction).await?;
+        let fence_id = installation
+            .map(RecordedInstallation::in_place)
+            .transpose()?;
         for shop in shops {
             is_recorded(&mut transaction, shop).await?;
         }
@@ -134,27 +137,19 @@ impl Store {
         fence_id: FenceId,
         now: DateTime<Utc>,
     ) -> Result<FenceLook, StoreError> {
-        let found = sqlx::query!(
-            r#"-- watch_fence
-            SELECT i.fence_id AS "fence_id: FenceId", i.told_place IS NOT NULL AS "is_told_elsewhere!",
-                   (i.system_identifier, i.timeline, i.database_oid) = (p.system_identifier, p.timeline, p.database_oid) AS "is_here!",
-                   format('system %s, timeline %s, database %s', i.system_identifier, i.timeline, i.database_oid) AS "was!",
-                   format('system %s, timeline %s, database %s', p.system_identifier, p.timeline, p.database_oid) AS "is!"
-            FROM installation i, current_place() p"#
-        )
-        .fetch_optional(&self.pool)
-        .await?;
+        let mut transaction = self.pool.begin().await?;
+        let found = recorded_installation(&mut transaction).await?;
         let Some(found) = found else {
             // Somebody has deleted the row that would say whether it was told.
             return Ok(FenceLook::Closed { is_news: true });
         };
         if found.is_here && found.fence_id == fence_id {
             if found.is_told_elsewhere {
-                self.forget_place().await?;
+                forget_place(&mut transaction).await?;
+                transaction.commit().await?;
             }
             return Ok(FenceLook::Open);
         }
-        let mut transaction = self.pool.begin().await?;
         // That the database is elsewhere is true for every daemon; that it was adopted, for those that had passed before.
         let (is_news, payload) = if found.is_here {
             let payload = json!({ "cause": "adopted", "fence_id": found.fence_id });
@@ -181,17 +176,6 @@ impl Store {
         Ok(FenceLook::Closed { is_news })
     }
 
-    /// The database is back where it was: if it goes there again, that is news.
-    async fn forget_place(&self) -> Result<(), StoreError> {
-        sqlx::query!(
-            "-- forget_place
-            UPDATE installation SET told_place = NULL WHERE told_place IS NOT NULL"
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
     /// Records shops that the database does not know yet, for commands that store subscriptions before the daemon ever ran.
     ///
     /// # Errors
@@ -208,29 +192,55 @@ impl Store {
     }
 }
 
-/// The installation that is recorded, if one is, provided that the database is where it was then.
+/// What the database says about the installation, and whether it still is where it was.
+struct RecordedInstallation {
+    fence_id: FenceId,
+    is_here: bool,
+    was: String,
+    is: String,
+    is_told_elsewhere: bool,
+}
+
+impl RecordedInstallation {
+    /// The id of its fence, provided that the database is where it was.
+    fn in_place(self) -> Result<FenceId, FenceError> {
+        if self.is_here {
+            Ok(self.fence_id)
+        } else {
+            Err(FenceError::Moved {
+                was: self.was,
+                is: self.is,
+            })
+        }
+    }
+}
+
+/// The installation that is recorded, if one is.
 async fn recorded_installation(
     transaction: &mut PgTransaction<'_>,
-) -> Result<Option<FenceId>, FenceError> {
-    let recorded = sqlx::query!(
+) -> Result<Option<RecordedInstallation>, StoreError> {
+    Ok(sqlx::query_as!(
+        RecordedInstallation,
         r#"-- recorded_installation
-        SELECT i.fence_id AS "fence_id: FenceId",
+        SELECT i.fence_id AS "fence_id: FenceId", i.told_place IS NOT NULL AS "is_told_elsewhere!",
                (i.system_identifier, i.timeline, i.database_oid) = (p.system_identifier, p.timeline, p.database_oid) AS "is_here!",
                format('system %s, timeline %s, database %s', i.system_identifier, i.timeline, i.database_oid) AS "was!",
                format('system %s, timeline %s, database %s', p.system_identifier, p.timeline, p.database_oid) AS "is!"
         FROM installation i, current_place() p"#
     )
     .fetch_optional(&mut **transaction)
-    .await
-    .map_err(StoreError::from)?;
-    match recorded {
-        Some(row) if row.is_here => Ok(Some(row.fence_id)),
-        Some(row) => Err(FenceError::Moved {
-            was: row.was,
-            is: row.is,
-        }),
-        None => Ok(None),
-    }
+    .await?)
+}
+
+/// Notes that the database is back where it was: if it goes away again, that is news.
+async fn forget_place(transaction: &mut PgTransaction<'_>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- forget_place
+        UPDATE installation SET told_place = NULL WHERE told_place IS NOT NULL"
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }
 
 /// Notes that it is told that the database is at `place`. Returns whether nobody had.
