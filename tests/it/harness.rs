@@ -316,33 +316,25 @@ impl World {
     /// A second daemon on the same database, with its own configuration and clock.
     pub async fn another_instance_of(&self, config: &Config, clock: &Clock) -> Workers {
         let store = self.another_store().await;
-        let stop = CancellationToken::new();
-        daemon::workers(
-            config,
-            &store,
-            clock,
-            &self.metrics,
-            self.fence_id,
-            &Ground::default(),
-            stop,
-        )
-        .unwrap()
+        self.workers_of(config, &store, clock, self.fence_id, &Ground::default())
     }
 
     /// Workers on `store` that keep a journal in `folder`.
     pub async fn with_journal(&self, store: &Store, fence_id: FenceId, folder: &Path) -> Workers {
-        let journal = open_journal(folder, self.clock.now()).await;
+        let ground = Ground::new(open_journal(folder, self.clock.now()).await);
+        self.workers_of(&self.config, store, &self.clock, fence_id, &ground)
+    }
+
+    fn workers_of(
+        &self,
+        config: &Config,
+        store: &Store,
+        clock: &Clock,
+        fence_id: FenceId,
+        ground: &Ground,
+    ) -> Workers {
         let stop = CancellationToken::new();
-        daemon::workers(
-            &self.config,
-            store,
-            &self.clock,
-            &self.metrics,
-            fence_id,
-            &Ground::new(journal),
-            stop,
-        )
-        .unwrap()
+        daemon::workers(config, store, clock, &self.metrics, fence_id, ground, stop).unwrap()
     }
 
     /// Moves the clock.
