@@ -40,7 +40,7 @@ const METRICS: [&str; 18] = [
 ];
 
 /// Every documented key but the table `retry.classes`, with `shops.main` for `shops.<name>`.
-const KEYS: [&str; 55] = [
+const KEYS: [&str; 56] = [
     "alerts.webhook_url",
     "charging.card_budget_24h",
     "charging.card_budget_30d",
@@ -84,6 +84,7 @@ const KEYS: [&str; 55] = [
     "shops.main.catch_up",
     "shops.main.charge_time",
     "shops.main.environment",
+    "shops.main.gateway",
     "shops.main.max_lateness",
     "shops.main.merchant_id",
     "shops.main.previous_service_key",

@@ -88,7 +88,8 @@ pub struct DatabaseConfig {
 pub struct ShopConfig {
     /// Whether real money moves.
     pub environment: Environment,
-    /// The API up to and including `/v1/merchant`, without a slash at the end: the environment's unless overridden.
+    /// The API up to and including `/v1/merchant`, without a slash at the end: that of the gateway's environment unless
+    /// overridden.
     pub base_url: Url,
     /// The path segment after `base_url`.
     pub merchant_id: String,

@@ -12,13 +12,57 @@ use crate::domain::shop::{Environment, ShopName};
 
 const SECTION: &str = "shops";
 
-/// imoje's API (imoje API, "Environments"). The simulator has no address of its own.
-const fn api_url(environment: Environment) -> Option<&'static str> {
-    match environment {
-        Environment::Production => Some("https://api.imoje.pl/v1/merchant"),
-        Environment::Sandbox => Some("https://sandbox.api.imoje.pl/v1/merchant"),
-        Environment::Simulator => None,
+/// The name under which ING's gateway is addressed. Both lead to the same accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gateway {
+    /// The name that it was built under.
+    Imoje,
+    /// Its name since 2026.
+    IngPay,
+}
+
+impl Gateway {
+    const ALL: [Gateway; 2] = [Gateway::Imoje, Gateway::IngPay];
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "imoje" => Ok(Gateway::Imoje),
+            "ing_pay" => Ok(Gateway::IngPay),
+            _ => Err(format!(
+                "\"{text}\" is not a gateway; allowed are imoje and ing_pay"
+            )),
+        }
     }
+
+    /// Where its API is (imoje API, "Environments"; for ING Pay the addresses that clients call since the change of the name). The
+    /// simulator has no address of its own.
+    const fn api_url(self, environment: Environment) -> Option<&'static str> {
+        match (self, environment) {
+            (Gateway::Imoje, Environment::Production) => Some("https://api.imoje.pl/v1/merchant"),
+            (Gateway::Imoje, Environment::Sandbox) => {
+                Some("https://sandbox.api.imoje.pl/v1/merchant")
+            }
+            (Gateway::IngPay, Environment::Production) => {
+                Some("https://api.pay.ing.pl/v1/merchant")
+            }
+            (Gateway::IngPay, Environment::Sandbox) => {
+                Some("https://api.sandbox.pay.ing.pl/v1/merchant")
+            }
+            (Gateway::Imoje | Gateway::IngPay, Environment::Simulator) => None,
+        }
+    }
+}
+
+/// The environment that an address is known to belong to.
+fn environment_of(url: &Url) -> Option<Environment> {
+    let is_host_of = |environment: &Environment| {
+        Gateway::ALL
+            .iter()
+            .filter_map(|gateway| gateway.api_url(*environment))
+            .filter_map(|address| Url::parse(address).ok())
+            .any(|known| known.host_str() == url.host_str())
+    };
+    Environment::ALL.into_iter().find(is_host_of)
 }
 
 /// Reads all shops. `None` when there is none or one is a mistake.
@@ -57,7 +101,8 @@ fn shop(reader: &mut Reader, section: &str) -> Option<ShopConfig> {
         "write production, sandbox or simulator",
         |text| text.parse(),
     );
-    let base_url = base_url(reader, &key("base_url"), environment);
+    let gateway = reader.value_or(&key("gateway"), "imoje", Gateway::read);
+    let base_url = base_url(reader, &key("base_url"), gateway, environment);
     let exposure = match environment {
         Some(Environment::Production) => Exposure::Mistake,
         Some(Environment::Sandbox | Environment::Simulator) | None => Exposure::Warning,
@@ -106,13 +151,18 @@ fn shop(reader: &mut Reader, section: &str) -> Option<ShopConfig> {
 /// More than any gateway takes from one merchant; a larger number is a slip of the pen.
 const RATE_PER_SECOND_MAX: NonZeroU32 = NonZeroU32::new(10_000).expect("not zero");
 
-fn base_url(reader: &mut Reader, key: &str, environment: Option<Environment>) -> Option<Url> {
-    let Some(environment) = environment else {
+fn base_url(
+    reader: &mut Reader,
+    key: &str,
+    gateway: Option<Gateway>,
+    environment: Option<Environment>,
+) -> Option<Url> {
+    let (Some(gateway), Some(environment)) = (gateway, environment) else {
         return reader.optional(key, parse::private_base_url);
     };
     let check =
         |text: &str| parse::private_base_url(text).and_then(|url| of_environment(url, environment));
-    match api_url(environment) {
+    match gateway.api_url(environment) {
         Some(default) => reader.value_or(key, default, check),
         None => reader.required(
             key,
@@ -124,19 +174,11 @@ fn base_url(reader: &mut Reader, key: &str, environment: Option<Environment>) ->
 
 /// Refuses the address of another environment: a sandbox or a simulator must not move real money by a slip of the pen.
 fn of_environment(url: Url, environment: Environment) -> Result<Url, String> {
-    let is_host_of = |other: &Environment| {
-        let default = api_url(*other).and_then(|address| Url::parse(address).ok());
-        default.is_some_and(|default| default.host_str() == url.host_str())
-    };
-    match Environment::ALL
-        .iter()
-        .filter(|other| **other != environment)
-        .find(|other| is_host_of(other))
-    {
-        Some(other) => Err(format!(
+    match environment_of(&url) {
+        Some(other) if other != environment => Err(format!(
             "\"{url}\" is the address of {other}, and the environment is {environment}"
         )),
-        None => Ok(url),
+        Some(_) | None => Ok(url),
     }
 }
 
@@ -144,11 +186,12 @@ fn of_environment(url: Url, environment: Environment) -> Result<Url, String> {
 fn refuse_twins(reader: &mut Reader, shops: &BTreeMap<ShopName, ShopConfig>) {
     let mut seen = BTreeMap::new();
     for (name, shop) in shops {
-        let identity = (
-            shop.base_url.as_str(),
-            shop.merchant_id.as_str(),
-            shop.service_id,
-        );
+        // Addresses of one environment lead to the same accounts.
+        let place: &str = match environment_of(&shop.base_url) {
+            Some(environment) => environment.as_str(),
+            None => shop.base_url.as_str(),
+        };
+        let identity = (place, shop.merchant_id.as_str(), shop.service_id);
         if let Some(twin) = seen.insert(identity, name) {
             reader.problem(
                 &format!("{SECTION}.{name}.service_id"),

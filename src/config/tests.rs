@@ -10,12 +10,13 @@ use super::*;
 use crate::domain::decline::{Decline, DeclineClass};
 
 /// The keys that operators rely on: none of them may be renamed or go away.
-const CONTRACT: [&str; 45] = [
+const CONTRACT: [&str; 46] = [
     "database.url",
     "database.data_dir",
     "database.max_connections",
     "database.migrate",
     "shops.main.environment",
+    "shops.main.gateway",
     "shops.main.base_url",
     "shops.main.merchant_id",
     "shops.main.service_id",
@@ -339,6 +340,11 @@ const BROKEN: &[(&str, &str)] = &[
         "shops.main.base_url",
     ),
     (
+        "base_url = \"https://api.pay.ing.pl/v1/merchant\"",
+        "shops.main.base_url",
+    ),
+    ("gateway = \"axepta\"", "shops.main.gateway"),
+    (
         "[database]\nmax_connections = 1",
         "database.max_connections",
     ),
@@ -466,8 +472,41 @@ fn only_simulators_have_a_fast_clock_and_a_private_address() {
 }
 
 #[test]
+fn each_name_of_the_gateway_has_its_addresses() {
+    for (environment, gateway, address) in [
+        ("production", "imoje", "https://api.imoje.pl/v1/merchant"),
+        (
+            "sandbox",
+            "imoje",
+            "https://sandbox.api.imoje.pl/v1/merchant",
+        ),
+        (
+            "production",
+            "ing_pay",
+            "https://api.pay.ing.pl/v1/merchant",
+        ),
+        (
+            "sandbox",
+            "ing_pay",
+            "https://api.sandbox.pay.ing.pl/v1/merchant",
+        ),
+    ] {
+        let text = sandbox(&format!("gateway = \"{gateway}\"\n"));
+        let text = text.replace("\"sandbox\"", &format!("\"{environment}\""));
+        let config = Config::from_toml(&text).unwrap();
+        let shop = &config.shops[&"main".parse().unwrap()];
+        assert_eq!(shop.base_url.as_str(), address);
+    }
+}
+
+#[test]
 fn one_imoje_service_has_one_name() {
     let twin = SHOP.replace("main", "again");
+    let renamed = format!("{twin}gateway = \"ing_pay\"\n");
+    assert_eq!(
+        keys(&problems(&sandbox(&renamed), Process::default())),
+        ["shops.main.service_id"]
+    );
     assert_eq!(
         keys(&problems(&sandbox(&twin), Process::default())),
         ["shops.main.service_id"]
