@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::context::Context;
 use crate::cli::output::{self, OutputArgs, Row};
-use crate::cli::{CliError, Exit, Outcome, ReasonArgs};
+use crate::cli::{Exit, Outcome, ReasonArgs};
 use crate::domain::shop::ShopName;
 use crate::store::brakes::{ALL_SHOPS, Brake, BrakeMode};
 
@@ -122,12 +122,8 @@ async fn show(args: &OutputArgs, context: &Context) -> Outcome {
 
 async fn set(args: &BrakeArgs, mode: BrakeMode, context: &Context) -> Outcome {
     // A misspelt shop would leave the right one charging.
-    if let Some(shop) = &args.shop
-        && !context.config.shops.contains_key(shop)
-    {
-        let known: Vec<_> = context.config.shops.keys().map(ShopName::as_str).collect();
-        return Err(CliError::usage(format!("there is no shop {shop}"))
-            .hint(format!("the shops are {}", known.join(", "))));
+    if let Some(shop) = &args.shop {
+        context.shop(Some(shop))?;
     }
     context
         .with_store(async |store| {

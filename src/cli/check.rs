@@ -14,7 +14,7 @@ use crate::cli::context::{Context, Database};
 use crate::cli::{CliError, Exit, Outcome, daemon, journal, output};
 use crate::config::ShopConfig;
 use crate::domain::shop::ShopName;
-use crate::gateway::{ReadError, Service};
+use crate::gateway::Service;
 use crate::store::brakes::{ALL_SHOPS, BrakeMode};
 use crate::store::installation::FenceError;
 use crate::store::zones::ZoneOffset;
@@ -240,16 +240,7 @@ async fn gateway(context: &Context, name: &ShopName, shop: &ShopConfig, report: 
     match client.service_reachable().await {
         Ok(service) => verdict(&what, &service, report),
         Err(error) => {
-            let exit = match error {
-                ReadError::Unauthorized { .. }
-                | ReadError::NotFound
-                | ReadError::Unbuildable(_) => Exit::Config,
-                ReadError::Connect(_)
-                | ReadError::Lost(_)
-                | ReadError::Status { .. }
-                | ReadError::Unreadable
-                | ReadError::Mismatch => Exit::Unavailable,
-            };
+            let exit = CliError::from(error.clone()).exit();
             report.fail(&what, &format!("{error} ({})", shop.base_url), exit);
         }
     }

@@ -10,7 +10,8 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::cli::{CliError, GlobalArgs, Outcome, daemon};
 use crate::clock::Clock;
-use crate::config::{ClockConfig, Config, DatabaseUrl};
+use crate::config::{ClockConfig, Config, DatabaseUrl, ShopConfig};
+use crate::domain::shop::ShopName;
 use crate::embedded::{EmbeddedConfig, EmbeddedDatabase};
 use crate::store::installation::ShopIdentity;
 use crate::store::{Channels, Store, StoreError, StoreOptions};
@@ -53,6 +54,30 @@ impl Context {
     /// The time.
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
+    }
+
+    /// The shop of this name; without one, the only shop.
+    ///
+    /// # Errors
+    /// [`CliError`] with [`Exit::Usage`](crate::cli::Exit::Usage) when there is no such shop, or none is named although there are several.
+    pub fn shop(&self, name: Option<&ShopName>) -> Result<(&ShopName, &ShopConfig), CliError> {
+        let shops = &self.config.shops;
+        let found = match name {
+            Some(name) => shops
+                .get_key_value(name)
+                .ok_or_else(|| format!("there is no shop {name}")),
+            None if shops.len() > 1 => {
+                Err("there are several shops; say which with --shop NAME".to_owned())
+            }
+            None => shops
+                .iter()
+                .next()
+                .ok_or_else(|| "there is no shop".to_owned()),
+        };
+        found.map_err(|error| {
+            let known: Vec<_> = shops.keys().map(ShopName::as_str).collect();
+            CliError::usage(error).hint(format!("the shops are {}", known.join(", ")))
+        })
     }
 
     /// The shops of the configuration, as the installation fence knows them.

@@ -10,6 +10,7 @@ use sqlx::migrate::MigrateError;
 
 use crate::config::ConfigError;
 use crate::embedded::EmbeddedError;
+use crate::gateway::ReadError;
 use crate::store::installation::FenceError;
 use crate::store::{Refusal, StoreError};
 use crate::telemetry::TelemetryError;
@@ -226,6 +227,22 @@ impl From<FenceError> for CliError {
             FenceError::Moved { .. } | FenceError::OtherShop { .. } => Self::config(error),
             FenceError::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<ReadError> for CliError {
+    fn from(error: ReadError) -> Self {
+        let exit = match &error {
+            ReadError::Unauthorized { .. } | ReadError::NotFound | ReadError::Unbuildable(_) => {
+                Exit::Config
+            }
+            ReadError::Connect(_)
+            | ReadError::Lost(_)
+            | ReadError::Status { .. }
+            | ReadError::Unreadable
+            | ReadError::Mismatch => Exit::Unavailable,
+        };
+        Self::new(exit, error)
     }
 }
 

@@ -17,6 +17,7 @@ pub mod subscription;
 
 mod adopt;
 mod brake;
+mod card;
 mod charge;
 mod check;
 mod completions;
@@ -101,6 +102,9 @@ pub enum Command {
     /// See what was to be paid and what became of it, and decide what nobody else can
     #[command(subcommand)]
     Charge(charge::ChargeCommand),
+    /// See what imoje knows about a card, or end one
+    #[command(subcommand)]
+    Card(card::CardCommand),
     /// Stop all charging at once, or let it go on
     #[command(subcommand)]
     Brake(brake::BrakeCommand),
@@ -133,6 +137,7 @@ impl Cli {
             Command::Check(args) => check::run(&args, &Context::new(&global)?).await,
             Command::Adopt(args) => adopt::run(&args, &Context::new(&global)?).await,
             Command::Charge(command) => charge::run(&command, &Context::new(&global)?).await,
+            Command::Card(command) => card::run(&command, &Context::new(&global)?).await,
             Command::Brake(command) => brake::run(&command, &Context::new(&global)?).await,
             Command::Status(args) => status::run(args, &Context::new(&global)?).await,
             Command::Audit(args) => audit::run(&args, &Context::new(&global)?).await,

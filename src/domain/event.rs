@@ -19,6 +19,8 @@ pub enum EventKind {
     SubscriptionCancelled,
     /// Its last period is closed.
     SubscriptionCompleted,
+    /// A person ended a card.
+    CardDeactivated,
     /// The money moved.
     ChargePaid,
     /// The card was declined; the charge is tried again.
@@ -73,7 +75,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, for the documentation and its test.
-    pub const ALL: [EventKind; 33] = [
+    pub const ALL: [EventKind; 34] = [
         EventKind::SubscriptionCreated,
         EventKind::SubscriptionPastDue,
         EventKind::SubscriptionRecovered,
@@ -82,6 +84,7 @@ impl EventKind {
         EventKind::SubscriptionDeactivated,
         EventKind::SubscriptionCancelled,
         EventKind::SubscriptionCompleted,
+        EventKind::CardDeactivated,
         EventKind::ChargePaid,
         EventKind::ChargeDeclined,
         EventKind::ChargeFailed,
@@ -120,6 +123,7 @@ impl EventKind {
             EventKind::SubscriptionDeactivated => "subscription.deactivated",
             EventKind::SubscriptionCancelled => "subscription.cancelled",
             EventKind::SubscriptionCompleted => "subscription.completed",
+            EventKind::CardDeactivated => "card.deactivated",
             EventKind::ChargePaid => "charge.paid",
             EventKind::ChargeDeclined => "charge.declined",
             EventKind::ChargeFailed => "charge.failed",
@@ -179,6 +183,7 @@ impl EventKind {
             | EventKind::SubscriptionResumed
             | EventKind::SubscriptionCancelled
             | EventKind::SubscriptionCompleted
+            | EventKind::CardDeactivated
             | EventKind::ChargePaid
             | EventKind::ChargeDeclined
             | EventKind::ChargeSkipped

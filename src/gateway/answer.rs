@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::domain::answer::{ShownTransaction, Verdict};
 use crate::domain::fields::FieldError;
+use crate::domain::id::ProfileId;
 
 /// imoje's word on a debit: an HTTP answer came.
 ///
@@ -124,7 +125,7 @@ pub enum Lost {
     Broken(String),
 }
 
-/// Why a question to imoje has no usable answer. Questions move no money, so each of these may be asked again.
+/// Why a question to imoje has no usable answer, or an order that moves no money. Each of these may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The connection could not be opened.
@@ -161,10 +162,12 @@ pub enum ReadError {
     Mismatch,
 }
 
-/// A stored card (imoje API, `GET profile/id/{id}`). A member is absent when imoje does not show it or shows it unreadably.
-/// The name and the e-mail address of the payer are never read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A stored card (imoje API, `GET profile/id/{id}` and `GET profile/cid/{cid}`). A member is absent when imoje does not show it or
+/// shows it unreadably. The name and the e-mail address of the payer are never read.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
+    /// imoje's id of it.
+    pub id: ProfileId,
     /// Whether it can be debited.
     pub is_active: Option<bool>,
     /// `merchantCustomerId`: the `cid` that the card was registered with.
@@ -179,6 +182,8 @@ pub struct Profile {
     pub organization: Option<String>,
     /// What it was registered for.
     pub kind: Option<ProfileKind>,
+    /// The transaction that registered it, which debits without a profile name.
+    pub first_transaction_id: Option<String>,
 }
 
 /// What a card was registered for.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
-use reqwest::{Certificate, Client};
+use reqwest::{Certificate, Client, Request};
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 use uuid::Uuid;
@@ -244,11 +244,56 @@ impl ImojeClient {
     pub async fn profile(&self, id: ProfileId) -> Result<Profile, ReadError> {
         let received = self.read(&["profile", "id", &id.to_string()]).await?;
         let body = found(received)?;
-        let shown = wire::read_profile(&body).ok_or(ReadError::Unreadable)?;
-        if shown.id == id {
-            Ok(shown.profile)
+        let profile = wire::read_profile(&body).ok_or(ReadError::Unreadable)?;
+        if profile.id == id {
+            Ok(profile)
         } else {
             Err(ReadError::Mismatch)
+        }
+    }
+
+    /// Reads the stored cards of a `cid`: `GET {merchantId}/profile/cid/{cid}`. There may be several, or none. It may be asked again
+    /// at will.
+    ///
+    /// # Errors
+    /// As [`ImojeClient::profile`]. imoje's documents do not say whether a `cid` that it does not know is an error.
+    pub async fn profiles_of(&self, cid: &str) -> Result<Vec<Profile>, ReadError> {
+        let received = self.read(&["profile", "cid", cid]).await?;
+        let profiles = wire::read_profiles(&found(received)?).ok_or(ReadError::Unreadable)?;
+        let is_asked_for = |profile: &Profile| profile.cid.as_deref() == Some(cid);
+        if profiles.iter().all(is_asked_for) {
+            Ok(profiles)
+        } else {
+            Err(ReadError::Mismatch)
+        }
+    }
+
+    /// Ends a stored card: `POST {merchantId}/profile/deactivate`, and where that is not known `DELETE {merchantId}/profile/id/{id}`, its
+    /// documented alternative. It may be repeated.
+    ///
+    /// What imoje answers is not documented. `Ok` means that it took the order; [`ImojeClient::profile`] says what became of it.
+    ///
+    /// # Errors
+    /// As [`ImojeClient::profile`].
+    pub async fn deactivate_profile(&self, id: ProfileId) -> Result<(), ReadError> {
+        let url = below(&self.merchant_url, &["profile", "deactivate"]);
+        let json = serde_json::to_vec(&wire::DeactivateRequest {
+            payment_profile_id: id.as_uuid(),
+        })
+        .map_err(|error| ReadError::Unbuildable(error.to_string()))?;
+        let posted = self
+            .ask(transport::json_post(&self.http, url, json))
+            .await?;
+        let received = match posted.http_status {
+            404 | 405 => {
+                let url = below(&self.merchant_url, &["profile", "id", &id.to_string()]);
+                self.ask(transport::delete(&self.http, url)).await?
+            }
+            _ => posted,
+        };
+        match received.http_status {
+            200..=299 => Ok(()),
+            _ => found(received).map(drop),
         }
     }
 
@@ -268,7 +313,11 @@ impl ImojeClient {
 
     async fn read(&self, path: &[&str]) -> Result<Received, ReadError> {
         let url = below(&self.merchant_url, path);
-        let request = transport::get(&self.http, url).map_err(ReadError::Unbuildable)?;
+        self.ask(transport::get(&self.http, url)).await
+    }
+
+    async fn ask(&self, request: Result<Request, String>) -> Result<Received, ReadError> {
+        let request = request.map_err(ReadError::Unbuildable)?;
         transport::send(&self.http, request)
             .await
             .map_err(|reason| match reason {

@@ -597,6 +597,68 @@ async fn a_profile_is_read_and_its_absence_is_told_from_other_errors() {
 }
 
 #[tokio::test]
+async fn the_cards_of_a_cid_are_read_and_no_others_are_taken_for_them() {
+    let cards = json!({"paymentProfiles": [{"id": PROFILE, "merchantCustomerId": "cus-77", "isActive": 1}]}).to_string();
+    let mut server = Server::answering(200, &cards).await;
+    let found = server.client().profiles_of("cus-77").await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].id, PROFILE.parse().unwrap());
+    let path = "GET /v1/merchant/simmerchant000000001/profile/cid/cus-77 HTTP/1.1\r\n";
+    assert!(server.seen()[0].starts_with(path));
+    for (http_status, body, expected) in [
+        (200, r#"{"paymentProfiles":[]}"#, Ok(Vec::new())),
+        (200, cards.as_str(), Err(ReadError::Mismatch)),
+        (200, "{}", Err(ReadError::Unreadable)),
+        (404, "", Err(ReadError::NotFound)),
+    ] {
+        let server = Server::answering(http_status, body).await;
+        assert_eq!(server.client().profiles_of("cus-78").await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_card_is_ended_by_the_call_that_the_gateway_knows() {
+    let id: ProfileId = PROFILE.parse().unwrap();
+    let post = "POST /v1/merchant/simmerchant000000001/profile/deactivate HTTP/1.1\r\n".to_owned();
+    let delete =
+        format!("DELETE /v1/merchant/simmerchant000000001/profile/id/{PROFILE} HTTP/1.1\r\n");
+    let both = [post, delete];
+    for (answers, calls, expected) in [
+        (&[(200, "{}")][..], &both[..1], Ok(())),
+        (&[(204, "")], &both[..1], Ok(())),
+        (&[(404, ""), (200, "{}")], &both, Ok(())),
+        (&[(405, ""), (200, "")], &both, Ok(())),
+        (&[(404, ""), (404, "")], &both, Err(ReadError::NotFound)),
+        (
+            &[(401, "")],
+            &both[..1],
+            Err(ReadError::Unauthorized { http_status: 401 }),
+        ),
+        (
+            &[(500, "")],
+            &both[..1],
+            Err(ReadError::Status {
+                http_status: 500,
+                code: None,
+            }),
+        ),
+    ] {
+        let acts = answers
+            .iter()
+            .map(|(status, body)| Act::Answer(http(*status, body)));
+        let mut server = Server::start(acts.collect()).await;
+        assert_eq!(server.client().deactivate_profile(id).await, expected);
+        let seen = server.seen();
+        assert_eq!(seen.len(), calls.len());
+        for (request, call) in seen.iter().zip(calls) {
+            assert!(request.starts_with(call), "{request}");
+        }
+        let body = format!(r#"{{"paymentProfileId":"{PROFILE}"}}"#);
+        assert!(seen[0].ends_with(&body), "{}", seen[0]);
+    }
+}
+
+#[tokio::test]
 async fn the_service_tells_whether_the_credentials_are_accepted() {
     let methods = json!([{"paymentMethod": "card", "paymentMethodCode": "recurring", "isActive": true, "isOnline": true}]);
     let body = json!({"service": {"id": SERVICE, "isActive": true, "paymentMethods": methods}})

@@ -117,6 +117,11 @@ pub(super) fn get(client: &Client, url: url::Url) -> Result<Request, String> {
     client.get(url).build().map_err(describe)
 }
 
+/// `DELETE`, ready to be sent.
+pub(super) fn delete(client: &Client, url: url::Url) -> Result<Request, String> {
+    client.delete(url).build().map_err(describe)
+}
+
 /// Sends `request` once and reads the answer.
 ///
 /// A body that does not come to its end is absent and no error: the status has come, and it says something.

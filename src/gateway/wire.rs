@@ -45,6 +45,13 @@ pub(super) struct DebitData<'a> {
     pub(super) multipayout: &'a Value,
 }
 
+/// `POST {merchantId}/profile/deactivate`
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeactivateRequest {
+    pub(super) payment_profile_id: Uuid,
+}
+
 /// A text of an answer that is safe to keep: short, without control characters, and no card number.
 #[derive(Debug, Default)]
 pub(super) struct Text(pub(super) Option<String>);
@@ -236,14 +243,8 @@ impl Transaction {
     }
 }
 
-/// What an answer to `GET profile/id/{id}` shows.
-pub(super) struct ShownProfile {
-    pub(super) id: ProfileId,
-    pub(super) profile: Profile,
-}
-
 /// The profile in an answer, wrapped or bare, if it has an id.
-pub(super) fn read_profile(bytes: &[u8]) -> Option<ShownProfile> {
+pub(super) fn read_profile(bytes: &[u8]) -> Option<Profile> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Wrapped {
@@ -253,26 +254,46 @@ pub(super) fn read_profile(bytes: &[u8]) -> Option<ShownProfile> {
         Ok(wrapped) => wrapped.payment_profile,
         Err(_) => serde_json::from_slice(bytes).ok()?,
     };
-    Some(ShownProfile {
-        id: ProfileId::from_uuid(uuid(members.id.0.as_deref()?)?),
-        profile: Profile {
-            is_active: members.is_active.0,
-            cid: members.merchant_customer_id.0,
-            masked_number: members.masked_number.0,
-            month: members
+    members.shown()
+}
+
+/// The profiles in an answer, if each of them has an id.
+pub(super) fn read_profiles(bytes: &[u8]) -> Option<Vec<Profile>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Wrapped {
+        payment_profiles: Vec<ProfileMembers>,
+    }
+    let wrapped: Wrapped = serde_json::from_slice(bytes).ok()?;
+    wrapped
+        .payment_profiles
+        .into_iter()
+        .map(ProfileMembers::shown)
+        .collect()
+}
+
+impl ProfileMembers {
+    fn shown(self) -> Option<Profile> {
+        Some(Profile {
+            id: ProfileId::from_uuid(uuid(self.id.0.as_deref()?)?),
+            is_active: self.is_active.0,
+            cid: self.merchant_customer_id.0,
+            masked_number: self.masked_number.0,
+            month: self
                 .month
                 .0
                 .and_then(|month| u8::try_from(month).ok())
                 .filter(|month| (1..=12).contains(month)),
-            year: members.year.0.and_then(full_year),
-            organization: members.organization.0,
-            kind: match members.profile.0.as_deref() {
+            year: self.year.0.and_then(full_year),
+            organization: self.organization.0,
+            kind: match self.profile.0.as_deref() {
                 Some("RECURRING") => Some(ProfileKind::Recurring),
                 Some("ONE_CLICK") => Some(ProfileKind::OneClick),
                 Some(_) | None => None,
             },
-        },
-    })
+            first_transaction_id: self.first_transaction_id.0,
+        })
+    }
 }
 
 /// Years are documented with four digits; the sandbox cards are printed with two.
@@ -305,6 +326,8 @@ struct ProfileMembers {
     organization: Text,
     #[serde(default)]
     profile: Text,
+    #[serde(default)]
+    first_transaction_id: Text,
 }
 
 /// What an answer to `GET service/{id}` shows, wrapped or bare, if it is a JSON object.
@@ -534,6 +557,7 @@ mod tests {
             "profile": "RECURRING", "firstTransactionId": "1"
         });
         let expected = Profile {
+            id: id.parse().unwrap(),
             is_active: Some(true),
             cid: Some("cus-77".to_owned()),
             masked_number: Some("****4242".to_owned()),
@@ -541,12 +565,23 @@ mod tests {
             year: Some(2030),
             organization: Some("VISA".to_owned()),
             kind: Some(ProfileKind::Recurring),
+            first_transaction_id: Some("1".to_owned()),
         };
         for answer in [json!({"paymentProfile": documented}), documented.clone()] {
             let shown = read_profile(answer.to_string().as_bytes()).unwrap();
-            assert_eq!(shown.id, id.parse().unwrap());
-            assert_eq!(shown.profile, expected);
+            assert_eq!(shown, expected);
         }
+        let several = json!({"paymentProfiles": [documented, documented]}).to_string();
+        assert_eq!(
+            read_profiles(several.as_bytes()),
+            Some(vec![expected.clone(), expected])
+        );
+        let one_without_id = json!({"paymentProfiles": [documented, {"isActive": 1}]}).to_string();
+        assert_eq!(read_profiles(one_without_id.as_bytes()), None);
+        assert_eq!(
+            read_profiles(br#"{"paymentProfiles":[]}"#),
+            Some(Vec::new())
+        );
         for (is_active, expected) in [
             (json!(0), Some(false)),
             (json!("1"), Some(true)),
@@ -557,7 +592,7 @@ mod tests {
             (Value::Null, None),
         ] {
             let answer = json!({"paymentProfile": {"id": id, "isActive": is_active, "month": 13, "year": 29}}).to_string();
-            let profile = read_profile(answer.as_bytes()).unwrap().profile;
+            let profile = read_profile(answer.as_bytes()).unwrap();
             assert_eq!(
                 (profile.is_active, profile.month, profile.year),
                 (expected, None, Some(2029))
@@ -608,6 +643,7 @@ mod tests {
         fn reading_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _body = read_body(&bytes);
             let _profile = read_profile(&bytes);
+            let _profiles = read_profiles(&bytes);
             let _service = read_service(&bytes);
         }
 

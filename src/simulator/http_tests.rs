@@ -459,6 +459,23 @@ async fn profiles_are_read_and_deactivated() {
         .await
         .unwrap();
     assert_eq!(answer["paymentProfile"]["isActive"], 0);
+    let other = Uuid::new_v4();
+    world
+        .simulator
+        .register_profile(SimulatedProfile::new(other));
+    // The second time nothing is left to be ended, and that is no error.
+    for _ in 0..2 {
+        let ended = world
+            .client
+            .delete(world.url(&format!("profile/id/{other}")))
+            .bearer_auth("sim-token")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(ended.status(), 200);
+        let answer: Value = ended.json().await.unwrap();
+        assert_eq!(answer["paymentProfile"]["isActive"], 0);
+    }
     assert_eq!(
         world
             .post("profile/deactivate", &json!({}))

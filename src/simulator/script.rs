@@ -128,7 +128,7 @@ pub enum Call {
     Transaction,
     /// `GET profile/id/{id}` and `GET profile/cid/{cid}`
     Profile,
-    /// `POST profile/deactivate`
+    /// `POST profile/deactivate` and `DELETE profile/id/{id}`
     Deactivate,
     /// `GET service/{id}`
     Service,

@@ -48,7 +48,7 @@ pub(super) async fn serve(listener: TcpListener, engine: Arc<Engine>, closing: C
         )
         .route(
             "/v1/merchant/{merchant_id}/profile/id/{id}",
-            get(get_profile),
+            get(get_profile).delete(delete_profile),
         )
         .route(
             "/v1/merchant/{merchant_id}/profile/cid/{cid}",
@@ -172,6 +172,23 @@ async fn post_deactivate(
         .await
 }
 
+async fn delete_profile(
+    State(desk): State<Desk>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    Path((merchant_id, id)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    desk.engine.book().count_call();
+    let reply = desk.engine.authorise(&headers, &merchant_id).map(|caller| {
+        let id = validation::is_uuid_v4(&id)
+            .then(|| id.parse().ok())
+            .flatten();
+        id.map_or_else(not_found, |id| desk.end(&caller, id, &Value::Null))
+    });
+    desk.send(&line, reply.unwrap_or_else(|refusal| *refusal))
+        .await
+}
+
 async fn get_service(
     State(desk): State<Desk>,
     ConnectInfo(line): ConnectInfo<Line>,
@@ -270,6 +287,11 @@ impl Desk {
         let (true, Some(id)) = (errors.is_empty(), id) else {
             return Err(unprocessable("REQ-ERROR-100002", instance, &errors));
         };
+        Ok(self.end(caller, id, instance))
+    }
+
+    /// Ends a profile.
+    fn end(&self, caller: &Caller, id: Uuid, instance: &Value) -> Reply {
         let behaviour = self.behaviour(Call::Deactivate, Some(id), None);
         let takes_effect = behaviour.takes_effect();
         let now = self.engine.now();
@@ -285,7 +307,7 @@ impl Desk {
             let json = ProfileJson::new(&caller.merchant_id, &profile).in_full(&profile);
             Reply::ok(json!({ "paymentProfile": json }).to_string())
         });
-        Ok(reply.altered(&behaviour, instance))
+        reply.altered(&behaviour, instance)
     }
 
     fn service(&self, caller: &Caller, id: &str) -> Reply {

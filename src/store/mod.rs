@@ -26,6 +26,7 @@ pub mod archive;
 pub mod audit;
 pub mod books;
 pub mod brakes;
+pub mod cards;
 pub mod daily_cap;
 pub mod enrolment;
 pub mod gauges;

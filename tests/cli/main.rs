@@ -4,6 +4,7 @@
 
 mod against;
 mod audit;
+mod cards;
 mod commands;
 mod place;
 #[path = "../scratch/mod.rs"]

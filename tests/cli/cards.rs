@@ -1,0 +1,225 @@
+//! `cykl card` shows what imoje and the books know of a card, and ends it in both.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use cykl::simulator::{
+    Behaviour, Call, ErrorBody, Rule, Script, SimulatedProfile, Simulator, SimulatorConfig,
+};
+use serde_json::{Value, json};
+
+use crate::place::{Place, Ran};
+
+/// The healthy books, and a gateway that has their cards.
+struct Shop {
+    place: Place,
+    simulator: Simulator,
+    /// The profiles, in the order of their `cid`.
+    cards: Vec<String>,
+}
+
+impl Shop {
+    async fn open() -> Self {
+        let place = Place::healthy().await;
+        let start = "2027-01-01T07:00:00Z".parse().unwrap();
+        let simulator = Simulator::start(SimulatorConfig {
+            script: Script {
+                accept_unknown_profiles: false,
+                ..Script::default()
+            },
+            ..SimulatorConfig::new(Arc::new(move || start))
+        })
+        .await
+        .unwrap();
+        place.reconfigure("http://127.0.0.1:9/v1/merchant", &simulator.base_url());
+        let cards = place
+            .texts("SELECT payment_profile_id::text FROM cards ORDER BY cid")
+            .await;
+        for (card, cid) in cards.iter().zip(["cid-1", "cid-2", "cid-3", "cid-4"]) {
+            let profile = SimulatedProfile::new(card.parse().unwrap())
+                .with_cid(cid)
+                .expiring(2, 2028);
+            simulator.register_profile(profile);
+        }
+        Self {
+            place,
+            simulator,
+            cards,
+        }
+    }
+
+    async fn card(&self, arguments: &[&str]) -> Ran {
+        self.place.run_aside(&[&["card"], arguments].concat()).await
+    }
+
+    async fn shown(&self, arguments: &[&str]) -> Value {
+        let arguments = [&["show"], arguments, &["--output", "json"]].concat();
+        self.card(&arguments).await.succeeded().json()
+    }
+
+    async fn deactivate(&self, card: &str) -> Ran {
+        self.card(&["deactivate", card, "--reason", "left", "--actor", "eve"])
+            .await
+    }
+
+    /// What the books and imoje hold of all cards, and what was told.
+    async fn state(&self) -> (Vec<String>, Vec<bool>, Vec<String>) {
+        let books = self
+            .place
+            .texts("SELECT cid || ' ' || is_active FROM cards ORDER BY cid")
+            .await;
+        let mut gateway = Vec::new();
+        for card in &self.cards {
+            let shown = self.shown(&[card]).await;
+            gateway.push(shown[0]["is_active"] == true);
+        }
+        let told = self
+            .place
+            .texts("SELECT payload::text FROM events WHERE kind = 'card.deactivated'")
+            .await;
+        (books, gateway, told)
+    }
+}
+
+#[tokio::test]
+async fn a_card_is_shown_as_imoje_and_the_books_know_it() {
+    let shop = Shop::open().await;
+    let by_id = shop.shown(&[&shop.cards[0]]).await;
+    assert_eq!(
+        by_id,
+        json!([{
+            "payment_profile_id": shop.cards[0], "cid": "cid-1", "shop": "main", "is_active": true,
+            "masked_number": "****1111", "organization": "VISA", "expires_on": "2028-02-29", "kind": "recurring",
+            "first_transaction_id": null, "is_chargeable": true, "subscriptions": ["=1+1"],
+        }])
+    );
+    assert_eq!(shop.shown(&["--cid", "cid-1"]).await, by_id);
+    // One that was registered again under the same cid, which the books do not have.
+    let again = uuid::Uuid::new_v4();
+    let profile = SimulatedProfile::new(again).with_cid("cid-1");
+    shop.simulator.register_profile(profile);
+    let both = shop.shown(&["--cid", "cid-1"]).await;
+    let both = both.as_array().unwrap();
+    assert_eq!(both.len(), 2);
+    let strange = both
+        .iter()
+        .find(|card| card["payment_profile_id"] == again.to_string())
+        .unwrap();
+    assert_eq!(
+        (&strange["is_chargeable"], &strange["subscriptions"]),
+        (&Value::Null, &json!([]))
+    );
+    let table = shop.card(&["show", &shop.cards[0]]).await.succeeded();
+    assert!(table.stdout.contains("2028-02-29"), "{table:?}");
+}
+
+#[tokio::test]
+async fn a_card_that_is_not_there_is_a_no_and_nonsense_is_usage() {
+    let shop = Shop::open().await;
+    let stranger = uuid::Uuid::new_v4().to_string();
+    for arguments in [
+        &["show", &stranger][..],
+        &["show", "--cid", "nobody"],
+        &["deactivate", &stranger, "--reason", "left"],
+    ] {
+        let ran = shop.card(arguments).await.ended(1);
+        assert!(ran.stderr.contains("no such card of shop main"), "{ran:?}");
+    }
+    for arguments in [
+        &["show"][..],
+        &["show", "4111111111111111"],
+        &["show", "00000000-0000-7000-8000-00000000c001"],
+        &["show", "--cid", "a_b"],
+        &["show", &stranger, "--cid", "cid-1"],
+        &["show", &stranger, "--shop", "other"],
+        &["deactivate", &stranger],
+    ] {
+        shop.card(arguments).await.ended(2);
+    }
+    shop.place
+        .reconfigure(&shop.simulator.base_url(), "http://127.0.0.1:9/v1/merchant");
+    let before = shop
+        .place
+        .texts("SELECT k::text FROM cards k ORDER BY 1")
+        .await;
+    shop.card(&["show", &stranger]).await.ended(69);
+    shop.deactivate(&shop.cards[2]).await.ended(69);
+    let after = shop
+        .place
+        .texts("SELECT k::text FROM cards k ORDER BY 1")
+        .await;
+    assert_eq!(before, after);
+}
+
+#[tokio::test]
+async fn of_several_shops_one_has_to_be_named() {
+    let shop = Shop::open().await;
+    shop.place.reconfigure(
+        "[shops.main]",
+        "[shops.other]\nenvironment = \"simulator\"\nbase_url = \"http://127.0.0.1:9\"\nmerchant_id = \"m\"\n\
+         service_id = \"3b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b\"\ntoken = \"t\"\nservice_key = \"k\"\n[shops.main]",
+    );
+    let ran = shop.card(&["show", &shop.cards[0]]).await.ended(2);
+    assert!(ran.stderr.contains("the shops are main, other"), "{ran:?}");
+    let found = shop.shown(&[&shop.cards[0], "--shop", "main"]).await;
+    assert_eq!(found[0]["cid"], "cid-1");
+}
+
+#[tokio::test]
+async fn a_card_is_ended_once_nothing_is_charged_to_it() {
+    let shop = Shop::open().await;
+    let before = shop.state().await;
+    let refused = shop.deactivate(&shop.cards[1]).await.ended(1);
+    assert!(
+        refused.stderr.contains("it is the card of B-2"),
+        "{refused:?}"
+    );
+    assert_eq!(shop.state().await, before);
+
+    shop.deactivate(&shop.cards[2]).await.succeeded();
+    let (books, gateway, told) = shop.state().await;
+    assert_eq!(
+        books,
+        ["cid-1 true", "cid-2 true", "cid-3 false", "cid-4 true"]
+    );
+    assert_eq!(gateway, [true, true, false, true]);
+    let told: Vec<Value> = told
+        .iter()
+        .map(|payload| serde_json::from_str(payload).unwrap())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            json!({"cid": "cid-3", "payment_profile_id": shop.cards[2], "actor": "eve", "reason": "left"})
+        ]
+    );
+    let again = shop.deactivate(&shop.cards[2]).await.succeeded();
+    assert!(again.stdout.contains("nothing was changed"), "{again:?}");
+    assert_eq!(shop.state().await.2.len(), 1);
+}
+
+#[tokio::test]
+async fn a_card_that_imoje_does_not_end_is_not_charged_and_can_be_ended_later() {
+    let shop = Shop::open().await;
+    let error = |status, effect| Behaviour::error(status, ErrorBody::Empty, effect);
+    // It answers that something went wrong, or that all is well, and does nothing.
+    for (behaviour, code) in [
+        (error(StatusCode::SERVICE_UNAVAILABLE, false), 69),
+        (error(StatusCode::OK, false), 1),
+    ] {
+        shop.simulator
+            .add_rule(Rule::debits(behaviour).on(Call::Deactivate).times(1));
+        let failed = shop.deactivate(&shop.cards[2]).await.ended(code);
+        assert!(
+            failed.stderr.contains("run this command again"),
+            "{failed:?}"
+        );
+        let (books, gateway, told) = shop.state().await;
+        assert_eq!(books[2], "cid-3 false");
+        assert_eq!((gateway[2], told.len()), (true, 1));
+    }
+    let ended = shop.deactivate(&shop.cards[2]).await.succeeded();
+    assert!(ended.stdout.contains("is inactive"), "{ended:?}");
+    let (_, gateway, told) = shop.state().await;
+    assert_eq!((gateway[2], told.len()), (false, 1));
+}
