@@ -81,3 +81,9 @@ FROM (VALUES (1, 1, 'subscription.created', NULL, '2025-01-01T00:00Z'), (1, 2, '
              (4, 3, 'subscription.deactivated', NULL, '2025-01-05T05:01Z'))
     AS e (n, no, kind, p, at)
     LEFT JOIN charges c ON c.charge_id::text = format('00000000-0000-7000-8000-0000000d%s00%s', n, p);
+
+-- Put on and released at the same moment, with ids in the other order.
+INSERT INTO events (event_id, kind, is_alert, payload, occurred_at)
+SELECT format('01942a00-0000-7000-8000-00000000000%s', n)::uuid, 'brake.changed', true,
+       jsonb_build_object('shop', 'main', 'mode', mode), '2025-01-03T00:00Z'
+FROM (VALUES (1, 'run'), (2, 'drain')) AS b (n, mode);

@@ -1,9 +1,10 @@
 -- audit_nothing_was_permitted_while_braked
 -- A permit carries the time at which its claim began, and clocks of machines differ: a minute at each end is left out. A machine
--- that paused because of its clock may have written any time.
+-- that paused because of its clock may have written any time. Changes within one millisecond have no order; a release counts as the last.
 WITH settings AS (
     SELECT e.payload ->> 'shop' AS shop, e.payload ->> 'mode' AS mode, e.occurred_at AS since,
-           lead(e.occurred_at) OVER (PARTITION BY e.payload ->> 'shop' ORDER BY e.occurred_at, e.event_id) AS until
+           lead(e.occurred_at) OVER (
+               PARTITION BY e.payload ->> 'shop' ORDER BY e.occurred_at, e.payload ->> 'mode' = 'run', e.event_id) AS until
     FROM all_events e
     WHERE e.kind = 'brake.changed' AND (e.payload ->> 'actor', e.payload ->> 'reason') IS DISTINCT FROM ('cykl', 'clock_disagreement')
 )
