@@ -82,7 +82,7 @@ async fn a_database_that_is_killed_under_its_daemons_forgets_nothing() {
         }
         cut_off += site.unrecorded_since(started_at).await;
     }
-    go_on_and_settle_up(site, 10, cut_off).await;
+    go_on_and_settle_up(site, 4, cut_off).await;
     own.server.stop().await.unwrap();
 }
 
