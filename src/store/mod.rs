@@ -307,6 +307,14 @@ fn new_id(now: DateTime<Utc>) -> Uuid {
     })
 }
 
+/// Rolls back and gives the error back. Whoever tries again must not find the locks of the try before, which a transaction that is only
+/// dropped holds for a moment longer: it would pass over them, and find nothing to do.
+async fn rolled_back<E>(transaction: sqlx::PgTransaction<'_>, error: E) -> E {
+    // A connection that is gone has rolled back already.
+    let _ = transaction.rollback().await;
+    error
+}
+
 /// How often a transaction is tried again that lost against another (deadlock, serialisation).
 const TRIES_MAX: usize = 5;
 

@@ -17,7 +17,7 @@ use crate::store::candidates::{self, Sorted};
 use crate::store::card_budgets::Spent;
 use crate::store::permit_rows;
 use crate::store::slow_start::{self, Answer, Hold, Obstacle};
-use crate::store::{Refusal, Store, StoreError, TRIES_MAX, readings};
+use crate::store::{Refusal, Store, StoreError, TRIES_MAX, readings, rolled_back};
 use crate::store::{adoption, brakes, daily_cap};
 
 /// The limits that a permit must keep.
@@ -173,6 +173,13 @@ enum Tried {
     Tripped(Option<ShopName>, Trip),
 }
 
+/// What a try has written, before it is committed.
+enum Draft {
+    Written(Claim),
+    /// There is nothing to commit.
+    Nothing(Tried),
+}
+
 /// The largest claim.
 pub const BATCH_MAX: u32 = 1_000;
 
@@ -243,69 +250,88 @@ impl Store {
     }
 
     async fn claim_once(&self, asked: Asked<'_>, hold: Hold) -> Result<Tried, ClaimError> {
-        let Asked { limits, now, .. } = asked;
         let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
-        let answer = slow_start::ask(
-            &mut transaction,
-            asked.shops,
-            hold,
-            limits.in_flight_max,
-            now,
-        );
+        let claim = match self.try_to_claim(&mut transaction, asked, hold).await {
+            Ok(Draft::Written(claim)) => claim,
+            Ok(Draft::Nothing(tried)) => return Ok(tried),
+            Err(error) => return Err(rolled_back(transaction, error).await),
+        };
+        match (transaction.commit().await.map_err(StoreError::from), claim) {
+            (Ok(()), claim) => Ok(Tried::Claimed(claim)),
+            (Err(source), Claim::Permits { permits, .. }) => {
+                Err(ClaimError::Unconfirmed { permits, source })
+            }
+            (
+                Err(source),
+                Claim::NothingDue
+                | Claim::Braked
+                | Claim::StartsSlowly
+                | Claim::TooManyInDoubt
+                | Claim::Full,
+            ) => Err(ClaimError::Failed(source)),
+        }
+    }
+
+    async fn try_to_claim(
+        &self,
+        transaction: &mut PgTransaction<'_>,
+        asked: Asked<'_>,
+        hold: Hold,
+    ) -> Result<Draft, ClaimError> {
+        let Asked { limits, now, .. } = asked;
+        let answer = slow_start::ask(transaction, asked.shops, hold, limits.in_flight_max, now);
         let allowance = match answer.await? {
             Answer::Allows(allowance) => allowance,
-            Answer::Refuses(obstacle) => return Ok(Tried::Stopped(obstacle)),
+            Answer::Refuses(obstacle) => return Ok(Draft::Nothing(Tried::Stopped(obstacle))),
         };
-        let (in_flight, in_doubt) = unanswered(&mut transaction, now).await?;
+        let (in_flight, in_doubt) = unanswered(transaction, now).await?;
         if in_doubt >= limits.in_doubt_max {
-            return Ok(Tried::Claimed(Claim::TooManyInDoubt));
+            return Ok(Draft::Nothing(Tried::Claimed(Claim::TooManyInDoubt)));
         }
         let free = limits.unanswered_max.saturating_sub(in_flight);
         if free == 0 {
-            return Ok(Tried::Claimed(Claim::Full));
+            return Ok(Draft::Nothing(Tried::Claimed(Claim::Full)));
         }
         let wanted = asked.wanted.min(free).min(allowance.room).min(BATCH_MAX);
-        let candidates = candidates::due(&mut transaction, asked, &allowance.shops, wanted).await?;
+        let candidates = candidates::due(transaction, asked, &allowance.shops, wanted).await?;
         let due_from = candidates.first().map(|candidate| candidate.send_at);
         let is_all = u32::try_from(candidates.len()).is_ok_and(|found| found < wanted);
         if candidates.is_empty() {
             if allowance.is_slow() {
-                allowance.count(&mut transaction, &[], now).await?;
-                transaction.commit().await.map_err(StoreError::from)?;
+                allowance.count(transaction, &[], now).await?;
+                return Ok(Draft::Written(Claim::NothingDue));
             }
-            return Ok(Tried::Claimed(Claim::NothingDue));
+            return Ok(Draft::Nothing(Tried::Claimed(Claim::NothingDue)));
         }
         if let Some(forgotten) =
-            adoption::forgotten_of(&mut transaction, asked.following.last_permit).await?
+            adoption::forgotten_of(transaction, asked.following.last_permit).await?
         {
-            return Ok(Tried::Tripped(None, Trip::behind(forgotten)));
+            let tripped = Tried::Tripped(None, Trip::behind(forgotten));
+            return Ok(Draft::Nothing(tripped));
         }
-        let spent = Spent::of_cards(&mut transaction, &candidates, now).await?;
+        let spent = Spent::of_cards(transaction, &candidates, now).await?;
         let Sorted {
             permits,
             put_off,
             reread,
             held,
         } = candidates::sort(candidates, &spent, limits, now)?;
-        if let Some((shop, trip)) = daily_cap::count(&mut transaction, &permits, now).await? {
-            return Ok(Tried::Tripped(Some(shop), trip));
+        if let Some((shop, trip)) = daily_cap::count(transaction, &permits, now).await? {
+            return Ok(Draft::Nothing(Tried::Tripped(Some(shop), trip)));
         }
-        allowance.count(&mut transaction, &permits, now).await?;
-        permit_rows::insert(&mut transaction, &permits, limits, asked.fence_id)
+        allowance.count(transaction, &permits, now).await?;
+        permit_rows::insert(transaction, &permits, limits, asked.fence_id)
             .await
             .map_err(|error| of_refusal(error, &permits))?;
-        permit_rows::put_off(&mut transaction, &put_off).await?;
-        permit_rows::reread(&mut transaction, &reread, now).await?;
-        permit_rows::hold(&mut transaction, &held, self.channels, now).await?;
-        match transaction.commit().await.map_err(StoreError::from) {
-            Ok(()) => Ok(Tried::Claimed(Claim::Permits {
-                due_from,
-                is_all,
-                permits,
-                put_off: put_off.len() + reread.len() + held.len(),
-            })),
-            Err(source) => Err(ClaimError::Unconfirmed { permits, source }),
-        }
+        permit_rows::put_off(transaction, &put_off).await?;
+        permit_rows::reread(transaction, &reread, now).await?;
+        permit_rows::hold(transaction, &held, self.channels, now).await?;
+        Ok(Draft::Written(Claim::Permits {
+            due_from,
+            is_all,
+            permits,
+            put_off: put_off.len() + reread.len() + held.len(),
+        }))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::domain::schedule::{Birth, TOO_LATE, Terms};
 use crate::domain::shop::ShopName;
 use crate::store::events::{self, NewEvent};
 use crate::store::readings::{self, Zone};
-use crate::store::{Store, StoreError, Wake, despite_others, new_id, wake};
+use crate::store::{Store, StoreError, Wake, despite_others, new_id, rolled_back, wake};
 
 /// How many subscriptions are planned in one transaction.
 pub const BATCH: i64 = 1_000;
@@ -149,16 +149,36 @@ impl Store {
         plan: &(impl Fn(&DueSubscription) -> Plan + Send + Sync),
     ) -> Result<Vec<Planned>, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let due = due_subscriptions(&mut transaction, shops, due).await?;
+        match self
+            .try_to_plan(&mut transaction, shops, due, now, plan)
+            .await
+        {
+            Ok(planned) => {
+                transaction.commit().await?;
+                Ok(planned)
+            }
+            Err(error) => Err(rolled_back(transaction, error).await),
+        }
+    }
+
+    /// What a batch writes, to be committed.
+    async fn try_to_plan(
+        &self,
+        transaction: &mut PgTransaction<'_>,
+        shops: &[ShopName],
+        due: Due,
+        now: DateTime<Utc>,
+        plan: &(impl Fn(&DueSubscription) -> Plan + Send + Sync),
+    ) -> Result<Vec<Planned>, StoreError> {
+        let due = due_subscriptions(transaction, shops, due).await?;
         if due.is_empty() {
             return Ok(Vec::new());
         }
         let plans: Vec<Plan> = due.iter().map(plan).collect();
-        let events = insert_charges(&mut transaction, &due, &plans, now).await?;
-        move_on(&mut transaction, &due, &plans).await?;
-        events::append(&mut transaction, &events, self.channels, now).await?;
-        wake(&mut transaction, Wake::Charger).await?;
-        transaction.commit().await?;
+        let events = insert_charges(transaction, &due, &plans, now).await?;
+        move_on(transaction, &due, &plans).await?;
+        events::append(transaction, &events, self.channels, now).await?;
+        wake(transaction, Wake::Charger).await?;
         Ok(due
             .into_iter()
             .zip(plans)
