@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
+use sqlx::PgTransaction;
 
 use crate::domain::event::EventKind;
 use crate::domain::id::{CardId, ProfileId};
@@ -78,15 +79,7 @@ impl Store {
             return Err(DeactivateError::InUse(card.subscriptions));
         }
         let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
-        let marked = sqlx::query!(
-            "-- mark_card_inactive
-            UPDATE cards SET is_active = false WHERE card_id = $1 AND is_active",
-            card.card_id as CardId,
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(StoreError::from)?;
-        if marked.rows_affected() == 0 {
+        if mark_inactive(&mut transaction, &[card.card_id]).await? == 0 {
             return Ok(false);
         }
         let event = NewEvent {
@@ -106,4 +99,19 @@ impl Store {
         transaction.commit().await.map_err(StoreError::from)?;
         Ok(true)
     }
+}
+
+/// Takes care that cards are never charged again. Returns how many of them could be.
+pub(super) async fn mark_inactive(
+    transaction: &mut PgTransaction<'_>,
+    cards: &[CardId],
+) -> Result<u64, StoreError> {
+    let marked = sqlx::query!(
+        "-- mark_cards_inactive
+        UPDATE cards SET is_active = false WHERE card_id = ANY($1) AND is_active",
+        cards as &[CardId],
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(marked.rows_affected())
 }

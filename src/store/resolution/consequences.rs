@@ -17,7 +17,7 @@ use crate::domain::shop::ShopName;
 use crate::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
 use crate::store::events::{self, Channels, NewEvent};
 use crate::store::status::set_status;
-use crate::store::{StoreError, brakes};
+use crate::store::{StoreError, brakes, cards};
 
 pub(super) async fn write(
     transaction: &mut PgTransaction<'_>,
@@ -207,13 +207,7 @@ async fn hold_charges_of_inactive_cards(
     if cards.is_empty() {
         return Ok(Vec::new());
     }
-    sqlx::query!(
-        "-- mark_cards_inactive
-        UPDATE cards SET is_active = false WHERE card_id = ANY($1)",
-        &cards as &[CardId],
-    )
-    .execute(&mut **transaction)
-    .await?;
+    cards::mark_inactive(transaction, &cards).await?;
     let held = sqlx::query!(
         r#"-- hold_charges_of_cards
         UPDATE charges c SET state = 'held', reason = 'card_inactive'
