@@ -79,6 +79,23 @@ impl Desk {
         reply.send(line, self.engine.now(), &self.closing).await
     }
 
+    /// Counts a call that is not a debit, and answers it if its caller may make it.
+    async fn answer(
+        &self,
+        line: &Line,
+        merchant_id: &str,
+        headers: &HeaderMap,
+        reply: impl FnOnce(&Caller) -> Result<Reply, Box<Reply>>,
+    ) -> Response {
+        self.engine.book().count_call();
+        let replied = self
+            .engine
+            .authorise(headers, merchant_id)
+            .and_then(|caller| reply(&caller));
+        self.send(line, replied.unwrap_or_else(|refusal| *refusal))
+            .await
+    }
+
     /// What the script says about a call that is not a debit.
     fn behaviour(
         &self,
@@ -113,13 +130,10 @@ async fn get_transaction(
     Path((merchant_id, id)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    desk.engine.book().count_call();
-    let reply = desk
-        .engine
-        .authorise(&headers, &merchant_id)
-        .map(|caller| desk.transaction(&caller, &id));
-    desk.send(&line, reply.unwrap_or_else(|refusal| *refusal))
-        .await
+    desk.answer(&line, &merchant_id, &headers, |caller| {
+        Ok(desk.transaction(caller, &id))
+    })
+    .await
 }
 
 async fn get_profile(
@@ -128,13 +142,10 @@ async fn get_profile(
     Path((merchant_id, id)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    desk.engine.book().count_call();
-    let reply = desk
-        .engine
-        .authorise(&headers, &merchant_id)
-        .map(|caller| desk.profile(&caller, &id));
-    desk.send(&line, reply.unwrap_or_else(|refusal| *refusal))
-        .await
+    desk.answer(&line, &merchant_id, &headers, |caller| {
+        Ok(desk.profile(caller, &id))
+    })
+    .await
 }
 
 async fn get_profiles_of_customer(
@@ -143,13 +154,10 @@ async fn get_profiles_of_customer(
     Path((merchant_id, cid)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    desk.engine.book().count_call();
-    let reply = desk
-        .engine
-        .authorise(&headers, &merchant_id)
-        .map(|caller| desk.profiles_of(&caller, &cid));
-    desk.send(&line, reply.unwrap_or_else(|refusal| *refusal))
-        .await
+    desk.answer(&line, &merchant_id, &headers, |caller| {
+        Ok(desk.profiles_of(caller, &cid))
+    })
+    .await
 }
 
 async fn post_deactivate(
@@ -159,17 +167,12 @@ async fn post_deactivate(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    desk.engine.book().count_call();
-    let reply = desk
-        .engine
-        .authorise(&headers, &merchant_id)
-        .and_then(|caller| {
-            let parsed: Option<Value> = serde_json::from_slice(&body).ok();
-            check_json(&headers, parsed.is_some())?;
-            desk.deactivate(&caller, &parsed.unwrap_or_default())
-        });
-    desk.send(&line, reply.unwrap_or_else(|refusal| *refusal))
-        .await
+    desk.answer(&line, &merchant_id, &headers, |caller| {
+        let parsed: Option<Value> = serde_json::from_slice(&body).ok();
+        check_json(&headers, parsed.is_some())?;
+        desk.deactivate(caller, &parsed.unwrap_or_default())
+    })
+    .await
 }
 
 async fn delete_profile(
@@ -178,15 +181,10 @@ async fn delete_profile(
     Path((merchant_id, id)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    desk.engine.book().count_call();
-    let reply = desk.engine.authorise(&headers, &merchant_id).map(|caller| {
-        let id = validation::is_uuid_v4(&id)
-            .then(|| id.parse().ok())
-            .flatten();
-        id.map_or_else(not_found, |id| desk.end(&caller, id, &Value::Null))
-    });
-    desk.send(&line, reply.unwrap_or_else(|refusal| *refusal))
-        .await
+    desk.answer(&line, &merchant_id, &headers, |caller| {
+        Ok(id_of(&id).map_or_else(not_found, |id| desk.end(caller, id, &Value::Null)))
+    })
+    .await
 }
 
 async fn get_service(
@@ -195,13 +193,10 @@ async fn get_service(
     Path((merchant_id, id)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    desk.engine.book().count_call();
-    let reply = desk
-        .engine
-        .authorise(&headers, &merchant_id)
-        .map(|caller| desk.service(&caller, &id));
-    desk.send(&line, reply.unwrap_or_else(|refusal| *refusal))
-        .await
+    desk.answer(&line, &merchant_id, &headers, |caller| {
+        Ok(desk.service(caller, &id))
+    })
+    .await
 }
 
 async fn unknown_endpoint(
@@ -212,6 +207,13 @@ async fn unknown_endpoint(
     desk.send(&line, not_found()).await
 }
 
+/// The id in a path, if it is one of imoje's.
+fn id_of(text: &str) -> Option<Uuid> {
+    validation::is_uuid_v4(text)
+        .then(|| text.parse().ok())
+        .flatten()
+}
+
 fn not_found() -> Reply {
     Reply::plain_error(StatusCode::NOT_FOUND, &Value::Null)
 }
@@ -219,10 +221,7 @@ fn not_found() -> Reply {
 impl Desk {
     fn transaction(&self, caller: &Caller, id: &str) -> Reply {
         let now = self.engine.now();
-        let id = validation::is_uuid_v4(id)
-            .then(|| id.parse().ok())
-            .flatten();
-        let found = id.and_then(|id| self.engine.book().transaction(id, now));
+        let found = id_of(id).and_then(|id| self.engine.book().transaction(id, now));
         let Some((transaction, profile)) =
             found.filter(|(transaction, _)| transaction.shop.merchant_id == caller.merchant_id)
         else {
@@ -248,9 +247,7 @@ impl Desk {
     }
 
     fn profile(&self, caller: &Caller, id: &str) -> Reply {
-        let id: Option<Uuid> = validation::is_uuid_v4(id)
-            .then(|| id.parse().ok())
-            .flatten();
+        let id = id_of(id);
         let behaviour = self.behaviour(Call::Profile, id, None);
         let now = self.engine.now();
         let found = id.and_then(|id| self.engine.book().profiles().find(id, now));
