@@ -1,14 +1,10 @@
 //! `cykl card` shows what imoje and the books know of a card, and ends it in both.
 
-use std::sync::Arc;
-
 use axum::http::StatusCode;
-use cykl::simulator::{
-    Behaviour, Call, ErrorBody, Rule, Script, SimulatedProfile, Simulator, SimulatorConfig,
-};
+use cykl::simulator::{Behaviour, Call, ErrorBody, Rule, Script, SimulatedProfile, Simulator};
 use serde_json::{Value, json};
 
-use crate::place::{Place, Ran};
+use crate::place::{NO_GATEWAY, Place, Ran};
 
 /// The healthy books, and a gateway that has their cards.
 struct Shop {
@@ -21,17 +17,11 @@ struct Shop {
 impl Shop {
     async fn open() -> Self {
         let place = Place::healthy().await;
-        let start = "2027-01-01T07:00:00Z".parse().unwrap();
-        let simulator = Simulator::start(SimulatorConfig {
-            script: Script {
-                accept_unknown_profiles: false,
-                ..Script::default()
-            },
-            ..SimulatorConfig::new(Arc::new(move || start))
-        })
-        .await
-        .unwrap();
-        place.reconfigure("http://127.0.0.1:9/v1/merchant", &simulator.base_url());
+        let script = Script {
+            accept_unknown_profiles: false,
+            ..Script::default()
+        };
+        let simulator = place.open_gateway(script).await;
         let cards = place
             .texts("SELECT payment_profile_id::text FROM cards ORDER BY cid")
             .await;
@@ -137,7 +127,7 @@ async fn a_card_that_is_not_there_is_a_no_and_nonsense_is_usage() {
         shop.card(arguments).await.ended(2);
     }
     shop.place
-        .reconfigure(&shop.simulator.base_url(), "http://127.0.0.1:9/v1/merchant");
+        .reconfigure(&shop.simulator.base_url(), NO_GATEWAY);
     let before = shop
         .place
         .texts("SELECT k::text FROM cards k ORDER BY 1")

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use cykl::clock::Clock;
-use cykl::simulator::{Simulator, SimulatorConfig};
+use cykl::simulator::Script;
 use serde_json::Value;
 
 use crate::place::Place;
@@ -337,11 +337,7 @@ async fn a_transaction_is_settled_only_by_the_gateway() {
     let away = place.run(&settle(IN_DOUBT, id)).ended(69);
     assert!(away.stderr.contains("nothing was changed"), "{away:?}");
     place.run(&settle(IN_DOUBT, "T-1042")).ended(2);
-    let start = "2027-01-01T07:00:00Z".parse().unwrap();
-    let simulator = Simulator::start(SimulatorConfig::new(std::sync::Arc::new(move || start)))
-        .await
-        .unwrap();
-    place.reconfigure("http://127.0.0.1:9/v1/merchant", &simulator.base_url());
+    let _gateway = place.open_gateway(Script::default()).await;
     let unknown = place.run_aside(&settle(IN_DOUBT, id)).await.ended(1);
     assert!(
         unknown

@@ -3,9 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
+use cykl::simulator::{Script, Simulator, SimulatorConfig};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
@@ -15,6 +17,8 @@ use crate::scratch;
 
 /// The merchant of every configuration here.
 pub const MERCHANT_ID: &str = "simmerchant000000001";
+/// Where no gateway is.
+pub const NO_GATEWAY: &str = "http://127.0.0.1:9/v1/merchant";
 /// The shop of every configuration here.
 pub const SERVICE_ID: &str = "2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b";
 
@@ -109,7 +113,7 @@ impl Place {
         admin(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         let socket = cluster().await.socket_dir();
         let url = format!("postgres://cykl@localhost/{name}?host={}", socket.display());
-        let mut place = Self::with_config(&config(&url, "http://127.0.0.1:9/v1/merchant"));
+        let mut place = Self::with_config(&config(&url, NO_GATEWAY));
         place.database = Some(name);
         place
     }
@@ -119,6 +123,19 @@ impl Place {
         let toml = std::fs::read_to_string(&self.config).unwrap();
         assert!(toml.contains(from), "{from} is not in {toml}");
         std::fs::write(&self.config, toml.replace(from, to)).unwrap();
+    }
+
+    /// Opens a gateway that does what `script` says, and leads the configuration to it.
+    pub async fn open_gateway(&self, script: Script) -> Simulator {
+        let start = "2027-01-01T07:00:00Z".parse().unwrap();
+        let simulator = Simulator::start(SimulatorConfig {
+            script,
+            ..SimulatorConfig::new(Arc::new(move || start))
+        })
+        .await
+        .unwrap();
+        self.reconfigure(NO_GATEWAY, &simulator.base_url());
+        simulator
     }
 
     /// Runs SQL in the database, by hand.
