@@ -12,7 +12,8 @@ use crate::domain::shop::{Environment, ShopName};
 
 const SECTION: &str = "shops";
 
-/// The name under which ING's gateway is addressed. Both lead to the same accounts.
+/// The name under which ING's gateway is addressed. Both are taken to lead to the same accounts: if they did not, no more would be lost
+/// than a configuration that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gateway {
     /// The name that it was built under.
@@ -186,7 +187,7 @@ fn of_environment(url: Url, environment: Environment) -> Result<Url, String> {
 fn refuse_twins(reader: &mut Reader, shops: &BTreeMap<ShopName, ShopConfig>) {
     let mut seen = BTreeMap::new();
     for (name, shop) in shops {
-        // Addresses of one environment lead to the same accounts.
+        // All addresses of one environment.
         let place: &str = match environment_of(&shop.base_url) {
             Some(environment) => environment.as_str(),
             None => shop.base_url.as_str(),
