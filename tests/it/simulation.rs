@@ -36,7 +36,7 @@ const SEEDS: u64 = 20;
 const SEEDS_PER_CORE: (usize, usize) = (2, 5);
 /// Subscriptions of each run, and days under faults: in `make test`, and when more seeds are asked for.
 const SHORT: (u64, i64) = (50, 22);
-const LONG: (u64, i64) = (400, 75);
+const LONG: (u64, i64) = (800, 75);
 /// Days without: the longest an open question may last, and its charge after it.
 const CALM_DAYS: i64 = 36;
 /// How often the daemon looks at what is due in them. Nothing goes wrong there that looking more often would meet.
