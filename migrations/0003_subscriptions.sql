@@ -9,15 +9,21 @@ CREATE TABLE cards (
     -- The length apart: a counted repetition costs ten times as much.
     cid                  text NOT NULL CHECK (cid ~ '^[A-Za-z0-9-]+$' AND length(cid) <= 36),
     payment_profile_id   uuid,
+    -- Of a card without a profile, with what every debit of it says besides: the payer, and aliases that a tokenising proxy knows.
     first_transaction_id text,
+    customer             jsonb,
+    aliases              jsonb,
     is_active            boolean NOT NULL DEFAULT true,
     masked_number        text,
     created_at           timestamptz NOT NULL,
     -- The shop comes last: it is the same in most rows.
     UNIQUE (cid, shop),
     UNIQUE (payment_profile_id, shop),
+    UNIQUE (first_transaction_id, shop),
     CONSTRAINT cards_have_one_way_to_be_charged
-        CHECK ((payment_profile_id IS NULL) <> (first_transaction_id IS NULL))
+        CHECK ((payment_profile_id IS NULL) <> (first_transaction_id IS NULL)),
+    CONSTRAINT cards_without_a_profile_say_who_pays CHECK ((first_transaction_id IS NULL) = (customer IS NULL)),
+    CONSTRAINT aliases_are_of_cards_without_a_profile CHECK (aliases IS NULL OR first_transaction_id IS NOT NULL)
 );
 COMMENT ON TABLE cards IS
     'Payment instruments. "Each payment instrument must have its own cid" (imoje API, one-click and recurring). Never a card number.';

@@ -9,7 +9,7 @@ SELECT s.subscription_id, s.external_id, s.shop, s.status, s.status_reason, k.ci
        d.due_on AS next_charge_on, d.due_at AS next_due_at,
        s.archived_payments + (
            SELECT count(*)::integer FROM charges c WHERE c.subscription_id = s.subscription_id AND c.state = 'paid') AS charges_paid,
-       s.created_at
+       s.created_at, k.first_transaction_id
 FROM subscriptions s
     LEFT JOIN cards k USING (card_id)
     -- As next_period finds it.
@@ -90,6 +90,7 @@ DECLARE
         "status_reason": "Why the subscription has its status, for deactivated ones always.",
         "cid": "The card, as imoje knows it: one cid is one payment instrument.",
         "payment_profile_id": "imoje''s id of the stored card.",
+        "first_transaction_id": "Of a card without a profile: what imoje showed as firstTransactionId when it was registered.",
         "amount_minor": "The amount in minor units (grosze, cents).",
         "currency": "ISO 4217.",
         "period": "ISO 8601: the time between two charges.",

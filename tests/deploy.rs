@@ -40,7 +40,7 @@ const METRICS: [&str; 18] = [
 ];
 
 /// Every documented key but the table `retry.classes`, with `shops.main` for `shops.<name>`.
-const KEYS: [&str; 56] = [
+const KEYS: [&str; 59] = [
     "alerts.webhook_url",
     "charging.card_budget_24h",
     "charging.card_budget_30d",
@@ -61,6 +61,7 @@ const KEYS: [&str; 56] = [
     "events.webhook_secret",
     "events.webhook_secret_file",
     "events.webhook_url",
+    "gateway.card_proxy_url",
     "history.archive_after",
     "history.keep_years",
     "journal.dir",
@@ -84,6 +85,7 @@ const KEYS: [&str; 56] = [
     "shops.main.catch_up",
     "shops.main.charge_time",
     "shops.main.environment",
+    "shops.main.failure_return_url",
     "shops.main.gateway",
     "shops.main.max_lateness",
     "shops.main.merchant_id",
@@ -94,6 +96,7 @@ const KEYS: [&str; 56] = [
     "shops.main.service_key",
     "shops.main.service_key_file",
     "shops.main.spread",
+    "shops.main.success_return_url",
     "shops.main.timezone",
     "shops.main.token",
     "shops.main.token_file",

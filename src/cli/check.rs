@@ -13,6 +13,8 @@ use clap::Args;
 use crate::cli::context::{Context, Database};
 use crate::cli::{CliError, Exit, Outcome, daemon, journal, output};
 use crate::config::ShopConfig;
+use crate::domain::channel::Channel;
+use crate::domain::money::Currency;
 use crate::domain::shop::ShopName;
 use crate::gateway::Service;
 use crate::store::brakes::{ALL_SHOPS, BrakeMode};
@@ -237,7 +239,7 @@ async fn gateway(context: &Context, name: &ShopName, shop: &ShopConfig, report: 
         Ok(client) => client,
         Err(error) => return report.fail(&what, &error.to_string(), Exit::Config),
     };
-    match client.service_reachable().await {
+    match client.service().await {
         Ok(service) => verdict(&what, &service, report),
         Err(error) => {
             let exit = CliError::from(error.clone()).exit();
@@ -247,17 +249,38 @@ async fn gateway(context: &Context, name: &ShopName, shop: &ShopConfig, report: 
 }
 
 fn verdict(what: &str, service: &Service, report: &mut Report) {
-    match (service.is_active, service.recurring_online) {
-        (Some(false), _) => report.fail(what, "imoje says that the shop is not active", Exit::No),
-        (_, Some(false)) => report.fail(
+    if service.is_active == Some(false) {
+        return report.fail(what, "imoje says that the shop is not active", Exit::No);
+    }
+    match (service.is_online(), service.recurring.as_deref()) {
+        (Some(false), Some([])) => report.fail(
+            what,
+            "imoje lists no channel for recurring payments; it has to be turned on for this shop",
+            Exit::No,
+        ),
+        (Some(false), _) => report.fail(
             what,
             "imoje says that the channel for recurring payments is off line",
             Exit::No,
         ),
-        (_, Some(true)) => report.ok(what, "the credentials are accepted, recurring payments are on line"),
-        (_, None) => report.warn(
+        (Some(true), _) => report.ok(what, "the credentials are accepted, recurring payments are on line"),
+        (None, _) => report.warn(
             what,
             "the credentials are accepted, but imoje does not say whether recurring payments are on line",
         ),
     }
+    for channel in service.recurring.iter().flatten() {
+        report.ok(what, &amounts(channel));
+    }
+}
+
+/// What a channel takes.
+fn amounts(channel: &Channel) -> String {
+    let currency = channel.currency.map_or("any currency", Currency::code);
+    let amounts = channel.amounts();
+    format!(
+        "recurring payments in {currency} take {} to {} minor units",
+        amounts.start(),
+        amounts.end()
+    )
 }

@@ -11,14 +11,16 @@ use crate::clock::Clock;
 use crate::config::{ClockConfig, Config, ShopConfig};
 use crate::domain::id::{FenceId, SubscriptionId};
 use crate::domain::shop::ShopName;
-use crate::gateway::{Algorithm, ClientConfig, ClientError, ImojeClient, NoticeCredentials};
+use crate::gateway::{
+    Algorithm, ClientConfig, ClientError, ImojeClient, NoticeCredentials, ReturnAddresses,
+};
 use crate::http::ShopDoor;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::installation::ShopIdentity;
 use crate::store::permits::Limits;
 use crate::workers::caretaker::Caretaker;
-use crate::workers::charger::{Charger, ClockWatch, Ground};
+use crate::workers::charger::{ChannelWatch, Charger, ClockWatch, Ground};
 use crate::workers::crew::{Ticks, Workers};
 use crate::workers::notifier::{Notifier, Webhook, WebhookError};
 use crate::workers::resolver::Resolver;
@@ -93,6 +95,7 @@ pub fn workers(
             clock: clock.clone(),
             metrics: metrics.clone(),
             tripwires: tripwires.clone(),
+            channels: ChannelWatch::default(),
             clocks: ClockWatch::default(),
             clock_gap_max: config.charging.clock_gap_max,
             ground: ground.clone(),
@@ -289,6 +292,11 @@ pub fn client(config: &Config, shop: &ShopConfig) -> Result<ImojeClient, ClientE
         merchant_id: shop.merchant_id.clone(),
         service_id: shop.service_id,
         token: shop.token.clone(),
+        return_to: shop.return_urls.as_ref().map(|urls| ReturnAddresses {
+            success: urls.success.clone(),
+            failure: urls.failure.clone(),
+        }),
+        card_proxy_url: config.gateway.card_proxy_url.clone(),
         connect_timeout: config.charging.connect_timeout,
         request_timeout: config.charging.request_timeout,
         permit_age_max: PERMIT_AGE_MAX,

@@ -74,6 +74,7 @@ pub struct Args {
 
 const AFTER_LONG_HELP: &str = r#"Endpoints, under /v1/merchant/{merchantId}:
   POST transaction/profile      debit a stored profile; any UUID v4 is a profile unless the script says otherwise
+  POST transaction              register a card without a profile (FIRST), or debit one (STANDARD)
   GET  transaction/{id}         read a transaction
   GET  profile/id/{id}, GET profile/cid/{cid}, POST profile/deactivate
   GET  service/{id}             is the recurring channel on line
@@ -97,6 +98,8 @@ A script that declines about a third of all debits, and takes the money of one o
   then = { fate = { reject_after = { code = "CODE_51", after = "5s" } } }
 
 What a script can say (config/simulator.example.toml shows each in use):
+  [channel] currencies = ["PLN"], min = N, max = N              what GET service tells and debits are held to
+  [card_data] allowed, standard_needs_all                       what debits without a profile may and must say
   fate      "settle_at_once", { settle_after = "5s" }           the money moves
             { reject_at_once = CODE }, { reject_after = {..} }  it does not; CODE is imoje's statusCode
             { reject_then_settle = {..} }                       it does not, and later it does

@@ -44,6 +44,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// `[shops.<name>]`; at least one.
     pub shops: BTreeMap<ShopName, ShopConfig>,
+    /// `[gateway]`
+    pub gateway: GatewayConfig,
     /// `[charging]`
     pub charging: ChargingConfig,
     /// `[retry]` and the waits of `[resolver]`.
@@ -103,6 +105,8 @@ pub struct ShopConfig {
     pub previous_service_key: Option<SecretString>,
     /// The zone of due dates, unless a subscription has its own.
     pub timezone: Tz,
+    /// Where payers are led back to. imoje wants these for debits of cards without a profile.
+    pub return_urls: Option<ReturnUrls>,
     /// Local time of day at which charges fall due.
     pub charge_time: NaiveTime,
     /// The charges of a day are spread over this long; less than a day.
@@ -113,6 +117,23 @@ pub struct ShopConfig {
     pub catch_up: CatchUp,
     /// How late a charge may be without a person's approval.
     pub max_lateness: TimeDelta,
+}
+
+/// Where imoje leads payers back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReturnUrls {
+    /// After a payment.
+    pub success: String,
+    /// Without one.
+    pub failure: String,
+}
+
+/// `[gateway]`
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// A tokenising proxy that stands in front of the API of all shops, and puts card data in the place of aliases; without a slash at
+    /// the end.
+    pub card_proxy_url: Option<Url>,
 }
 
 /// `[charging]`

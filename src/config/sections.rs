@@ -2,7 +2,7 @@
 //!
 //! Every function reads all its keys before it gives up on one, so that all mistakes are found at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -14,7 +14,8 @@ use crate::config::layers::{Leaves, Process};
 use crate::config::reader::{Exposure, Reader};
 use crate::config::{
     AlertsConfig, ChargingConfig, ClockConfig, Config, ConfigError, DatabaseConfig, EventsConfig,
-    HttpConfig, JournalConfig, LogConfig, ScheduleConfig, ShopConfig, parse, sensitive, shops,
+    GatewayConfig, HttpConfig, JournalConfig, LogConfig, ScheduleConfig, ShopConfig, parse,
+    sensitive, shops,
 };
 use crate::domain::decline::DeclineTable;
 use crate::domain::history::HistoryPolicy;
@@ -52,6 +53,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
     let shops = shops::read(reader);
     let known_shops = shops.as_ref();
     let database = database(reader);
+    let gateway = gateway(reader, known_shops);
     let charging = charging(reader);
     let retry = retry(reader);
     let resolver = resolver(reader);
@@ -73,6 +75,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
     Some(Config {
         database: database?,
         shops: shops?,
+        gateway,
         charging: charging?,
         policy: Policy {
             retry: retry?,
@@ -137,6 +140,22 @@ fn database(reader: &mut Reader) -> Option<DatabaseConfig> {
         max_connections: max_connections?,
         migrate: migrate?,
     })
+}
+
+fn gateway(reader: &mut Reader, shops: Shops) -> GatewayConfig {
+    let card_proxy_url = reader.optional("gateway.card_proxy_url", parse::private_base_url);
+    let environments: BTreeSet<Environment> = shops
+        .into_iter()
+        .flatten()
+        .map(|(_, shop)| shop.environment)
+        .collect();
+    if card_proxy_url.is_some() && environments.len() > 1 {
+        reader.problem(
+            "gateway.card_proxy_url",
+            "is for all shops, and they are of different environments; a proxy stands in front of one of them",
+        );
+    }
+    GatewayConfig { card_proxy_url }
 }
 
 fn charging(reader: &mut Reader) -> Option<ChargingConfig> {

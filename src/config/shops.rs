@@ -7,7 +7,8 @@ use chrono::TimeDelta;
 use url::Url;
 
 use crate::config::reader::{Exposure, Reader};
-use crate::config::{ShopConfig, parse};
+use crate::config::{ReturnUrls, ShopConfig, parse};
+use crate::domain::fields::validate_return_url;
 use crate::domain::shop::{Environment, ShopName};
 
 const SECTION: &str = "shops";
@@ -114,6 +115,7 @@ fn shop(reader: &mut Reader, section: &str) -> Option<ShopConfig> {
     let token = reader.required_secret(&key("token"), exposure);
     let service_key = reader.required_secret(&key("service_key"), exposure);
     let previous_service_key = reader.secret(&key("previous_service_key"), exposure);
+    let return_urls = return_urls(reader, section);
     let timezone = reader.value_or(&key("timezone"), "Europe/Warsaw", parse::zone);
     let charge_time = reader.value_or(&key("charge_time"), "06:00", parse::time_of_day);
     let spread = reader.value_or(&key("spread"), "0s", |text| {
@@ -140,12 +142,39 @@ fn shop(reader: &mut Reader, section: &str) -> Option<ShopConfig> {
         token: token?,
         service_key: service_key?,
         previous_service_key,
+        return_urls,
         timezone: timezone?,
         charge_time: charge_time?,
         spread: spread?,
         rate_per_second,
         catch_up: catch_up?,
         max_lateness: max_lateness?,
+    })
+}
+
+/// Both addresses that payers are led back to, or neither.
+fn return_urls(reader: &mut Reader, section: &str) -> Option<ReturnUrls> {
+    let [success, failure] = [
+        ("success_return_url", "successReturnUrl"),
+        ("failure_return_url", "failureReturnUrl"),
+    ]
+    .map(|(name, field)| {
+        reader.optional(&format!("{section}.{name}"), |text| {
+            validate_return_url(field, text).map(|()| text.to_owned())
+        })
+    });
+    for (name, other) in [
+        ("success_return_url", "failure_return_url"),
+        ("failure_return_url", "success_return_url"),
+    ] {
+        let [key, other] = [name, other].map(|name| format!("{section}.{name}"));
+        if reader.is_set(&other) && !reader.is_set(&key) {
+            reader.problem(&key, &format!("is needed as well when {other} is set"));
+        }
+    }
+    Some(ReturnUrls {
+        success: success?,
+        failure: failure?,
     })
 }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::domain::decline::{Decline, DeclineClass};
 
 /// The keys that operators rely on: none of them may be renamed or go away.
-const CONTRACT: [&str; 46] = [
+const CONTRACT: [&str; 49] = [
     "database.url",
     "database.data_dir",
     "database.max_connections",
@@ -26,12 +26,15 @@ const CONTRACT: [&str; 46] = [
     "shops.main.service_key_file",
     "shops.main.previous_service_key",
     "shops.main.previous_service_key_file",
+    "shops.main.success_return_url",
+    "shops.main.failure_return_url",
     "shops.main.timezone",
     "shops.main.charge_time",
     "shops.main.spread",
     "shops.main.rate_per_second",
     "shops.main.catch_up",
     "shops.main.max_lateness",
+    "gateway.card_proxy_url",
     "charging.in_flight_max",
     "charging.in_doubt_max",
     "charging.request_timeout",
@@ -497,6 +500,57 @@ fn each_name_of_the_gateway_has_its_addresses() {
         let shop = &config.shops[&"main".parse().unwrap()];
         assert_eq!(shop.base_url.as_str(), address);
     }
+}
+
+#[test]
+fn payers_are_led_back_after_a_payment_and_without_one_or_not_at_all() {
+    let text = |lines: &str| sandbox(lines);
+    let both = "success_return_url = \"https://shop.example.test/ok\"\nfailure_return_url = \"https://shop.example.test/no\"\n";
+    let config = Config::from_toml(&text(both)).unwrap();
+    let shop = &config.shops[&"main".parse().unwrap()];
+    assert_eq!(
+        shop.return_urls,
+        Some(ReturnUrls {
+            success: "https://shop.example.test/ok".to_owned(),
+            failure: "https://shop.example.test/no".to_owned()
+        })
+    );
+    let (one, other) = both.split_once('\n').unwrap();
+    for (line, missing) in [
+        (one, "shops.main.failure_return_url"),
+        (other.trim_end(), "shops.main.success_return_url"),
+    ] {
+        let found = problems(&text(&format!("{line}\n")), Process::default());
+        assert_eq!(keys(&found), [missing]);
+    }
+    let wrong = both.replace("https://shop.example.test/ok", "shop.example.test");
+    assert_eq!(
+        keys(&problems(&text(&wrong), Process::default())),
+        ["shops.main.success_return_url"]
+    );
+}
+
+#[test]
+fn a_tokenising_proxy_is_private_and_stands_in_front_of_one_environment() {
+    let proxy = |url: &str| format!("[gateway]\ncard_proxy_url = \"{url}\"\n");
+    let config = Config::from_toml(&sandbox(&proxy("https://proxy.example.test/v1/"))).unwrap();
+    let url = config.gateway.card_proxy_url.unwrap();
+    assert_eq!(url.as_str(), "https://proxy.example.test/v1");
+    let open = problems(
+        &sandbox(&proxy("http://proxy.example.test/v1")),
+        Process::default(),
+    );
+    assert_eq!(keys(&open), ["gateway.card_proxy_url"]);
+    let mixed = format!(
+        "{}{}{}",
+        simulator(""),
+        SHOP.replace("main", "other").replace("2b8a", "3b8a"),
+        proxy("https://proxy.example.test/v1")
+    );
+    assert_eq!(
+        keys(&problems(&mixed, Process::default())),
+        ["gateway.card_proxy_url"]
+    );
 }
 
 #[test]

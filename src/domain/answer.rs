@@ -49,6 +49,8 @@ pub enum Body {
     Error {
         /// `apiErrorResponse.code`, for example `TRX-ERROR-120301`
         code: String,
+        /// `apiErrorResponse.message`, when it can be read.
+        message: Option<String>,
     },
     /// Anything else: empty, HTML, cut off, not JSON, JSON of another shape.
     Unreadable,
@@ -112,7 +114,10 @@ pub enum RefusalReason {
     ProfileInactive,
     /// The token is wrong or may not do this: 401, 403. Everything stops.
     Unauthorized,
-    /// The method is not available now: 406 (imoje API, HTTP codes). Tried again later.
+    /// The shop may not send card data: "Plain card data disabled." (imoje FRONT API, FAQ; neither code nor status are documented).
+    /// Everything stops, as with a token that may not do this.
+    CardDataDisabled,
+    /// The method is not available now: 406, `TRX-ERROR-120003` (imoje API, `POST transaction`). Tried again later.
     Unavailable,
     /// The data we sent is wrong: 400, 404, 405, 413, 415, 422. A person looks; sending it again would not help.
     Invalid,
@@ -152,18 +157,23 @@ impl Doubt {
 /// imoje's code for an inactive payment profile (imoje API, `POST transaction/profile`, answer 400).
 const PROFILE_INACTIVE: &str = "TRX-ERROR-120301";
 
+/// imoje's message when a shop sends card data that may not do so.
+const CARD_DATA_DISABLED: &str = "plain card data disabled";
+
 /// What the answer to our own debit says.
 pub fn classify_debit(http_status: u16, body: &Body, expected: &Expected) -> Verdict {
     match body {
         Body::Transaction(shown) if http_status == 200 => classify_transaction(shown, expected),
-        Body::Error { code } => match refusal_reason(http_status, code) {
-            Some(reason) => Verdict::Refused(Refusal {
-                reason,
-                http_status,
-                code: code.clone(),
-            }),
-            None => Verdict::InDoubt(doubt_about(http_status)),
-        },
+        Body::Error { code, message } => {
+            match refusal_reason(http_status, code, message.as_deref()) {
+                Some(reason) => Verdict::Refused(Refusal {
+                    reason,
+                    http_status,
+                    code: code.clone(),
+                }),
+                None => Verdict::InDoubt(doubt_about(http_status)),
+            }
+        }
         Body::Transaction(_) | Body::Unreadable => Verdict::InDoubt(doubt_about(http_status)),
     }
 }
@@ -188,8 +198,11 @@ pub fn classify_read(
 }
 
 /// The whitelist of refusals: which HTTP status, together with imoje's error object, proves that nothing was debited.
-fn refusal_reason(http_status: u16, code: &str) -> Option<RefusalReason> {
+fn refusal_reason(http_status: u16, code: &str, message: Option<&str>) -> Option<RefusalReason> {
+    let says_card_data =
+        message.is_some_and(|message| message.to_ascii_lowercase().contains(CARD_DATA_DISABLED));
     match http_status {
+        400 | 403 | 406 | 422 if says_card_data => Some(RefusalReason::CardDataDisabled),
         400 if code == PROFILE_INACTIVE => Some(RefusalReason::ProfileInactive),
         400 | 404 | 405 | 413 | 415 | 422 => Some(RefusalReason::Invalid),
         401 | 403 => Some(RefusalReason::Unauthorized),
@@ -345,6 +358,7 @@ mod tests {
     fn error(code: &str) -> Body {
         Body::Error {
             code: code.to_owned(),
+            message: None,
         }
     }
 
@@ -476,8 +490,29 @@ mod tests {
             }
         }
         // The code of an inactive profile means that only with its status.
-        let elsewhere = classify_debit(500, &error(PROFILE_INACTIVE), &expected());
-        assert_eq!(elsewhere, Verdict::InDoubt(Doubt::HttpStatus));
+        for code in [PROFILE_INACTIVE, "ACQ-ERROR-130004"] {
+            let elsewhere = classify_debit(500, &error(code), &expected());
+            assert_eq!(elsewhere, Verdict::InDoubt(Doubt::HttpStatus));
+        }
+    }
+
+    #[test]
+    fn a_shop_that_may_not_send_card_data_is_told_by_the_message_of_a_refusal() {
+        let body = Body::Error {
+            code: "TRX-ERROR-120001".to_owned(),
+            message: Some("Cannot process transaction. Plain card data disabled.".to_owned()),
+        };
+        for http_status in [400, 403, 406, 422] {
+            let verdict = classify_debit(http_status, &body, &expected());
+            assert!(
+                matches!(&verdict, Verdict::Refused(refusal) if refusal.reason == RefusalReason::CardDataDisabled),
+                "{http_status}: {verdict:?}"
+            );
+        }
+        for http_status in [200, 302, 429, 500, 503] {
+            let verdict = classify_debit(http_status, &body, &expected());
+            assert!(matches!(verdict, Verdict::InDoubt(_)), "{http_status}");
+        }
     }
 
     proptest! {
@@ -486,7 +521,8 @@ mod tests {
             http_status in 100..=999u16,
             body in prop_oneof![
                 Just(Body::Unreadable),
-                "[A-Z0-9-]{0,20}".prop_map(|code| Body::Error { code }),
+                ("[A-Z0-9-]{0,20}", prop::option::of("Plain card data disabled.|[a-z ]{0,12}"))
+                    .prop_map(|(code, message)| Body::Error { code, message }),
                 Just(error(PROFILE_INACTIVE)),
                 "[a-z]{0,12}".prop_map(|status| transaction(&status)),
                 Just(transaction("settled")),

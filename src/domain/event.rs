@@ -59,6 +59,8 @@ pub enum EventKind {
     IncidentDeclines,
     /// Clocks disagree.
     IncidentClock,
+    /// The gateway says that its channel for recurring debits is off line.
+    IncidentChannel,
     /// Far more was to be permitted on a day than was planned for it.
     IncidentDailyCap,
     /// Constraints, indexes or triggers of the schema are missing.
@@ -75,7 +77,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, for the documentation and its test.
-    pub const ALL: [EventKind; 34] = [
+    pub const ALL: [EventKind; 35] = [
         EventKind::SubscriptionCreated,
         EventKind::SubscriptionPastDue,
         EventKind::SubscriptionRecovered,
@@ -104,6 +106,7 @@ impl EventKind {
         EventKind::IncidentDoubts,
         EventKind::IncidentDeclines,
         EventKind::IncidentClock,
+        EventKind::IncidentChannel,
         EventKind::IncidentDailyCap,
         EventKind::IncidentGuards,
         EventKind::IncidentBooksBehind,
@@ -143,6 +146,7 @@ impl EventKind {
             EventKind::IncidentDoubts => "incident.doubts",
             EventKind::IncidentDeclines => "incident.declines",
             EventKind::IncidentClock => "incident.clock",
+            EventKind::IncidentChannel => "incident.channel",
             EventKind::IncidentDailyCap => "incident.daily_cap",
             EventKind::IncidentGuards => "incident.guards",
             EventKind::IncidentBooksBehind => "incident.books_behind",
@@ -170,6 +174,7 @@ impl EventKind {
             | EventKind::IncidentDoubts
             | EventKind::IncidentDeclines
             | EventKind::IncidentClock
+            | EventKind::IncidentChannel
             | EventKind::IncidentDailyCap
             | EventKind::IncidentGuards
             | EventKind::IncidentBooksBehind

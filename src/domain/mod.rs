@@ -18,7 +18,9 @@ pub mod resolution;
 pub mod retry;
 
 pub mod calendar;
+pub mod card;
 pub mod card_number;
+pub mod channel;
 pub mod daily_cap;
 pub mod enrolment;
 pub mod event;

@@ -80,8 +80,6 @@ pub enum CardFitness {
     Usable,
     /// There is none, or imoje calls its profile inactive.
     Inactive,
-    /// It has no profile, and a debit needs one.
-    WithoutProfile,
 }
 
 /// An attempt at the charge.
@@ -166,7 +164,6 @@ const fn card_trouble(card: CardFitness) -> &'static str {
     match card {
         CardFitness::Usable => "the card can be debited",
         CardFitness::Inactive => "the subscription has no card that can be debited",
-        CardFitness::WithoutProfile => "the card has no payment profile",
     }
 }
 
@@ -605,13 +602,9 @@ mod tests {
         assert_eq!(retry_now(&blocked, now()), Err(Refused::CardBlocked));
         blocked.attempts[0].is_on_present_card = false;
         assert_eq!(retry_now(&blocked, now()), Ok(GoingOn::At(now())));
-        for card in [CardFitness::Inactive, CardFitness::WithoutProfile] {
-            let unfit = Case {
-                card,
-                ..blocked.clone()
-            };
-            assert_eq!(retry_now(&unfit, now()), Err(Refused::Card(card)));
-        }
+        let card = CardFitness::Inactive;
+        let unfit = Case { card, ..blocked };
+        assert_eq!(retry_now(&unfit, now()), Err(Refused::Card(card)));
         assert_eq!(
             retry_now(&late(), now()),
             Err(Refused::HeldFor(TOO_LATE.to_owned()))

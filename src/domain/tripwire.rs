@@ -1,5 +1,5 @@
 //! What makes the brake come on by itself, apart from single answers that [`resolution`](crate::domain::resolution) decides about:
-//! a gateway that gives no answers, one that declines everything, clocks that disagree, a day with far more charges than planned, and a
+//! a gateway that gives no answers, is off line, or declines everything, clocks that disagree, a day with far more charges than planned, and a
 //! database that is not what it was.
 
 use std::collections::VecDeque;
@@ -11,8 +11,9 @@ use crate::domain::event::EventKind;
 use crate::domain::permit_record::PermitRecord;
 
 /// The reasons for which the brake stops charging by itself, until a person releases it.
-pub const STOPS: [&str; 10] = [
+pub const STOPS: [&str; 11] = [
     "unauthorized",
+    "card_data_disabled",
     "answer_mismatch",
     "transaction_mismatch",
     "contradicting_news",
@@ -25,7 +26,7 @@ pub const STOPS: [&str; 10] = [
 ];
 
 /// The reasons for which charging pauses by itself.
-pub const PAUSES: [&str; 2] = ["mass_doubts", "clock_disagreement"];
+pub const PAUSES: [&str; 3] = ["mass_doubts", "clock_disagreement", "channel_offline"];
 
 /// Why the brake comes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub enum Trip {
     Declines(Declines),
     /// Two clocks disagree.
     Clocks(Disagreement),
+    /// imoje says that its channel for recurring debits is off line.
+    ChannelOffline,
     /// More is to be permitted on a day than was planned for it, by far.
     DailyCap {
         /// How much, with what is asked for now.
@@ -74,6 +77,7 @@ impl Trip {
             Trip::Doubts { .. } => "mass_doubts",
             Trip::Declines(_) => "mass_declines",
             Trip::Clocks(_) => "clock_disagreement",
+            Trip::ChannelOffline => "channel_offline",
             Trip::DailyCap { .. } => "daily_cap",
             Trip::Guards { .. } => "guards_missing",
             Trip::BooksBehind { .. } => "books_behind",
@@ -85,6 +89,7 @@ impl Trip {
         match self {
             Trip::Doubts { .. } => Some(DOUBTS_PAUSE),
             Trip::Clocks(_) => Some(CLOCK_PAUSE),
+            Trip::ChannelOffline => Some(CHANNEL_PAUSE),
             Trip::Declines(_)
             | Trip::DailyCap { .. }
             | Trip::Guards { .. }
@@ -98,12 +103,16 @@ impl Trip {
             Trip::Doubts { .. } => EventKind::IncidentDoubts,
             Trip::Declines(_) => EventKind::IncidentDeclines,
             Trip::Clocks(_) => EventKind::IncidentClock,
+            Trip::ChannelOffline => EventKind::IncidentChannel,
             Trip::DailyCap { .. } => EventKind::IncidentDailyCap,
             Trip::Guards { .. } => EventKind::IncidentGuards,
             Trip::BooksBehind { .. } => EventKind::IncidentBooksBehind,
         }
     }
 }
+
+/// How long charging pauses when imoje's channel is off line.
+const CHANNEL_PAUSE: TimeDelta = TimeDelta::minutes(15);
 
 /// How many of the last debits are looked at for doubts.
 const SENDS: usize = 10;

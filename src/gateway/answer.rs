@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::domain::answer::{ShownTransaction, Verdict};
+use crate::domain::channel::{self, Channel};
 use crate::domain::fields::FieldError;
 use crate::domain::id::ProfileId;
 
@@ -83,6 +84,9 @@ pub enum NotSent {
     /// imoje would refuse a field, or Cykl does.
     #[error("the request is invalid: {0}")]
     Invalid(FieldError),
+    /// It names the card by aliases, and nobody is there to put its data in their place.
+    #[error("the card has aliases, and no tokenising proxy (gateway.card_proxy_url) is configured")]
+    NoCardProxy,
     /// The HTTP request could not be put together.
     #[error("the request could not be built: {0}")]
     Unbuildable(String),
@@ -196,12 +200,22 @@ pub enum ProfileKind {
 }
 
 /// The shop as imoje sees it (imoje API, `GET service/{id}`). To have it means that the credentials are accepted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Service {
     /// Whether the shop is active, when the answer tells it.
     pub is_active: Option<bool>,
-    /// Whether the channel `recurring` is active and on line, when the answer tells it.
-    pub recurring_online: Option<bool>,
+    /// The channels for recurring debits, when the answer lists channels at all.
+    pub recurring: Option<Vec<Channel>>,
     /// What time it was by imoje's clock, in whole seconds.
     pub sent_at: Option<DateTime<Utc>>,
+}
+
+impl Service {
+    /// Whether recurring debits go through now, when the answer tells it.
+    pub fn is_online(&self) -> Option<bool> {
+        if self.is_active == Some(false) {
+            return Some(false);
+        }
+        channel::is_online(self.recurring.as_deref()?)
+    }
 }

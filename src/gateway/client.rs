@@ -3,10 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use reqwest::header::HeaderValue;
 use reqwest::{Certificate, Client, Request};
-use secrecy::{ExposeSecret, SecretString};
-use url::{Host, Url};
+use url::Url;
 use uuid::Uuid;
 
 use crate::clock::Moment;
@@ -17,72 +15,21 @@ use crate::domain::money::Money;
 use crate::gateway::answer::{
     DebitAnswer, Lookup, NoAnswer, NotSent, Profile, ReadAnswer, ReadError, Service, is_denial,
 };
-use crate::gateway::order::DebitOrder;
+use crate::gateway::client_config::{self, ClientConfig, ClientError, bearer, is_plain_http};
+use crate::gateway::order::{DebitOrder, Endpoint, ReturnAddresses};
 use crate::gateway::transport::{self, NotReceived, Received, TransportConfig};
 use crate::gateway::wire;
-
-/// The longest merchant id that is taken; imoje's have 20 characters (imoje FRONT API).
-const MERCHANT_ID_LENGTH_MAX: usize = 64;
-
-/// How to reach imoje for one shop.
-#[derive(Debug, Clone)]
-pub struct ClientConfig {
-    /// Where the API is, up to and without the merchant: `https://api.imoje.pl/v1/merchant`. `http://` is for loopback
-    /// addresses only.
-    pub base_url: Url,
-    /// The merchant, a part of every path.
-    pub merchant_id: String,
-    /// The shop, a UUID v4.
-    pub service_id: Uuid,
-    /// The authorization token.
-    pub token: SecretString,
-    /// How long opening a connection may take.
-    pub connect_timeout: Duration,
-    /// How long a whole call may take, the connection included; longer than `connect_timeout`.
-    pub request_timeout: Duration,
-    /// How old a permit may be when its request leaves, the time in which the machine was suspended included.
-    pub permit_age_max: Duration,
-}
-
-/// Why a client cannot be built. All of these are mistakes in the configuration, except [`ClientError::Build`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ClientError {
-    /// `http://` to another machine would send the token in the clear.
-    #[error(
-        "the gateway's address must begin with https://; http:// is allowed for loopback addresses such as 127.0.0.1 only"
-    )]
-    PlainHttp,
-    /// Not an address of an API.
-    #[error(
-        "the gateway's address must be an https address without user name, password, query and fragment"
-    )]
-    BaseUrl,
-    /// It would not fit into a path.
-    #[error("the merchant id must have 1 to {MERCHANT_ID_LENGTH_MAX} letters and digits")]
-    MerchantId,
-    /// imoje's documents demand version 4.
-    #[error("the service id must be a UUID of version 4")]
-    ServiceId,
-    /// It is empty, or does not fit into an HTTP header.
-    #[error("the token must have visible ASCII characters only, and at least one")]
-    Token,
-    /// With a connect timeout that long, a connection that never opened would count as doubt.
-    #[error(
-        "the request timeout must be longer than the connect timeout, and both longer than zero"
-    )]
-    Timeouts,
-    /// The HTTP client could not be set up, for want of root certificates for example.
-    #[error("couldn't set up the HTTP client: {0}")]
-    Build(String),
-}
 
 /// imoje for one shop. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct ImojeClient {
     http: Client,
     merchant_url: Url,
-    debit_url: Url,
+    profile_debit_url: Url,
+    plain_debit_url: Url,
+    proxied_debit_url: Option<Url>,
     service_id: Uuid,
+    return_to: Option<ReturnAddresses>,
     permit_age_max: Duration,
 }
 
@@ -110,14 +57,17 @@ impl ImojeClient {
         config: ClientConfig,
         authorities: Vec<Certificate>,
     ) -> Result<Self, ClientError> {
-        let plain_http = is_plain_http(&config.base_url)?;
+        let mut plain_http = is_plain_http(&config.base_url)?;
+        if let Some(proxy) = &config.card_proxy_url {
+            plain_http |= is_plain_http(proxy)?;
+        }
         if !is_uuid_v4(config.service_id) {
             return Err(ClientError::ServiceId);
         }
         if config.connect_timeout.is_zero() || config.connect_timeout >= config.request_timeout {
             return Err(ClientError::Timeouts);
         }
-        let merchant_url = merchant_url(&config.base_url, &config.merchant_id)?;
+        let merchant_url = client_config::merchant_url(&config.base_url, &config.merchant_id)?;
         let http = transport::build(TransportConfig {
             bearer: bearer(&config.token)?,
             connect_timeout: config.connect_timeout,
@@ -126,11 +76,19 @@ impl ImojeClient {
             authorities,
         })
         .map_err(ClientError::Build)?;
+        let proxied_debit_url = config
+            .card_proxy_url
+            .map(|proxy| client_config::merchant_url(&proxy, &config.merchant_id))
+            .transpose()?
+            .map(|proxy| below(&proxy, &["transaction"]));
         Ok(Self {
             http,
-            debit_url: below(&merchant_url, &["transaction", "profile"]),
+            profile_debit_url: below(&merchant_url, &["transaction", "profile"]),
+            plain_debit_url: below(&merchant_url, &["transaction"]),
+            proxied_debit_url,
             merchant_url,
             service_id: config.service_id,
+            return_to: config.return_to,
             permit_age_max: config.permit_age_max,
         })
     }
@@ -144,7 +102,7 @@ impl ImojeClient {
         }
     }
 
-    /// Debits a stored card: `POST {merchantId}/transaction/profile`.
+    /// Debits a card: `POST {merchantId}/transaction/profile`, or, when it has no profile, `POST {merchantId}/transaction`.
     ///
     /// `Ok` is the gateway's word, `Err(NotSent)`: no byte left, `Err(Unknown)`: it may have been charged.
     ///
@@ -160,10 +118,18 @@ impl ImojeClient {
         permitted_at: Moment,
     ) -> Result<DebitAnswer, NoAnswer> {
         let not_sent = NoAnswer::NotSent;
-        let json = order
-            .to_json(self.service_id)
+        let body = order
+            .to_body(self.service_id, self.return_to.as_ref())
             .map_err(|field| not_sent(NotSent::Invalid(field)))?;
-        let request = transport::json_post(&self.http, self.debit_url.clone(), json)
+        let url = match body.endpoint {
+            Endpoint::Profile => &self.profile_debit_url,
+            Endpoint::Plain => &self.plain_debit_url,
+            Endpoint::PlainThroughProxy => self
+                .proxied_debit_url
+                .as_ref()
+                .ok_or_else(|| not_sent(NotSent::NoCardProxy))?,
+        };
+        let request = transport::json_post(&self.http, url.clone(), body.json)
             .map_err(|detail| not_sent(NotSent::Unbuildable(detail)))?;
         let age = permitted_at.elapsed();
         if age >= self.permit_age_max {
@@ -302,7 +268,7 @@ impl ImojeClient {
     /// # Errors
     /// [`ReadError::Unauthorized`] when they are not, [`ReadError::NotFound`] when the merchant has no such shop, otherwise why
     /// there is no usable answer.
-    pub async fn service_reachable(&self) -> Result<Service, ReadError> {
+    pub async fn service(&self) -> Result<Service, ReadError> {
         let received = self
             .read(&["service", &self.service_id.to_string()])
             .await?;
@@ -347,7 +313,7 @@ fn transaction_body(received: &Received) -> Body {
 fn evidence(body: Body) -> (Option<Box<ShownTransaction>>, Option<String>) {
     match body {
         Body::Transaction(shown) => (Some(shown), None),
-        Body::Error { code } => (None, Some(code)),
+        Body::Error { code, .. } => (None, Some(code)),
         Body::Unreadable => (None, None),
     }
 }
@@ -364,50 +330,4 @@ fn found(received: Received) -> Result<Vec<u8>, ReadError> {
             code: evidence(body).1,
         }),
     }
-}
-
-/// Whether the address is `http://`, which only this machine may have.
-fn is_plain_http(base_url: &Url) -> Result<bool, ClientError> {
-    let is_loopback = match base_url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    match base_url.scheme() {
-        "https" => Ok(false),
-        "http" if is_loopback => Ok(true),
-        "http" => Err(ClientError::PlainHttp),
-        _ => Err(ClientError::BaseUrl),
-    }
-}
-
-fn merchant_url(base_url: &Url, merchant_id: &str) -> Result<Url, ClientError> {
-    let has_more = base_url.query().is_some() || base_url.fragment().is_some();
-    let has_user = !base_url.username().is_empty() || base_url.password().is_some();
-    if has_more || has_user {
-        return Err(ClientError::BaseUrl);
-    }
-    let fits = (1..=MERCHANT_ID_LENGTH_MAX).contains(&merchant_id.len());
-    if !fits || !merchant_id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return Err(ClientError::MerchantId);
-    }
-    let mut url = base_url.clone();
-    url.path_segments_mut()
-        .map_err(|()| ClientError::BaseUrl)?
-        .pop_if_empty()
-        .push(merchant_id);
-    Ok(url)
-}
-
-/// The header of the token, marked so that no debug output shows it.
-fn bearer(token: &SecretString) -> Result<HeaderValue, ClientError> {
-    let token = token.expose_secret();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(ClientError::Token);
-    }
-    let mut header =
-        HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
-    header.set_sensitive(true);
-    Ok(header)
 }

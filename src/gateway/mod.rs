@@ -11,6 +11,7 @@
 
 mod answer;
 mod client;
+mod client_config;
 mod notice;
 mod order;
 mod signature;
@@ -26,12 +27,13 @@ pub use answer::{
     ConnectFailure, ConnectStep, DebitAnswer, Lookup, Lost, NoAnswer, NotSent, Profile,
     ProfileKind, ReadAnswer, ReadError, Service, is_denial,
 };
-pub use client::{ClientConfig, ClientError, ImojeClient};
+pub use client::ImojeClient;
+pub use client_config::{ClientConfig, ClientError};
 pub use notice::{
     NoticeKind, NoticeUnreadable, ParsedNotice, notice_token, notification_url, parse_notice,
     verify_notice_token,
 };
-pub use order::DebitOrder;
+pub use order::{DebitOrder, ReturnAddresses};
 pub use signature::{
     Algorithm, NoticeCredentials, NoticeRejected, SIGNATURE_HEADER, verify_notice,
 };

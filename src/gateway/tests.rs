@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::clock::Moment;
 use crate::domain::answer::{Doubt, Expected, Refusal, RefusalReason, Verdict};
+use crate::domain::card::ChargedCard;
 use crate::domain::fields::Problem;
 use crate::domain::id::{ProfileId, SubscriptionId, TransactionId};
 use crate::domain::money::{Currency, Money};
@@ -123,6 +124,8 @@ pub(super) fn config(base_url: &str) -> ClientConfig {
         merchant_id: "simmerchant000000001".to_owned(),
         service_id: Uuid::parse_str(SERVICE).unwrap(),
         token: SecretString::from(TOKEN),
+        return_to: None,
+        card_proxy_url: None,
         connect_timeout: Duration::from_secs(10),
         request_timeout: Duration::from_secs(60),
         permit_age_max: Duration::from_secs(60),
@@ -151,7 +154,8 @@ pub(super) fn order() -> DebitOrder {
             period_no: 17,
             attempt_no: 2,
         },
-        profile_id: PROFILE.parse().unwrap(),
+        cid: "cus-77-card-1".to_owned(),
+        card: ChargedCard::Stored(PROFILE.parse().unwrap()),
         amount: amount(),
         title: Some("Abonament 2026-10".to_owned()),
         notification_url: None,
@@ -664,16 +668,14 @@ async fn the_service_tells_whether_the_credentials_are_accepted() {
     let body = json!({"service": {"id": SERVICE, "isActive": true, "paymentMethods": methods}})
         .to_string();
     let mut server = Server::answering(200, &body).await;
-    let service = server.client().service_reachable().await.unwrap();
-    assert_eq!(
-        (service.is_active, service.recurring_online),
-        (Some(true), Some(true))
-    );
+    let service = server.client().service().await.unwrap();
+    assert_eq!(service.is_active, Some(true));
+    assert_eq!(service.is_online(), Some(true));
     let path = format!("GET /v1/merchant/simmerchant000000001/service/{SERVICE} HTTP/1.1\r\n");
     assert!(server.seen()[0].starts_with(&path));
 
     let server = Server::answering(401, "").await;
-    let refused = server.client().service_reachable().await;
+    let refused = server.client().service().await;
     assert_eq!(refused, Err(ReadError::Unauthorized { http_status: 401 }));
 }
 

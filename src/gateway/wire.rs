@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::domain::answer::{Body, ShownTransaction};
 use crate::domain::card_number::looks_like_card_number;
+use crate::domain::channel::Channel;
 use crate::domain::id::{ProfileId, TransactionId};
 use crate::gateway::answer::{Profile, ProfileKind, Service};
 
@@ -43,6 +44,31 @@ pub(super) struct DebitRequest<'a> {
 #[derive(Serialize)]
 pub(super) struct DebitData<'a> {
     pub(super) multipayout: &'a Value,
+}
+
+/// `POST {merchantId}/transaction`, for a card without a profile.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PlainDebitRequest<'a> {
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) service_id: Uuid,
+    pub(super) amount: i64,
+    pub(super) currency: &'static str,
+    pub(super) order_id: &'a str,
+    pub(super) payment_method: &'static str,
+    pub(super) payment_method_code: &'static str,
+    pub(super) success_return_url: &'a str,
+    pub(super) failure_return_url: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) notification_url: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) title: Option<&'a str>,
+    pub(super) customer: &'a Value,
+    pub(super) card: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) invoice: Option<&'a Value>,
+    pub(super) profile_type: &'static str,
 }
 
 /// `POST {merchantId}/profile/deactivate`
@@ -150,8 +176,9 @@ pub fn read_body(bytes: &[u8]) -> Body {
             None,
             Some(ApiError {
                 code: Text(Some(code)),
+                message: Text(message),
             }),
-        ) if !code.is_empty() => Body::Error { code },
+        ) if !code.is_empty() => Body::Error { code, message },
         (None, None) => read_bare(json),
         (_, Some(_)) => Body::Unreadable,
     }
@@ -178,6 +205,8 @@ struct Answer {
 struct ApiError {
     #[serde(default)]
     code: Text,
+    #[serde(default)]
+    message: Text,
 }
 
 #[derive(Deserialize)]
@@ -337,25 +366,41 @@ pub(super) fn read_service(bytes: &[u8]) -> Option<Service> {
     let methods = service.get("paymentMethods").and_then(Value::as_array);
     Some(Service {
         is_active: service.get("isActive").and_then(flag),
-        recurring_online: methods.and_then(|methods| recurring_online(methods)),
+        recurring: methods.map(|methods| methods.iter().filter_map(recurring).collect()),
         sent_at: None,
     })
 }
 
-/// Whether the channel `recurring` is active and on line; nothing when the list has the channel without saying so.
-fn recurring_online(methods: &[Value]) -> Option<bool> {
-    let is_recurring = |method: &&Value| {
-        method.get("paymentMethodCode").and_then(Value::as_str) == Some("recurring")
-    };
-    let Some(recurring) = methods.iter().find(is_recurring) else {
-        return Some(false);
-    };
-    let says = |name| recurring.get(name).and_then(flag);
-    match (says("isActive"), says("isOnline")) {
-        (Some(false), _) | (_, Some(false)) => Some(false),
-        (Some(true), Some(true)) => Some(true),
-        (None, _) | (_, None) => None,
+/// A payment method, if it is the channel `recurring` in a currency that Cykl charges.
+fn recurring(method: &Value) -> Option<Channel> {
+    let text = |name| method.get(name).and_then(Value::as_str);
+    if text("paymentMethodCode") != Some("recurring") {
+        return None;
     }
+    let currency = match text("currency") {
+        Some(code) => Some(code.parse().ok()?),
+        None => None,
+    };
+    let says = |name| method.get(name).and_then(flag);
+    // A limit of 0 is none, as in imoje's own plugins.
+    let limit = |name| {
+        method
+            .get("transactionLimits")?
+            .get(name)?
+            .get("value")
+            .and_then(whole)
+            .filter(|minor| *minor > 0)
+    };
+    Some(Channel {
+        currency,
+        is_online: match (says("isActive"), says("isOnline")) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (Some(true), Some(true)) => Some(true),
+            (None, _) | (_, None) => None,
+        },
+        min_minor: limit("minTransaction"),
+        max_minor: limit("maxTransaction"),
+    })
 }
 
 #[cfg(test)]
@@ -364,6 +409,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::money::Currency;
 
     const ID: &str = "7c1f3b52-5a0e-4c1d-9f2a-3d9b8f6a1e01";
 
@@ -488,7 +534,8 @@ mod tests {
         assert_eq!(
             read(&error(json!("TRX-ERROR-120301"))),
             Body::Error {
-                code: "TRX-ERROR-120301".to_owned()
+                code: "TRX-ERROR-120301".to_owned(),
+                message: Some("m".to_owned())
             }
         );
         for code in [
@@ -623,19 +670,52 @@ mod tests {
             (service(recurring(Value::Null, json!(true))), None),
             (service(json!([])), Some(false)),
             (service(Value::Null), None),
+            (
+                json!({"isActive": 0, "paymentMethods": recurring(json!(1), json!(1))}),
+                Some(false),
+            ),
         ] {
-            let shown = read_service(answer.to_string().as_bytes());
-            let expected = Service {
-                is_active: Some(true),
-                recurring_online: expected,
-                sent_at: None,
-            };
-            assert_eq!(shown, Some(expected), "{answer}");
+            let shown = read_service(answer.to_string().as_bytes()).unwrap();
+            assert_eq!(shown.is_online(), expected, "{answer}");
         }
         assert_eq!(read_service(b"{}"), Some(Service::default()));
         for unreadable in ["", "<html>", "[]", "7", r#"{"service":null}"#] {
             assert_eq!(read_service(unreadable.as_bytes()), None, "{unreadable}");
         }
+    }
+
+    #[test]
+    fn the_limits_of_a_channel_are_minor_units_and_may_be_missing() {
+        let limits = |limits: Value| {
+            let methods = json!([{"paymentMethodCode": "recurring", "currency": "PLN", "transactionLimits": limits}]);
+            let service = json!({ "paymentMethods": methods }).to_string();
+            let channel = read_service(service.as_bytes()).unwrap().recurring.unwrap()[0];
+            assert_eq!(channel.currency, Some(Currency::Pln));
+            (channel.min_minor, channel.max_minor)
+        };
+        let value = |value: Value| json!({"type": "number", "value": value});
+        for (given, expected) in [
+            (
+                json!({"minTransaction": value(json!(100)), "maxTransaction": value(json!("500000"))}),
+                (Some(100), Some(500_000)),
+            ),
+            (
+                json!({"minTransaction": value(json!(0)), "maxTransaction": value(Value::Null)}),
+                (None, None),
+            ),
+            (json!({"maxTransaction": 5}), (None, None)),
+            (Value::Null, (None, None)),
+        ] {
+            assert_eq!(limits(given.clone()), expected, "{given}");
+        }
+        let foreign =
+            json!({"paymentMethods": [{"paymentMethodCode": "recurring", "currency": "UAH"}]});
+        assert_eq!(
+            read_service(foreign.to_string().as_bytes())
+                .unwrap()
+                .recurring,
+            Some(Vec::new())
+        );
     }
 
     proptest! {

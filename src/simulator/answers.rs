@@ -9,9 +9,9 @@ use super::{
     behaviour::{Behaviour, WrongEcho},
     codes,
     currency::Currency,
-    ledger::Transaction,
+    ledger::{ProfileType, Transaction},
     profile::ProfileNow,
-    schema::{AMOUNT_MAX, CURRENCIES},
+    script::Channel,
 };
 
 /// An id that nobody has.
@@ -39,7 +39,10 @@ pub(super) struct TransactionJson<'a> {
     payment_method_code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     payment: Option<PaymentState<'a>>,
-    payment_profile: ProfileJson<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_profile: Option<ProfileJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_transaction_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status_code: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,7 +108,11 @@ impl<'a> TransactionJson<'a> {
             payment_method: "card",
             payment_method_code: "recurring",
             payment: None,
-            payment_profile: ProfileJson::new(&transaction.shop.merchant_id, profile),
+            payment_profile: transaction
+                .profile_type
+                .is_none()
+                .then(|| ProfileJson::new(&transaction.shop.merchant_id, profile)),
+            first_transaction_id: None,
             status_code: None,
             status_code_description: None,
             known_status_code: state.code.as_deref(),
@@ -116,6 +123,19 @@ impl<'a> TransactionJson<'a> {
     pub(super) fn with_status_code(mut self) -> Self {
         self.status_code = self.known_status_code;
         self.status_code_description = self.status_code.map(codes::description);
+        self
+    }
+
+    /// With `firstTransactionId`, where the transaction registered a card without a profile. The documents say that a read of it
+    /// returns the value, and not where.
+    pub(super) fn with_first_transaction_id(
+        mut self,
+        transaction: &Transaction,
+        profile: &'a ProfileNow,
+    ) -> Self {
+        if transaction.profile_type == Some(ProfileType::First) {
+            self.first_transaction_id = profile.profile.first_transaction_id.as_deref();
+        }
         self
     }
 
@@ -167,7 +187,11 @@ impl<'a> TransactionJson<'a> {
                 self.currency = other.code();
             }
             WrongEcho::ServiceId => self.service_id = STRANGER,
-            WrongEcho::PaymentProfileId => self.payment_profile.id = STRANGER,
+            WrongEcho::PaymentProfileId => {
+                if let Some(profile) = &mut self.payment_profile {
+                    profile.id = STRANGER;
+                }
+            }
         }
     }
 }
@@ -201,22 +225,22 @@ impl<'a> ProfileJson<'a> {
     }
 }
 
-/// The answer to `GET service/{id}`: the recurring card channel in every currency.
-pub(super) fn service(shop: &SimulatedShop, online: bool) -> Value {
-    let channel = |currency: &&str| {
+/// The answer to `GET service/{id}`: the recurring card channel in each of its currencies.
+pub(super) fn service(shop: &SimulatedShop, channel: &Channel, online: bool) -> Value {
+    let in_currency = |currency: &Currency| {
         json!({
             "paymentMethod": "card",
             "paymentMethodCode": "recurring",
             "isActive": true,
             "isOnline": online,
             "description": "Recurring",
-            "currency": currency,
+            "currency": currency.code(),
             "transactionLimits": {
-                "minTransaction": {"type": "number", "value": 1},
-                "maxTransaction": {"type": "number", "value": AMOUNT_MAX},
+                "minTransaction": {"type": "number", "value": channel.min},
+                "maxTransaction": {"type": "number", "value": channel.max},
             },
         })
     };
-    let channels: Vec<Value> = CURRENCIES.iter().map(channel).collect();
+    let channels: Vec<Value> = channel.currencies.iter().map(in_currency).collect();
     json!({"service": {"id": shop.service_id, "created": null, "isActive": true, "paymentMethods": channels}})
 }

@@ -13,17 +13,46 @@ use super::{
     course::{Course, delta, later},
     currency::Currency,
     director::{Director, Facts},
-    ledger::{Ledger, Notice, Post, Totals, Transaction},
+    ledger::{Ledger, Notice, Post, ProfileType, Totals, Transaction},
     notices,
-    profile::{ProfileNow, Profiles},
-    script::{Call, Script},
+    profile::{ProfileNow, Profiles, SimulatedProfile},
+    script::{Call, CardData, Channel, Script},
 };
+
+/// What names the card of a debit.
+#[derive(Clone, Debug)]
+pub(super) enum NamedCard {
+    /// `paymentProfileId`
+    Profile(Uuid),
+    /// `firstTransactionId`
+    FirstTransaction(Arc<str>),
+    /// It is registered with this transaction, without a profile.
+    New(Box<SimulatedProfile>),
+}
+
+impl NamedCard {
+    fn profile_id(&self) -> Option<Uuid> {
+        match self {
+            NamedCard::Profile(id) => Some(*id),
+            NamedCard::New(profile) => Some(profile.id),
+            NamedCard::FirstTransaction(_) => None,
+        }
+    }
+
+    fn profile_type(&self) -> Option<ProfileType> {
+        match self {
+            NamedCard::Profile(_) => None,
+            NamedCard::FirstTransaction(_) => Some(ProfileType::Standard),
+            NamedCard::New(_) => Some(ProfileType::First),
+        }
+    }
+}
 
 /// A valid debit request.
 #[derive(Clone, Debug)]
 pub(super) struct DebitRequest {
     pub(super) order_id: Arc<str>,
-    pub(super) payment_profile_id: Uuid,
+    pub(super) card: NamedCard,
     pub(super) amount_minor: u32,
     pub(super) currency: Currency,
     pub(super) title: Arc<str>,
@@ -63,6 +92,8 @@ pub(super) struct NoticeJob {
 
 pub(super) struct Book {
     default: Behaviour,
+    channel: Channel,
+    card_data: CardData,
     director: Director,
     profiles: Profiles,
     posts: Vec<Post>,
@@ -79,6 +110,8 @@ impl Book {
     pub(super) fn new(seed: u64, script: Script) -> Self {
         Self {
             default: script.behaviour,
+            channel: script.channel,
+            card_data: script.card_data,
             director: Director::new(seed, script.rules),
             profiles: Profiles::new(script.accept_unknown_profiles, script.profiles),
             posts: Vec::new(),
@@ -98,6 +131,14 @@ impl Book {
 
     pub(super) fn profiles(&mut self) -> &mut Profiles {
         &mut self.profiles
+    }
+
+    pub(super) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    pub(super) fn card_data(&self) -> CardData {
+        self.card_data
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -155,9 +196,22 @@ impl Book {
         shop: &Arc<SimulatedShop>,
         now: DateTime<Utc>,
     ) -> Debit {
+        let profile = match &request.card {
+            NamedCard::Profile(id) => self.profiles.find(*id, now),
+            NamedCard::FirstTransaction(id) => self.profiles.find_first(id, now),
+            NamedCard::New(profile) => {
+                self.profiles
+                    .register_plain(SimulatedProfile::clone(profile));
+                self.profiles.find(profile.id, now)
+            }
+        };
+        let profile_id = profile
+            .as_ref()
+            .map(|profile| profile.profile.id)
+            .or(request.card.profile_id());
         let rule = self.director.choose(Facts {
             call: Call::Debit,
-            payment_profile_id: Some(request.payment_profile_id),
+            payment_profile_id: profile_id,
             order_id: Some(&request.order_id),
             repetition: self
                 .posts_by_order
@@ -165,7 +219,6 @@ impl Book {
                 .copied()
                 .unwrap_or(0),
         });
-        let profile = self.profiles.find(request.payment_profile_id, now);
         let base = match &profile {
             Some(profile) => profile.profile.behaviour.or(&self.default),
             None => self.default.clone(),
@@ -180,7 +233,7 @@ impl Book {
             Some(profile) => {
                 let fate = profile.fate(rule.and_then(|rule| rule.fate.clone()), &base, now);
                 if fate == Fate::Inactive {
-                    self.profiles.deactivate(request.payment_profile_id);
+                    self.profiles.deactivate(profile.profile.id);
                     DebitOutcome::InactiveProfile
                 } else {
                     self.book(request, shop, profile, &fate, &behaviour, now)
@@ -196,7 +249,7 @@ impl Book {
         self.record_post(Post {
             at: now,
             order_id: Some(Arc::clone(&request.order_id)),
-            payment_profile_id: Some(request.payment_profile_id),
+            payment_profile_id: profile_id,
             amount_minor: Some(request.amount_minor),
             currency: Some(request.currency),
             transaction_id,
@@ -218,7 +271,8 @@ impl Book {
         let transaction = Transaction {
             id: Uuid::new_v4(),
             payment_id: Uuid::new_v4(),
-            payment_profile_id: request.payment_profile_id,
+            payment_profile_id: profile.profile.id,
+            profile_type: request.card.profile_type(),
             order_id: Arc::clone(&request.order_id),
             title: Arc::clone(&request.title),
             amount_minor: request.amount_minor,
@@ -228,7 +282,7 @@ impl Book {
             shop: Arc::clone(shop),
             course: self.course(fate, behaviour),
         };
-        self.profiles.count_debit(request.payment_profile_id);
+        self.profiles.count_debit(profile.profile.id);
         self.positions.insert(transaction.id, position);
         self.transactions.push(transaction.clone());
         self.totals.booked += 1;

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use serde::Deserialize;
+
 /// A currency of imoje's API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 #[expect(missing_docs, reason = "ISO 4217 says what they are")]
 pub enum Currency {
     Pln,
@@ -19,7 +22,8 @@ pub enum Currency {
 }
 
 impl Currency {
-    const ALL: [Currency; 10] = [
+    /// All of them.
+    pub const ALL: [Currency; 10] = [
         Currency::Pln,
         Currency::Eur,
         Currency::Usd,

@@ -1,4 +1,4 @@
-//! `POST transaction/profile`: the debit of a stored profile.
+//! `POST transaction/profile`: the debit of a stored profile; and what it shares with `POST transaction`.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     SimulatedShop,
     answers::TransactionJson,
-    book::{Debit, DebitOutcome, DebitRequest},
+    book::{Debit, DebitOutcome, DebitRequest, NamedCard},
     currency::Currency,
     engine::{Caller, Engine},
     ledger::Post,
@@ -18,7 +18,10 @@ use super::{
     validation,
 };
 
-/// Decides about a debit. Whatever comes of it is in the ledger before this returns.
+/// A request that imoje would take, and the shop that it is for.
+pub(super) type Accepted = Result<(DebitRequest, Arc<SimulatedShop>), Box<Reply>>;
+
+/// Decides about a debit of a profile. Whatever comes of it is in the ledger before this returns.
 pub(super) async fn debit(
     engine: &Arc<Engine>,
     merchant_id: &str,
@@ -28,13 +31,19 @@ pub(super) async fn debit(
     let parsed: Option<Value> = serde_json::from_slice(body).ok();
     let is_json = parsed.is_some();
     let instance = parsed.unwrap_or_default();
-    let (request, shop) = match accept(engine, merchant_id, headers, is_json, &instance) {
+    let accepted = accept(engine, merchant_id, headers, is_json, &instance);
+    execute(engine, accepted, &instance).await
+}
+
+/// Does what was accepted, or answers with the refusal.
+pub(super) async fn execute(engine: &Arc<Engine>, accepted: Accepted, instance: &Value) -> Reply {
+    let (request, shop) = match accepted {
         Ok(accepted) => accepted,
         Err(reply) => {
             engine
                 .book()
-                .record_post(refused_post(engine, &instance, reply.status()));
-            log(&instance, "refused", Some(reply.status().as_u16()));
+                .record_post(refused_post(engine, instance, reply.status()));
+            log(instance, "refused", Some(reply.status().as_u16()));
             return *reply;
         }
     };
@@ -43,15 +52,15 @@ pub(super) async fn debit(
     let (status, reply) = match outcome {
         DebitOutcome::Dropped => (
             "nothing done",
-            Reply::plain_error(StatusCode::BAD_REQUEST, &instance),
+            Reply::plain_error(StatusCode::BAD_REQUEST, instance),
         ),
         DebitOutcome::UnknownProfile => (
             "unknown profile",
-            refuse(&instance, "SIM-ERROR-PROFILE", "Payment profile not found."),
+            refuse(instance, "SIM-ERROR-PROFILE", "Payment profile not found."),
         ),
         DebitOutcome::InactiveProfile => (
             "inactive profile",
-            refuse(&instance, "TRX-ERROR-120301", "Payment profile inactive."),
+            refuse(instance, "TRX-ERROR-120301", "Payment profile inactive."),
         ),
         DebitOutcome::Booked {
             transaction,
@@ -76,11 +85,11 @@ pub(super) async fn debit(
         }
     };
     log(
-        &instance,
+        instance,
         status,
         behaviour.status_sent(reply.status().as_u16()),
     );
-    reply.altered(&behaviour, &instance)
+    reply.altered(&behaviour, instance)
 }
 
 fn refuse(instance: &Value, code: &str, message: &str) -> Reply {
@@ -107,24 +116,48 @@ fn accept(
     headers: &HeaderMap,
     is_json: bool,
     instance: &Value,
-) -> Result<(DebitRequest, Arc<SimulatedShop>), Box<Reply>> {
+) -> Accepted {
     let caller = engine.authorise(headers, merchant_id)?;
     check_json(headers, is_json)?;
     let errors = validation::violations(DEBIT, instance);
     if !errors.is_empty() {
         return Err(unprocessable("TRX-ERROR-120001", instance, &errors));
     }
-    let shop = shop(&caller, instance)?;
+    let profile_id = uuid(instance, "paymentProfileId").unwrap_or_default();
+    request(engine, &caller, instance, NamedCard::Profile(profile_id))
+}
+
+/// What a valid body asks for, if the shop's channel takes it.
+pub(super) fn request(
+    engine: &Engine,
+    caller: &Caller,
+    instance: &Value,
+    card: NamedCard,
+) -> Accepted {
+    let shop = shop(caller, instance)?;
     let text = |field: &str| instance[field].as_str();
     let request = DebitRequest {
         order_id: text("orderId").unwrap_or_default().into(),
-        payment_profile_id: uuid(instance, "paymentProfileId").unwrap_or_default(),
+        card,
         amount_minor: amount(instance).unwrap_or_default(),
         currency: currency(instance).expect("the schema allows known currencies only"),
         title: text("title").unwrap_or_default().into(),
         notification_url: text("notificationUrl").map(Into::into),
     };
-    Ok((request, shop))
+    let is_taken = engine
+        .book()
+        .channel()
+        .takes(request.amount_minor, request.currency);
+    if is_taken {
+        Ok((request, shop))
+    } else {
+        Err(not_acceptable(instance))
+    }
+}
+
+/// "The payload is valid but contains values that cannot be accepted at this time" (imoje API, POST transaction, 406).
+pub(super) fn not_acceptable(instance: &Value) -> Box<Reply> {
+    Box::new(Reply::plain_error(StatusCode::NOT_ACCEPTABLE, instance))
 }
 
 fn shop(caller: &Caller, instance: &Value) -> Result<Arc<SimulatedShop>, Box<Reply>> {

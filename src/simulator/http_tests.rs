@@ -513,6 +513,46 @@ async fn the_service_says_whether_the_recurring_channel_is_on_line() {
 }
 
 #[tokio::test]
+async fn the_channel_of_the_script_is_what_the_service_tells_and_what_debits_are_held_to() {
+    let channel = Channel {
+        currencies: vec![Currency::Pln],
+        min: 4_900,
+        max: 4_900,
+    };
+    let world = World::start(Script {
+        channel,
+        ..Script::default()
+    })
+    .await;
+    let path = format!("service/{}", SimulatedShop::default().service_id);
+    let service: Value = world.get(&path).await.json().await.unwrap();
+    let channels = service["service"]["paymentMethods"].as_array().unwrap();
+    assert_eq!(channels.len(), 1);
+    assert_eq!(channels[0]["currency"], "PLN");
+    for limit in ["minTransaction", "maxTransaction"] {
+        assert_eq!(channels[0]["transactionLimits"][limit]["value"], 4_900);
+    }
+    assert_eq!(world.debit("inv-1").await.unwrap().status(), 200);
+    for (field, value) in [
+        ("amount", json!(4_899)),
+        ("amount", json!(4_901)),
+        ("currency", json!("EUR")),
+    ] {
+        let mut body = world.body("inv-2");
+        body[field] = value;
+        let refused = world
+            .post("transaction/profile", &body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(refused.status(), 406);
+        let refused: Value = refused.json().await.unwrap();
+        assert_eq!(refused["apiErrorResponse"]["code"], "TRX-ERROR-120003");
+    }
+    assert_eq!(world.simulator.totals().booked, 1);
+}
+
+#[tokio::test]
 async fn money_can_be_taken_while_the_answer_is_lost() {
     let world =
         World::always(Behaviour::take_money_and_lose_answer().with_fate(Fate::SettleAtOnce)).await;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{SimulatedShop, course::Course, currency::Currency};
 
-/// A `POST transaction/profile` that was received, whatever came of it. Fields that the request lacked are `None`.
+/// A `POST transaction/profile` or `POST transaction` that was received, whatever came of it. Fields that the request lacked are `None`.
 #[derive(Clone, Debug)]
 pub struct Post {
     /// When, in simulated time.
@@ -30,6 +30,15 @@ pub struct Post {
     pub answered: Option<u16>,
 }
 
+/// `profileType`: what a transaction of a card without a profile is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProfileType {
+    /// It registers the card.
+    First,
+    /// It debits the card.
+    Standard,
+}
+
 /// A transaction.
 #[derive(Clone, Debug)]
 pub struct Transaction {
@@ -37,8 +46,10 @@ pub struct Transaction {
     pub id: Uuid,
     /// `payment.id`
     pub payment_id: Uuid,
-    /// `paymentProfile.id`
+    /// `paymentProfile.id`; of a card without a profile the id that the simulator keeps it under.
     pub payment_profile_id: Uuid,
+    /// `profileType` of a debit without a profile.
+    pub profile_type: Option<ProfileType>,
     /// `orderId`
     pub order_id: Arc<str>,
     /// `title`, empty if the debit had none.
@@ -127,7 +138,7 @@ pub struct Notice {
 pub struct Totals {
     /// Calls of any kind.
     pub calls: u64,
-    /// `POST transaction/profile`
+    /// `POST transaction/profile` and `POST transaction`
     pub posts: u64,
     /// Debits that made a transaction.
     pub booked: u64,

@@ -41,6 +41,7 @@ mod debit;
 mod director;
 mod engine;
 mod notices;
+mod plain;
 mod recipes;
 mod reply;
 mod schema;
@@ -57,9 +58,9 @@ pub use behaviour::{
 };
 pub use currency::Currency;
 pub use engine::Now;
-pub use ledger::{Ledger, Notice, Post, StatusChange, Totals, Transaction};
+pub use ledger::{Ledger, Notice, Post, ProfileType, StatusChange, Totals, Transaction};
 pub use profile::{DeclinesFirst, SimulatedProfile};
-pub use script::{Call, Percent, Rule, Script, ScriptError, When};
+pub use script::{Call, CardData, Channel, Percent, Rule, Script, ScriptError, When};
 
 /// How long connections may take to end when the simulator goes down.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);

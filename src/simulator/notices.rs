@@ -218,6 +218,7 @@ mod tests {
                 id: "7c1f3b52-5a0e-4c1d-9f2a-3d9b8f6a1e01".parse().unwrap(),
                 payment_id: "e4b1d0aa-6f55-4b7e-a1c2-5f60718293a4".parse().unwrap(),
                 payment_profile_id: profile.id,
+                profile_type: None,
                 order_id: "inv-1042-a1".into(),
                 title: "Abonament 2026-10".into(),
                 amount_minor: 4900,
@@ -231,6 +232,7 @@ mod tests {
                 profile: Arc::new(profile),
                 is_active: true,
                 debits: 0,
+                is_plain: false,
             },
         }
     }

@@ -165,6 +165,8 @@ pub(super) struct ProfileNow {
     pub(super) is_active: bool,
     /// How many debits of it were booked before.
     pub(super) debits: u32,
+    /// Whether there is no profile of the card: it was registered without one.
+    pub(super) is_plain: bool,
 }
 
 impl ProfileNow {
@@ -194,6 +196,7 @@ pub(super) struct Profiles {
     accept_unknown: bool,
     registered: HashMap<Uuid, Registered>,
     by_customer: HashMap<String, Vec<Uuid>>,
+    by_first_transaction: HashMap<String, Uuid>,
     deactivated: HashSet<Uuid>,
 }
 
@@ -201,6 +204,7 @@ pub(super) struct Profiles {
 struct Registered {
     profile: Arc<SimulatedProfile>,
     debits: u32,
+    is_plain: bool,
 }
 
 impl Profiles {
@@ -217,20 +221,34 @@ impl Profiles {
 
     /// Adds a profile, or replaces the one with its id.
     pub(super) fn register(&mut self, profile: SimulatedProfile) {
+        let (id, cid) = (profile.id, profile.customer_id());
+        self.keep(profile, false);
+        self.by_customer.entry(cid).or_default().push(id);
+    }
+
+    /// Adds a card that has no profile.
+    pub(super) fn register_plain(&mut self, profile: SimulatedProfile) {
+        self.keep(profile, true);
+    }
+
+    fn keep(&mut self, profile: SimulatedProfile, is_plain: bool) {
         let id = profile.id;
-        let cid = profile.customer_id();
         self.deactivated.remove(&id);
+        if let Some(first_transaction_id) = &profile.first_transaction_id {
+            self.by_first_transaction
+                .insert(first_transaction_id.clone(), id);
+        }
         if let Some(before) = self.registered.insert(
             id,
             Registered {
                 profile: Arc::new(profile),
                 debits: 0,
+                is_plain,
             },
         ) && let Some(ids) = self.by_customer.get_mut(&before.profile.customer_id())
         {
             ids.retain(|other| *other != id);
         }
-        self.by_customer.entry(cid).or_default().push(id);
     }
 
     pub(super) fn deactivate(&mut self, id: Uuid) {
@@ -244,9 +262,13 @@ impl Profiles {
     }
 
     pub(super) fn find(&self, id: Uuid, now: DateTime<Utc>) -> Option<ProfileNow> {
-        let (profile, debits) = match self.registered.get(&id) {
-            Some(registered) => (Arc::clone(&registered.profile), registered.debits),
-            None if self.accept_unknown => (Arc::new(SimulatedProfile::new(id)), 0),
+        let (profile, debits, is_plain) = match self.registered.get(&id) {
+            Some(registered) => (
+                Arc::clone(&registered.profile),
+                registered.debits,
+                registered.is_plain,
+            ),
+            None if self.accept_unknown => (Arc::new(SimulatedProfile::new(id)), 0, false),
             None => return None,
         };
         let is_active = profile.active
@@ -258,7 +280,28 @@ impl Profiles {
             profile,
             is_active,
             debits,
+            is_plain,
         })
+    }
+
+    /// The card that was registered with this transaction, whether it has a profile or not.
+    pub(super) fn find_first(
+        &mut self,
+        first_transaction_id: &str,
+        now: DateTime<Utc>,
+    ) -> Option<ProfileNow> {
+        if let Some(id) = self.by_first_transaction.get(first_transaction_id) {
+            return self.find(*id, now);
+        }
+        if !self.accept_unknown {
+            return None;
+        }
+        let id = Uuid::new_v4();
+        self.register_plain(SimulatedProfile {
+            first_transaction_id: Some(first_transaction_id.to_owned()),
+            ..SimulatedProfile::new(id)
+        });
+        self.find(id, now)
     }
 
     pub(super) fn of_customer(&self, cid: &str, now: DateTime<Utc>) -> Vec<ProfileNow> {

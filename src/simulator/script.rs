@@ -9,7 +9,7 @@ use config::{Config, ConfigError, File, FileFormat};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{behaviour::Behaviour, profile::SimulatedProfile};
+use super::{behaviour::Behaviour, currency::Currency, profile::SimulatedProfile};
 
 /// What the simulator does.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -20,6 +20,10 @@ pub struct Script {
     /// What debits do when no rule and no profile says otherwise. `[default]` in a file.
     #[serde(rename = "default")]
     pub behaviour: Behaviour,
+    /// What the recurring channel takes.
+    pub channel: Channel,
+    /// Whether shops may send card data.
+    pub card_data: CardData,
     /// `[[rule]]` in a file.
     #[serde(rename = "rule")]
     pub rules: Vec<Rule>,
@@ -33,8 +37,57 @@ impl Default for Script {
         Self {
             accept_unknown_profiles: true,
             behaviour: Behaviour::default(),
+            channel: Channel::default(),
+            card_data: CardData::default(),
             rules: Vec::new(),
             profiles: Vec::new(),
+        }
+    }
+}
+
+/// The channel for recurring debits, of every shop: what `GET service` tells, and what debits are held to.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Channel {
+    /// The currencies in which it is open; all unless given.
+    pub currencies: Vec<Currency>,
+    /// The least amount, in minor units.
+    pub min: u32,
+    /// The largest amount, in minor units.
+    pub max: u32,
+}
+
+impl Default for Channel {
+    fn default() -> Self {
+        Self {
+            currencies: Currency::ALL.to_vec(),
+            min: 1,
+            max: 999_999_999,
+        }
+    }
+}
+
+impl Channel {
+    pub(super) fn takes(&self, amount_minor: u32, currency: Currency) -> bool {
+        self.currencies.contains(&currency) && (self.min..=self.max).contains(&amount_minor)
+    }
+}
+
+/// What `POST transaction` does with `card`. imoje's documents leave open what a `STANDARD` debit needs, so both readings can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CardData {
+    /// Whether shops may send it at all: imoje asks for a PCI DSS certificate first.
+    pub allowed: bool,
+    /// Whether a `STANDARD` debit needs all of the card but the security code, and not `firstTransactionId` alone.
+    pub standard_needs_all: bool,
+}
+
+impl Default for CardData {
+    fn default() -> Self {
+        Self {
+            allowed: true,
+            standard_needs_all: false,
         }
     }
 }

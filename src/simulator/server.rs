@@ -22,6 +22,7 @@ use super::{
     debit::{check_json, debit, unprocessable},
     director::Facts,
     engine::{Caller, Engine},
+    plain::transact,
     reply::Reply,
     schema::{DEACTIVATE, is_cid},
     script::Call,
@@ -41,6 +42,10 @@ pub(super) async fn serve(listener: TcpListener, engine: Arc<Engine>, closing: C
         .route(
             "/v1/merchant/{merchant_id}/transaction/profile",
             post(post_debit),
+        )
+        .route(
+            "/v1/merchant/{merchant_id}/transaction",
+            post(post_transaction),
         )
         .route(
             "/v1/merchant/{merchant_id}/transaction/{id}",
@@ -121,6 +126,18 @@ async fn post_debit(
 ) -> Response {
     desk.engine.book().count_call();
     let reply = debit(&desk.engine, &merchant_id, &headers, &body).await;
+    desk.send(&line, reply).await
+}
+
+async fn post_transaction(
+    State(desk): State<Desk>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    Path(merchant_id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    desk.engine.book().count_call();
+    let reply = transact(&desk.engine, &merchant_id, &headers, &body).await;
     desk.send(&line, reply).await
 }
 
@@ -242,6 +259,7 @@ impl Desk {
         let step = transaction.step_at(seen_at);
         let json = TransactionJson::new(&transaction, &profile, step)
             .with_payment(transaction.payment_id)
+            .with_first_transaction_id(&transaction, &profile)
             .with_status_code();
         Reply::ok(json.body(&behaviour)).altered(&behaviour, &Value::Null)
     }
@@ -250,7 +268,9 @@ impl Desk {
         let id = id_of(id);
         let behaviour = self.behaviour(Call::Profile, id, None);
         let now = self.engine.now();
-        let found = id.and_then(|id| self.engine.book().profiles().find(id, now));
+        let found = id
+            .and_then(|id| self.engine.book().profiles().find(id, now))
+            .filter(|profile| !profile.is_plain);
         let reply = found.map_or_else(not_found, |profile| {
             let json = ProfileJson::new(&caller.merchant_id, &profile).in_full(&profile);
             Reply::ok(json!({ "paymentProfile": json }).to_string())
@@ -312,7 +332,9 @@ impl Desk {
         let online = behaviour.answer != Some(Answer::ChannelOffline);
         let shop = id.parse().ok().and_then(|id| caller.shop(id));
         let reply = match shop {
-            Some(shop) => Reply::ok(service(shop, online).to_string()),
+            Some(shop) => {
+                Reply::ok(service(shop, self.engine.book().channel(), online).to_string())
+            }
             None => Reply::plain_error(StatusCode::FORBIDDEN, &Value::Null),
         };
         reply.altered(&behaviour, &Value::Null)

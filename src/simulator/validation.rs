@@ -4,12 +4,13 @@
 //! (`instance`, `requires property "orderId"`).
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::schema::{Field, Kind, Pattern};
+use super::schema::{Field, Format, Kind, Pattern};
 
 /// One entry of `apiErrorResponse.errors`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,11 +43,9 @@ impl Findings {
                     self.check_text(property, text, *min, *max, pattern.as_ref());
                 }
             }
-            Kind::UuidV4 => {
-                if let Some(text) = self.text(property, value)
-                    && !is_uuid_v4(text)
-                {
-                    self.add(property, format!("does not match pattern \"{UUID_V4}\""));
+            Kind::Format(format) => {
+                if let Some(text) = self.text(property, value) {
+                    self.check_format(*format, property, text);
                 }
             }
             Kind::OneOf(words) => {
@@ -57,17 +56,9 @@ impl Findings {
                     );
                 }
             }
-            Kind::NotificationUrl => {
-                if let Some(text) = self.text(property, value) {
-                    self.check_notification_url(property, text);
-                }
-            }
-            Kind::Email => {
-                if let Some(text) = self.text(property, value) {
-                    self.check_text(property, text, 0, 200, None);
-                    if !is_email(text) {
-                        self.add(property, "does not conform to the \"email\" format");
-                    }
+            Kind::IntegerOrNull { min } => {
+                if !value.is_null() {
+                    self.check_integer(property, value, *min, i64::MAX);
                 }
             }
             Kind::Integer { min, max } => self.check_integer(property, value, *min, *max),
@@ -97,6 +88,34 @@ impl Findings {
                 self.check(kind, property, value);
                 for message in check(value) {
                     self.add(property, message);
+                }
+            }
+        }
+    }
+
+    fn check_format(&mut self, format: Format, property: &str, text: &str) {
+        match format {
+            Format::UuidV4 => {
+                if !is_uuid_v4(text) {
+                    self.add(property, format!("does not match pattern \"{UUID_V4}\""));
+                }
+            }
+            Format::Url => {
+                self.check_url(property, text);
+            }
+            Format::NotificationUrl => self.check_notification_url(property, text),
+            Format::IpAddress => {
+                if text.parse::<IpAddr>().is_err() {
+                    self.add(
+                        property,
+                        "does not conform to the \"ipv4\" or \"ipv6\" format",
+                    );
+                }
+            }
+            Format::Email => {
+                self.check_text(property, text, 0, 200, None);
+                if !is_email(text) {
+                    self.add(property, "does not conform to the \"email\" format");
                 }
             }
         }
@@ -169,14 +188,23 @@ impl Findings {
         }
     }
 
-    /// "Addresses containing `localhost` and ports will be rejected." (imoje API, POST transaction/profile)
-    fn check_notification_url(&mut self, property: &str, text: &str) {
+    /// Whether it is a web address.
+    fn check_url(&mut self, property: &str, text: &str) -> bool {
         self.check_text(property, text, 0, 300, None);
         let is_web_address = Url::parse(text)
             .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         if !is_web_address {
             self.add(property, "does not conform to the \"uri\" format");
-        } else if text.to_ascii_lowercase().contains("localhost") {
+        }
+        is_web_address
+    }
+
+    /// "Addresses containing `localhost` and ports will be rejected." (imoje API, POST transaction/profile)
+    fn check_notification_url(&mut self, property: &str, text: &str) {
+        if !self.check_url(property, text) {
+            return;
+        }
+        if text.to_ascii_lowercase().contains("localhost") {
             self.add(property, "must not contain localhost");
         } else if names_a_port(text) {
             self.add(property, "must not contain a port");

@@ -265,6 +265,7 @@ fn particulars(trip: Trip, until: Option<DateTime<Utc>>) -> Value {
             "seconds": disagreement.by.num_seconds(),
             "until": until,
         }),
+        Trip::ChannelOffline => json!({ "brake": brake, "until": until }),
         Trip::DailyCap { permitted, planned } => json!({
             "brake": brake,
             "charges": permitted.charges,

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgTransaction;
 use sqlx::types::JsonValue;
 
+use crate::domain::card::FirstTransactionId;
 use crate::domain::id::{AttemptId, CardId, ChargeId, ProfileId, SubscriptionId};
 use crate::domain::money::Currency;
 use crate::domain::order_id::OrderId;
@@ -35,7 +36,11 @@ pub(super) struct Candidate {
     multipayout: Option<JsonValue>,
     notification_url: Option<String>,
     pub card_id: Option<CardId>,
+    cid: Option<String>,
     profile_id: Option<ProfileId>,
+    first_transaction_id: Option<FirstTransactionId>,
+    customer: Option<JsonValue>,
+    aliases: Option<JsonValue>,
     card_is_active: bool,
     quiet_until: Option<DateTime<Utc>>,
     is_stale: bool,
@@ -121,11 +126,10 @@ fn judge(
     if !candidate.status.is_billable() {
         return Ok(Verdict::Hold("subscription_not_billable"));
     }
-    let (Some(card_id), true) = (candidate.card_id, candidate.card_is_active) else {
+    let (Some(card_id), Some(cid), true) =
+        (candidate.card_id, candidate.cid, candidate.card_is_active)
+    else {
         return Ok(Verdict::Hold("card_inactive"));
-    };
-    let Some(profile_id) = candidate.profile_id else {
-        return Ok(Verdict::Hold("card_without_profile"));
     };
     if let Some(quiet_until) = candidate.quiet_until.filter(|&until| until > now) {
         return Ok(Verdict::PutOff(quiet_until));
@@ -151,7 +155,13 @@ fn judge(
             attempt_no: readings::small_count(candidate.attempts)? + 1,
         },
         amount: readings::money(candidate.amount_minor, candidate.currency)?,
-        profile_id,
+        cid,
+        card: readings::charged_card(
+            candidate.profile_id,
+            candidate.first_transaction_id,
+            candidate.customer,
+            candidate.aliases,
+        )?,
         title: candidate.title,
         invoice: candidate.invoice,
         multipayout: candidate.multipayout,

@@ -7,16 +7,18 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use chrono::{DateTime, Utc};
+use sqlx::types::JsonValue;
 use sqlx::{PgConnection, PgTransaction};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::domain::card::{CardKey, ChargedCard, FirstTransactionId};
 use crate::domain::enrolment::NewSubscription;
 use crate::domain::id::{CardId, ProfileId, SubscriptionId};
 use crate::domain::shop::ShopName;
 use crate::store::enrolment_rows::{Batch, Newcomer, store_all};
 use crate::store::status::By;
-use crate::store::{Store, StoreError, Wake, new_id, wake};
+use crate::store::{Store, StoreError, Wake, new_id, readings, wake};
 
 /// How many subscriptions are compared or stored by one statement.
 pub const BATCH: usize = 5_000;
@@ -59,10 +61,12 @@ pub struct Conflict {
 pub enum Stored {
     /// Its shop has a subscription of that name.
     Name,
-    /// The `cid` belongs to another profile, or to a card without one.
-    OtherProfile(Option<ProfileId>),
-    /// The profile belongs to another `cid`.
+    /// The `cid` belongs to another card.
+    OtherCard(CardKey),
+    /// The card belongs to another `cid`.
     OtherCid(String),
+    /// The card, which has no profile, is stored with another payer or other aliases.
+    OtherDetails,
     /// imoje called the card's profile inactive.
     InactiveCard,
 }
@@ -97,7 +101,7 @@ pub struct Enrolment<'a> {
     is_first: bool,
     batches: mpsc::Sender<Batch>,
     storing: JoinHandle<Result<PgTransaction<'static>, StoreError>>,
-    new_cards: HashMap<ShopName, HashMap<ProfileId, CardId>>,
+    new_cards: HashMap<ShopName, HashMap<CardKey, CardId>>,
     subscription_ids: Vec<SubscriptionId>,
 }
 
@@ -197,7 +201,7 @@ impl Store {
         }
         for card in stored_cards(&mut connection, batch).await? {
             let place = place_in_batch(card.place);
-            match card.fit(&batch[place]) {
+            match card.fit(&batch[place])? {
                 Ok(card_id) => cards[place] = Some(card_id),
                 Err(with) => conflicts.push(Conflict { place, with }),
             }
@@ -276,7 +280,7 @@ impl Enrolment<'_> {
             .new_cards
             .get_mut(&new.shop)
             .expect("inserted if missing");
-        Ok(match of_shop.entry(new.card.payment_profile_id) {
+        Ok(match of_shop.entry(new.card.charged.key()) {
             Entry::Occupied(listed) => *listed.get(),
             Entry::Vacant(free) => *free.insert(rows.add_card(new, self.now)?),
         })
@@ -318,21 +322,32 @@ struct StoredCard {
     card_id: CardId,
     cid: String,
     profile_id: Option<ProfileId>,
+    first_transaction_id: Option<FirstTransactionId>,
+    customer: Option<JsonValue>,
+    aliases: Option<JsonValue>,
     is_active: bool,
 }
 
 impl StoredCard {
     /// This card, if it is the one that `new` means and can be charged.
-    fn fit(self, new: &NewSubscription) -> Result<CardId, Stored> {
-        if self.cid != new.card.cid {
+    fn fit(self, new: &NewSubscription) -> Result<Result<CardId, Stored>, StoreError> {
+        let charged = readings::charged_card(
+            self.profile_id,
+            self.first_transaction_id,
+            self.customer,
+            self.aliases,
+        )?;
+        Ok(if self.cid != new.card.cid {
             Err(Stored::OtherCid(self.cid))
-        } else if self.profile_id != Some(new.card.payment_profile_id) {
-            Err(Stored::OtherProfile(self.profile_id))
+        } else if charged.key() != new.card.charged.key() {
+            Err(Stored::OtherCard(charged.key()))
+        } else if charged != new.card.charged {
+            Err(Stored::OtherDetails)
         } else if !self.is_active {
             Err(Stored::InactiveCard)
         } else {
             Ok(self.card_id)
-        }
+        })
     }
 }
 
@@ -345,7 +360,14 @@ async fn stored_cards(
         "src/store/sql/stored_cards.sql",
         &column(batch, |new| new.shop.as_str()) as &[&str],
         &column(batch, |new| new.card.cid.as_str()) as &[&str],
-        &column(batch, |new| new.card.payment_profile_id) as &[ProfileId],
+        &column(batch, |new| match &new.card.charged {
+            ChargedCard::Stored(profile_id) => Some(*profile_id),
+            ChargedCard::Plain(_) => None,
+        }) as &[Option<ProfileId>],
+        &column(batch, |new| match &new.card.charged {
+            ChargedCard::Stored(_) => None,
+            ChargedCard::Plain(plain) => Some(plain.first_transaction_id.as_str()),
+        }) as &[Option<&str>],
     )
     .fetch_all(connection)
     .await?)

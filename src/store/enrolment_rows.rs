@@ -5,6 +5,7 @@ use serde::Serialize;
 use sqlx::PgTransaction;
 use tokio::sync::mpsc;
 
+use crate::domain::card::ChargedCard;
 use crate::domain::enrolment::NewSubscription;
 use crate::domain::event::EventKind;
 use crate::domain::id::{CardId, SubscriptionId};
@@ -61,12 +62,18 @@ impl Batch {
         now: DateTime<Utc>,
     ) -> Result<CardId, StoreError> {
         let card_id = CardId::from_uuid(new_id(now));
-        let card = &new.card;
+        let (profile_id, plain) = match &new.card.charged {
+            ChargedCard::Stored(profile_id) => (Some(profile_id), None),
+            ChargedCard::Plain(plain) => (None, Some(&**plain)),
+        };
         self.cards.push(&[
             &card_id,
             &new.shop,
-            &card.cid,
-            &card.payment_profile_id,
+            &new.card.cid,
+            &profile_id,
+            &plain.map(|plain| &plain.first_transaction_id),
+            &plain.map(|plain| &plain.customer),
+            &plain.and_then(|plain| plain.aliases.as_ref()),
             &now,
         ])?;
         Ok(card_id)

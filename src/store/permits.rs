@@ -7,7 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgTransaction;
 use sqlx::types::JsonValue;
 
-use crate::domain::id::{AttemptId, CardId, ChargeId, FenceId, ProfileId};
+use crate::domain::card::ChargedCard;
+use crate::domain::id::{AttemptId, CardId, ChargeId, FenceId};
 use crate::domain::money::Money;
 use crate::domain::order_id::OrderId;
 use crate::domain::permit_record::PermitRecord;
@@ -52,8 +53,10 @@ pub struct Permit {
     pub order_id: OrderId,
     /// How much.
     pub amount: Money,
-    /// Whose card.
-    pub profile_id: ProfileId,
+    /// The card, as imoje knows it.
+    pub cid: String,
+    /// How it is charged.
+    pub card: ChargedCard,
     /// What the payer reads.
     pub title: Option<String>,
     /// Passed through to imoje.

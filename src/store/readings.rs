@@ -1,6 +1,10 @@
 //! From what a row holds to what the domain means, and back. A value that this program never wrote is an error, not a panic.
 
+use sqlx::types::JsonValue;
+
 use crate::domain::calendar::Period;
+use crate::domain::card::{ChargedCard, FirstTransactionId, PlainCard};
+use crate::domain::id::ProfileId;
 use crate::domain::money::{Currency, Money};
 use crate::domain::slow_start::Stage;
 use crate::store::StoreError;
@@ -47,6 +51,26 @@ fn unreadable(what: &'static str, value: &str) -> StoreError {
     StoreError::Unreadable {
         what,
         value: value.to_owned(),
+    }
+}
+
+/// How a card is charged, of which exactly one of the first two is there (`cards_have_one_way_to_be_charged`).
+pub(super) fn charged_card(
+    profile_id: Option<ProfileId>,
+    first_transaction_id: Option<FirstTransactionId>,
+    customer: Option<JsonValue>,
+    aliases: Option<JsonValue>,
+) -> Result<ChargedCard, StoreError> {
+    match (profile_id, first_transaction_id, customer) {
+        (Some(profile_id), None, _) => Ok(ChargedCard::Stored(profile_id)),
+        (None, Some(first_transaction_id), Some(customer)) => {
+            Ok(ChargedCard::Plain(Box::new(PlainCard {
+                first_transaction_id,
+                customer,
+                aliases,
+            })))
+        }
+        (_, _, _) => Err(unreadable("card", "without one way to be charged")),
     }
 }
 

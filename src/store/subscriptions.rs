@@ -33,6 +33,7 @@ pub struct SubscriptionRow {
     pub next_due_at: Option<DateTime<Utc>>,
     pub charges_paid: i32,
     pub created_at: DateTime<Utc>,
+    pub first_transaction_id: Option<String>,
 }
 
 /// Which subscriptions are listed.

@@ -6,6 +6,12 @@ use chrono::{DateTime, Utc};
 use crate::domain::shop::ShopName;
 use crate::store::{Store, StoreError};
 
+/// So many charges of a shop that are due together are many.
+pub const CROWD: i64 = 100;
+
+/// How many of the charges that are due are looked at to see whether those of a shop are many.
+const CROWDS_SEEN: i64 = 1_000;
+
 /// What waits for the charger.
 #[derive(Debug, Clone, Copy)]
 pub struct ChargerWork {
@@ -62,6 +68,29 @@ impl Store {
             shops as &[ShopName],
         )
         .fetch_one(&self.pool)
+        .await?)
+    }
+
+    /// Of `shops` those of which many charges are due: at least [`CROWD`] of the first [`CROWDS_SEEN`] of all.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn crowded_shops(
+        &self,
+        shops: &[ShopName],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<ShopName>, StoreError> {
+        Ok(sqlx::query_scalar!(
+            r#"-- crowded_shops
+            SELECT w.shop AS "shop!: ShopName"
+            FROM (SELECT c.shop FROM charges c WHERE c.send_at <= $1 AND c.shop = ANY($2) ORDER BY c.send_at LIMIT $3) w
+            GROUP BY w.shop HAVING count(*) >= $4"#,
+            now,
+            shops as &[ShopName],
+            CROWDS_SEEN,
+            CROWD,
+        )
+        .fetch_all(&self.pool)
         .await?)
     }
 

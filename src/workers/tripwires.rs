@@ -131,6 +131,7 @@ impl Tripwires {
             Trip::Doubts { .. } => shop.sends = Sends::default(),
             Trip::Declines(_) => shop.outcomes = Outcomes::default(),
             Trip::Clocks(_)
+            | Trip::ChannelOffline
             | Trip::DailyCap { .. }
             | Trip::Guards { .. }
             | Trip::BooksBehind { .. } => {}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use cykl::clock::Clock;
-use cykl::simulator::Script;
+use cykl::simulator::{Channel, Currency, Script};
 use serde_json::Value;
 
 use crate::place::Place;
@@ -48,6 +48,63 @@ async fn charges_are_listed_newest_first_in_every_form() {
     assert!(
         table.lines().next().unwrap().contains("external_id"),
         "{table}"
+    );
+}
+
+#[tokio::test]
+async fn what_imoje_does_not_take_is_not_stored() {
+    let place = Place::healthy().await;
+    let script = Script {
+        channel: Channel {
+            currencies: vec![Currency::Pln],
+            min: 2_000,
+            max: 5_000,
+        },
+        ..Script::default()
+    };
+    let file = place.path().join("subscriptions.csv");
+    std::fs::write(
+        &file,
+        "external_id,cid,payment_profile_id,amount_minor,currency,period,anchor_date\n\
+         S-1,c-1,c0de0b1e-1111-4222-8333-9a4b5c6d7e8f,1999,PLN,P1M,2030-01-31\n\
+         S-2,c-2,c0de0b1e-2222-4222-8333-9a4b5c6d7e8f,2000,EUR,P1M,2030-01-31\n",
+    )
+    .unwrap();
+    let import = ["subscription", "import", file.to_str().unwrap()];
+    let alone = place.run(&[&import[..], &["--dry-run"]].concat());
+    let alone = alone.succeeded();
+    assert!(
+        alone
+            .stderr
+            .contains("warning: couldn't ask imoje what shop"),
+        "{alone:?}"
+    );
+    let _gateway = place.open_gateway(script).await;
+    let refused = place.run_aside(&import).await.ended(65);
+    for told in [
+        "line 2: amount_minor \"1999\" is outside of what the shop's recurring channel takes; allowed: 2000 to 5000 in PLN",
+        "line 3: currency \"EUR\" is not a currency of the shop's recurring channel; allowed: PLN",
+    ] {
+        assert!(refused.stderr.contains(told), "{refused:?}");
+    }
+    let add = "subscription add --external-id S-1 --cid c-1 --payment-profile-id c0de0b1e-1111-4222-8333-9a4b5c6d7e8f \
+               --currency PLN --period P1M --anchor-date 2030-01-31 --reason test --amount-minor";
+    let add = async |amount| {
+        let words: Vec<_> = add.split_whitespace().chain([amount]).collect();
+        place.run_aside(&words).await
+    };
+    let refused = add("5001").await.ended(65);
+    assert!(
+        refused.stderr.contains("allowed: 2000 to 5000"),
+        "{refused:?}"
+    );
+    add("5000").await.succeeded();
+    let checked = place.run_aside(&["check"]).await;
+    assert!(
+        checked
+            .stdout
+            .contains("recurring payments in PLN take 2000 to 5000 minor units"),
+        "{checked:?}"
     );
 }
 

@@ -8,6 +8,7 @@ mod answer;
 mod script;
 
 use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -198,6 +199,9 @@ fn a_spoilt_import_is_stored_whole_or_not_at_all() {
         )]
         .into(),
         usual_shop: Some("main".parse().expect("it is a name")),
+        channels: BTreeMap::new(),
+        plain_cards: BTreeSet::new(),
+        has_card_proxy: false,
         now: "2026-11-20T12:00:00Z".parse().expect("it is a time"),
     };
     check!(name = "import")

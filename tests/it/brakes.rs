@@ -10,11 +10,12 @@ use cykl::domain::id::{AttemptId, SubscriptionId, TransactionId};
 use cykl::domain::resolution::News;
 use cykl::domain::shop::{Environment, ShopName};
 use cykl::domain::tripwire::{Declines, Trip};
-use cykl::simulator::{Behaviour, ErrorBody, Rule, Script};
+use cykl::simulator::{Behaviour, Call, ErrorBody, Rule, Script};
 use cykl::store::brakes::BrakeMode;
 use cykl::store::installation::{FenceLook, ShopIdentity};
 use cykl::store::permits::{Claim, ClaimError, Permit};
 use cykl::store::resolution::{Evidence, Finding};
+use cykl::store::waiting::CROWD;
 use cykl::store::{Refusal, Store, Wake};
 use cykl::workers::charger::Report;
 use cykl::workers::crew::Workers;
@@ -773,6 +774,40 @@ async fn three_doubts_among_ten_debits_pause_the_shop_on_all_instances_for_a_qua
     charges.sort();
     assert_eq!(charges[..3], ["in_flight"; 3]);
     assert_eq!(charges[3..], ["paid"; 6]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn many_charges_wait_while_the_channel_is_off_line() {
+    let world = World::new(Script::default()).await;
+    let offline = Rule::debits(Behaviour::channel_offline()).on(Call::Service);
+    world.simulator.add_rule(offline);
+    // For a few nobody asks.
+    world.subscribe(Agreement::monthly("2027-01-01")).await;
+    world.run_until_idle().await;
+    assert_eq!(world.posts(), 1);
+    let many = usize::try_from(CROWD).unwrap();
+    for _ in 0..many {
+        world.subscribe(Agreement::monthly("2027-01-02")).await;
+    }
+    world
+        .run_until("2027-01-02T05:14:00Z".parse().unwrap())
+        .await;
+    assert_eq!(world.posts(), 1);
+    assert_eq!(
+        world.brakes().await,
+        ["* run first start", "main drain channel_offline"]
+    );
+    assert_eq!(world.incidents().await, ["incident.channel"]);
+    world.simulator.clear_rules();
+    world
+        .run_until(world.clock.now() + TimeDelta::hours(1))
+        .await;
+    assert_eq!(
+        world.brakes().await,
+        ["* run first start", "main run the pause is over"]
+    );
+    assert_eq!(world.charges().await, vec!["paid"; many + 1]);
     world.settle_up().await;
 }
 

@@ -23,6 +23,7 @@ use cykl::store::status::By;
 use cykl::store::{Channels, Store, StoreOptions};
 use cykl::workers::charger::Ground;
 use cykl::workers::crew::Workers;
+use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::net::TcpListener;
@@ -702,7 +703,8 @@ pub fn toml(database: &str, base_url: &str, shop: &str, more: &str) -> String {
     format!(
         "[database]\nurl = \"{database}\"\n\
          [shops.main]\nenvironment = \"simulator\"\nbase_url = \"{base_url}\"\nmerchant_id = \"{MERCHANT_ID}\"\n\
-         service_id = \"{SERVICE_ID}\"\ntoken = \"{TOKEN}\"\nservice_key = \"{SERVICE_KEY}\"\n{shop}\n{more}"
+         service_id = \"{SERVICE_ID}\"\ntoken = \"{TOKEN}\"\nservice_key = \"{SERVICE_KEY}\"\n\
+         success_return_url = \"https://shop.example.test/ok\"\nfailure_return_url = \"https://shop.example.test/no\"\n{shop}\n{more}"
     )
 }
 
@@ -718,6 +720,8 @@ pub struct Agreement {
     pub anchor: NaiveDate,
     pub behaviour: cykl::simulator::Behaviour,
     pub max_charges: Option<i32>,
+    /// Whether the card has no profile, and the aliases that its debits name.
+    pub plain: Option<Option<Value>>,
 }
 
 static NUMBER: OnceLock<std::sync::atomic::AtomicU32> = OnceLock::new();
@@ -738,7 +742,26 @@ impl Agreement {
             anchor: anchor.parse().unwrap(),
             behaviour: cykl::simulator::Behaviour::settle_at_once(),
             max_charges: None,
+            plain: None,
         }
+    }
+
+    /// With a card that has no profile.
+    pub fn without_profile(mut self) -> Self {
+        self.plain = Some(None);
+        self
+    }
+
+    /// With a card that has no profile, and is named by these aliases.
+    pub fn with_aliases(mut self, aliases: Value) -> Self {
+        self.plain = Some(Some(aliases));
+        self
+    }
+
+    /// What names its card, if that has no profile.
+    fn first_transaction_id(&self) -> Option<String> {
+        self.plain.as_ref()?;
+        Some(format!("first-{}", self.cid))
     }
 
     /// Every `period`.
@@ -771,6 +794,7 @@ impl Agreement {
     pub fn profile(&self) -> SimulatedProfile {
         SimulatedProfile {
             behaviour: self.behaviour.clone(),
+            first_transaction_id: self.first_transaction_id(),
             ..SimulatedProfile::new(self.profile).with_cid(&self.cid)
         }
     }
@@ -778,6 +802,7 @@ impl Agreement {
     /// Stores it.
     pub async fn store(self, books: &PgPool, config: &Config, now: DateTime<Utc>) -> Uuid {
         let subscription_id = self.id;
+        let first_transaction_id = self.first_transaction_id();
         let calendar = daemon::calendar(config.shops.values().next().unwrap());
         let due_at = calendar.due_at(
             cykl::domain::id::SubscriptionId::from_uuid(subscription_id),
@@ -786,7 +811,8 @@ impl Agreement {
         );
         sqlx::query(
             "WITH card AS (
-                INSERT INTO cards (card_id, shop, cid, payment_profile_id, created_at) VALUES ($1, 'main', $2, $3, $4)
+                INSERT INTO cards (card_id, shop, cid, payment_profile_id, first_transaction_id, customer, aliases, created_at)
+                VALUES ($1, 'main', $2, $3, $12, $13, $14, $4)
                 ON CONFLICT (shop, cid) DO UPDATE SET cid = excluded.cid RETURNING card_id
             ), subscription AS (
                 INSERT INTO subscriptions (subscription_id, shop, external_id, status, card_id, amount_minor, currency, period,
@@ -796,8 +822,8 @@ impl Agreement {
             INSERT INTO due_periods (due_at, subscription_id, period_no, due_on) VALUES ($11, $5, 0, $9)",
         )
         .bind(Uuid::now_v7())
-        .bind(self.cid)
-        .bind(self.profile)
+        .bind(&self.cid)
+        .bind(self.plain.is_none().then_some(self.profile))
         .bind(now)
         .bind(subscription_id)
         .bind(self.external_id)
@@ -806,6 +832,11 @@ impl Agreement {
         .bind(self.anchor)
         .bind(self.max_charges)
         .bind(due_at)
+        .bind(first_transaction_id)
+        .bind(self.plain.is_some().then(|| {
+            json!({"firstName": "Anna", "lastName": "Nowak", "email": "anna@example.test"})
+        }))
+        .bind(self.plain.flatten())
         .execute(books)
         .await
         .unwrap();

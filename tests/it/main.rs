@@ -29,6 +29,7 @@ mod inbox;
 mod mutants;
 mod notices;
 mod people;
+mod plain;
 mod plans;
 mod racing;
 mod resolving;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
 use cykl::clock::Moment;
+use cykl::domain::card::ChargedCard;
 use cykl::domain::id::{AttemptId, ProfileId, SubscriptionId};
 use cykl::domain::money::{Currency, Money};
 use cykl::domain::order_id::OrderId;
@@ -376,7 +377,8 @@ async fn a_debit_that_imoje_has_and_the_books_lack_stops_everything() {
             period_no: 0,
             attempt_no: 1,
         },
-        profile_id: ProfileId::from_uuid(Uuid::new_v4()),
+        cid: "card-1".to_owned(),
+        card: ChargedCard::Stored(ProfileId::from_uuid(Uuid::new_v4())),
         amount: Money::new(4900, Currency::Pln).unwrap(),
         title: None,
         notification_url: None,

@@ -985,33 +985,62 @@ async fn what_is_referred_to_keeps_its_key_and_stays() {
 #[tokio::test]
 async fn a_card_has_one_cid_and_one_way_to_be_charged() {
     let world = one_planned_charge().await;
-    let insert = |cid: &str, profile: &str, first: &str| {
+    let insert = |cid: &str, profile: &str, first: &str, customer: &str, aliases: &str| {
         format!(
-            "INSERT INTO cards (card_id, shop, cid, payment_profile_id, first_transaction_id, created_at)
-             SELECT gen_random_uuid(), shop, {cid}, {profile}, {first}, created_at FROM cards"
+            "INSERT INTO cards (card_id, shop, cid, payment_profile_id, first_transaction_id, customer, aliases, created_at)
+             SELECT gen_random_uuid(), shop, {cid}, {profile}, {first}, {customer}, {aliases}, created_at FROM cards LIMIT 1"
         )
     };
-    for (profile, first) in [("NULL", "NULL"), ("gen_random_uuid()", "'x'")] {
-        is_refused(
-            &world,
-            "23514",
-            "ALTER TABLE cards DROP CONSTRAINT cards_have_one_way_to_be_charged",
-            &[&insert("'other'", profile, first)],
-        )
-        .await;
-    }
-    for (constraint, statement) in [
+    for (constraint, statements) in [
         (
-            "cards_cid_shop_key",
-            insert("cid", "gen_random_uuid()", "NULL"),
+            "cards_have_one_way_to_be_charged",
+            [
+                insert("'other'", "NULL", "NULL", "NULL", "NULL"),
+                insert("'other'", "gen_random_uuid()", "'x'", "'{}'", "NULL"),
+            ],
         ),
         (
-            "cards_payment_profile_id_shop_key",
-            insert("'other'", "payment_profile_id", "NULL"),
+            "cards_without_a_profile_say_who_pays",
+            [
+                insert("'other'", "NULL", "'x'", "NULL", "NULL"),
+                insert("'other'", "gen_random_uuid()", "NULL", "'{}'", "NULL"),
+            ],
+        ),
+        (
+            "aliases_are_of_cards_without_a_profile",
+            [
+                insert("'other'", "gen_random_uuid()", "NULL", "NULL", "'{}'"),
+                insert("'another'", "gen_random_uuid()", "NULL", "NULL", "'{}'"),
+            ],
         ),
     ] {
         let guard = format!("ALTER TABLE cards DROP CONSTRAINT {constraint}");
-        is_refused(&world, "23505", &guard, &[&statement]).await;
+        for statement in statements {
+            is_refused(&world, "23514", &guard, &[&statement]).await;
+        }
+    }
+    let plain = insert("'plain'", "NULL", "'x'", "'{}'", "NULL");
+    let twin = insert("'twin'", "NULL", "'x'", "'{}'", "NULL");
+    for (constraint, statements) in [
+        (
+            "cards_cid_shop_key",
+            vec![insert("cid", "gen_random_uuid()", "NULL", "NULL", "NULL")],
+        ),
+        (
+            "cards_payment_profile_id_shop_key",
+            vec![insert(
+                "'other'",
+                "payment_profile_id",
+                "NULL",
+                "NULL",
+                "NULL",
+            )],
+        ),
+        ("cards_first_transaction_id_shop_key", vec![plain, twin]),
+    ] {
+        let guard = format!("ALTER TABLE cards DROP CONSTRAINT {constraint}");
+        let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+        is_refused(&world, "23505", &guard, &statements).await;
     }
 }
 

@@ -88,7 +88,13 @@ fn refused(refusal: Refusal) -> (u16, Body) {
         Refusal::ProfileInactive => (400, PROFILE_INACTIVE),
     };
     let code = code.to_owned();
-    (http_status, Body::Error { code })
+    (
+        http_status,
+        Body::Error {
+            code,
+            message: None,
+        },
+    )
 }
 
 fn shown(order: u8, transaction: u8, fate: Fate) -> Body {

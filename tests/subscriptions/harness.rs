@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
+use cykl::simulator::{SimulatedShop, Simulator, SimulatorConfig};
 use cykl::store::{Channels, Store, StoreOptions};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
@@ -38,6 +40,43 @@ async fn cluster() -> &'static EmbeddedDatabase {
             database
         })
         .await
+}
+
+/// The address of the gateway that all desks share: it says that it takes everything. It ends with the process.
+fn gateway() -> &'static str {
+    static BASE_URL: OnceLock<String> = OnceLock::new();
+    BASE_URL.get_or_init(|| {
+        let (opening, opened) = std::sync::mpsc::channel();
+        // Of its own, because a test waits for the commands that ask it, and its runtime ends with it.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let shops = (1..=SHOPS_MAX).map(simulated_shop).collect();
+                let now = Arc::new(|| NOW.parse().unwrap());
+                let simulator = Simulator::start(SimulatorConfig {
+                    shops,
+                    ..SimulatorConfig::new(now)
+                });
+                let simulator = simulator.await.unwrap();
+                opening.send(simulator.base_url()).unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
+        opened.recv().unwrap()
+    })
+}
+
+/// The most shops of a desk.
+const SHOPS_MAX: usize = 9;
+
+fn simulated_shop(number: usize) -> SimulatedShop {
+    SimulatedShop {
+        merchant_id: format!("simmerchant00000000{number}"),
+        service_id: format!("2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3{number}")
+            .parse()
+            .unwrap(),
+        ..SimulatedShop::default()
+    }
 }
 
 async fn connect(options: PgConnectOptions) -> Store {
@@ -108,12 +147,17 @@ impl Desk {
         let shops: String = self
             .shops
             .iter()
-            .zip(1..)
-            .map(|(name, number)| {
+            .zip((1..=SHOPS_MAX).map(simulated_shop))
+            .map(|(name, shop)| {
                 format!(
-                    "[shops.{name}]\nenvironment = \"simulator\"\nbase_url = \"http://127.0.0.1:9/v1/merchant\"\n\
-                     merchant_id = \"simmerchant00000000{number}\"\nservice_id = \"2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3{number}\"\n\
-                     token = \"sim-token\"\nservice_key = \"sim-service-key-000\"\n"
+                    "[shops.{name}]\nenvironment = \"simulator\"\nbase_url = \"{}\"\nmerchant_id = \"{}\"\nservice_id = \"{}\"\n\
+                     token = \"{}\"\nservice_key = \"{}\"\n\
+                     success_return_url = \"https://shop.example.test/ok\"\nfailure_return_url = \"https://shop.example.test/no\"\n",
+                    gateway(),
+                    shop.merchant_id,
+                    shop.service_id,
+                    shop.token,
+                    shop.service_key
                 )
             })
             .collect();

@@ -144,7 +144,7 @@ async fn every_kind_of_bad_input_is_told_and_nothing_is_stored() {
         ),
         (
             format!("{}\n{twin_card}", row(1)),
-            "line 4: cid \"cus-1\" has the profile c0de0b1e-1111-4222-8333-000000000001 in line 3 and another one here;",
+            "line 4: cid \"cus-1\" is the card c0de0b1e-1111-4222-8333-000000000001 in line 3 and another one here;",
         ),
         (
             swapped("sub-1", "4111 1111 1111 1111"),
@@ -218,6 +218,66 @@ async fn a_file_that_is_not_there_is_bad_input() {
 }
 
 #[tokio::test]
+async fn cards_without_a_profile_are_stored_with_what_their_debits_say() {
+    const HEADER: &str =
+        "external_id,cid,first_transaction_id,customer,amount_minor,currency,period,anchor_date";
+    let customer = |name: &str| {
+        format!(
+            r#""{{""firstName"":""{name}"",""lastName"":""Nowak"",""email"":""anna@example.test""}}""#
+        )
+    };
+    let row = |external_id: &str, cid: &str, first: &str, name: &str| {
+        let customer = customer(name);
+        format!("{external_id},{cid},{first},{customer},4900,PLN,P1M,2027-01-31\n")
+    };
+    let desk = Desk::new().await;
+    let twice = row("S-1", "c-1", "first-1", "Anna") + &row("S-2", "c-1", "first-1", "Anna");
+    let ended = desk.import(format!("{HEADER}\n{twice}"), &[]);
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+    assert!(
+        ended.out.contains("2 subscriptions on 1 card (1 new)"),
+        "{}",
+        ended.out
+    );
+    assert_eq!(
+        desk.column("SELECT concat_ws(' ', cid, first_transaction_id, customer ->> 'firstName', payment_profile_id) FROM cards")
+            .await,
+        ["c-1 first-1 Anna"]
+    );
+    let contradicting = row("S-3", "c-1", "first-2", "Anna")
+        + &row("S-4", "c-2", "first-1", "Anna")
+        + &row("S-5", "c-2", "first-1", "Ewa");
+    let ended = desk.import(format!("{HEADER}\n{contradicting}"), &[]);
+    let told: Vec<&str> = ended.err.lines().collect();
+    assert_eq!(ended.code, 65);
+    // What the file says of itself comes before what the books say of it.
+    assert_eq!(
+        told[0],
+        "line 4: first_transaction_id \"first-1\" has another customer, or other aliases, than in line 3; \
+         allowed: the same for each subscription of a card"
+    );
+    for (row, expected) in [
+        (
+            row("S-3", "c-1", "first-2", "Anna"),
+            "line 2: cid \"c-1\" is stored as the card first-1; allowed: one card for each cid",
+        ),
+        (
+            row("S-4", "c-2", "first-1", "Anna"),
+            "line 2: first_transaction_id \"first-1\" is stored with the cid c-1; allowed: one cid for each card",
+        ),
+        (
+            row("S-5", "c-1", "first-1", "Ewa"),
+            "line 2: cid \"c-1\" is stored with another customer, or other aliases; allowed: the same for each subscription of a card",
+        ),
+    ] {
+        let ended = desk.import(format!("{HEADER}\n{row}"), &[]);
+        assert_eq!(ended.code, 65);
+        assert_eq!(ended.err.lines().next(), Some(expected));
+    }
+    assert_eq!(desk.count("subscriptions").await, 2);
+}
+
+#[tokio::test]
 async fn what_is_stored_already_is_named() {
     let desk = Desk::new().await;
     assert_eq!(desk.import(file(3), &[]).code, 0);
@@ -240,9 +300,9 @@ async fn what_is_stored_already_is_named() {
         lines[..4],
         [
             "line 2: external_id \"sub-0\" is stored already; allowed: each external_id once per shop",
-            "line 3: cid \"cus-1\" is stored with the profile c0de0b1e-1111-4222-8333-000000000001; allowed: one profile for each cid",
-            "line 4: payment_profile_id \"c0de0b1e-1111-4222-8333-000000000001\" is stored with the cid cus-1; allowed: one cid for each profile",
-            "line 5: cid \"cus-2\" cannot be charged any more, imoje called its profile inactive; allowed: an active card",
+            "line 3: cid \"cus-1\" is stored as the card c0de0b1e-1111-4222-8333-000000000001; allowed: one card for each cid",
+            "line 4: payment_profile_id \"c0de0b1e-1111-4222-8333-000000000001\" is stored with the cid cus-1; allowed: one cid for each card",
+            "line 5: cid \"cus-2\" cannot be charged any more, imoje called it inactive; allowed: an active card",
         ]
     );
     assert!(

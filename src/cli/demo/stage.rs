@@ -1,5 +1,6 @@
 //! The stage of the demo: database, gateway, clock, subscriptions and workers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
@@ -118,6 +119,9 @@ impl Stage {
                 .map(|(name, shop)| (name.clone(), shop.timezone))
                 .collect(),
             usual_shop: self.config.shops.keys().next().cloned(),
+            channels: BTreeMap::new(),
+            plain_cards: BTreeSet::new(),
+            has_card_proxy: false,
             now: self.start,
         };
         let mut subscriptions = Vec::new();

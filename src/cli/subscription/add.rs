@@ -24,13 +24,21 @@ pub struct AddArgs {
     #[arg(long, value_name = "CID")]
     cid: Option<String>,
 
-    /// imoje's id of the stored card (required)
+    /// imoje's id of the stored card (required, or first-transaction-id)
     #[arg(long, value_name = "UUID")]
     payment_profile_id: Option<String>,
 
-    /// imoje's id of the first debit of a card without a profile; this version does not charge such cards
+    /// Of a card without a profile, instead: what imoje shows as firstTransactionId
     #[arg(long, value_name = "ID")]
     first_transaction_id: Option<String>,
+
+    /// Of a card without a profile: who pays, as {"firstName": .., "lastName": .., "email": ..}
+    #[arg(long, value_name = "JSON")]
+    customer: Option<String>,
+
+    /// Of a card without a profile: further members of the card as aliases that gateway.card_proxy_url knows, never a card number
+    #[arg(long, value_name = "JSON")]
+    card: Option<String>,
 
     /// The amount of every charge in minor units: 1999 is 19.99 (required)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -110,6 +118,8 @@ impl AddArgs {
             Column::Cid => &self.cid,
             Column::PaymentProfileId => &self.payment_profile_id,
             Column::FirstTransactionId => &self.first_transaction_id,
+            Column::Customer => &self.customer,
+            Column::Card => &self.card,
             Column::AmountMinor => &self.amount_minor,
             Column::Currency => &self.currency,
             Column::Period => &self.period,
@@ -129,7 +139,7 @@ impl AddArgs {
 
 pub(super) async fn run(args: &AddArgs, context: &Context) -> Outcome {
     let reason = kept_reason(&args.reason.reason)?;
-    let circumstances = circumstances(context, None, context.now())?;
+    let circumstances = circumstances(context, None, context.now()).await?;
     let new = enrol(&args.fields(), &circumstances)
         .map_err(|mistakes| refused(mistakes.iter().map(ToString::to_string)))?;
     let by = By {

@@ -14,6 +14,7 @@ use crate::cli::records::{self, Fault, plural, read_file};
 use crate::cli::subscription::sheet::{Part, Sheet};
 use crate::cli::subscription::{Calendars, circumstances};
 use crate::cli::{CliError, Exit, Outcome, kept_reason, one_line, output};
+use crate::domain::card::CardKey;
 use crate::domain::enrolment::{Circumstances, NewSubscription, shown};
 use crate::domain::shop::ShopName;
 use crate::store::enrolment::{Conflict, EnrolError, Stored, Telling};
@@ -51,7 +52,8 @@ pub struct ImportArgs {
 const AFTER_LONG_HELP: &str = r#"Columns, in any order:
   external_id           your own name for the subscription; once per shop
   cid                   the card, as imoje knows it; rows may share a card: same cid, same profile
-  payment_profile_id    imoje's id of the stored card
+  payment_profile_id    imoje's id of the stored card; for cards without a profile instead
+  first_transaction_id  what imoje shows as firstTransactionId, with the column customer
   amount_minor          the amount of every charge in minor units: 1999 is 19.99
   currency              PLN, EUR, USD, GBP, CHF, SEK, HUF, CZK, BGN or RON
   period                P7D, P2W, P1M, P3M, P1Y: at most one year
@@ -66,6 +68,8 @@ Optional:
   timezone              in which dates are meant, like Europe/Warsaw; the shop's unless given
   notification_url      where imoje sends its notices instead of to Cykl
   invoice, multipayout  JSON, as imoje documents them
+  customer, card        JSON, for cards without a profile: who pays (firstName, lastName, email), and
+                        further members of the card as aliases that gateway.card_proxy_url knows
 
 Importing charges nobody. Every mistake is printed with its line, and then nothing is stored
 (exit 65). The event of each subscription is kept in the books and not delivered to the shop."#;
@@ -102,7 +106,7 @@ enum Taken {
 pub(super) async fn run(args: &ImportArgs, context: &Context) -> Outcome {
     let reason = reason(args)?;
     let bytes = read_file(&args.file)?;
-    let circumstances = circumstances(context, args.shop.as_ref(), context.now())?;
+    let circumstances = circumstances(context, args.shop.as_ref(), context.now()).await?;
     let mut reader = Reader::start(bytes, circumstances);
     let outcome = match reader.next().await {
         Some(first) => {
@@ -294,23 +298,26 @@ fn refused(args: &ImportArgs, faults: &[Fault]) -> CliError {
 pub(super) fn told(new: &NewSubscription, stored: &Stored) -> String {
     let quoted = |text: &str| shown(text).unwrap_or_default();
     let cid = quoted(&new.card.cid);
-    let profile = new.card.payment_profile_id;
+    let (name, key) = match new.card.charged.key() {
+        CardKey::Profile(id) => ("payment_profile_id", id.to_string()),
+        CardKey::FirstTransaction(id) => ("first_transaction_id", id.to_string()),
+    };
     match stored {
         Stored::Name => format!(
             "external_id {} is stored already; allowed: each external_id once per shop",
             quoted(&new.external_id)
         ),
-        Stored::OtherProfile(Some(other)) => format!(
-            "cid {cid} is stored with the profile {other}; allowed: one profile for each cid"
-        ),
-        Stored::OtherProfile(None) => format!(
-            "cid {cid} is stored as a card without a profile; allowed: a cid of its own for each card"
-        ),
+        Stored::OtherCard(other) => {
+            format!("cid {cid} is stored as the card {other}; allowed: one card for each cid")
+        }
         Stored::OtherCid(other) => format!(
-            "payment_profile_id \"{profile}\" is stored with the cid {other}; allowed: one cid for each profile"
+            "{name} \"{key}\" is stored with the cid {other}; allowed: one cid for each card"
+        ),
+        Stored::OtherDetails => format!(
+            "cid {cid} is stored with another customer, or other aliases; allowed: the same for each subscription of a card"
         ),
         Stored::InactiveCard => format!(
-            "cid {cid} cannot be charged any more, imoje called its profile inactive; allowed: an active card"
+            "cid {cid} cannot be charged any more, imoje called it inactive; allowed: an active card"
         ),
     }
 }

@@ -1,6 +1,7 @@
 //! `cykl subscription ...`: storing subscriptions, looking at them, and stopping them.
 
 mod add;
+mod channels;
 mod import;
 mod read;
 mod schedule;
@@ -106,8 +107,9 @@ impl Which {
     }
 }
 
-/// What descriptions are read against: the shops of the configuration, and `shop` for those that name none.
-fn circumstances(
+/// What descriptions are read against: the shops of the configuration with what imoje takes for each, and `shop` for those that name
+/// none.
+async fn circumstances(
     context: &Context,
     shop: Option<&ShopName>,
     now: DateTime<Utc>,
@@ -133,6 +135,15 @@ fn circumstances(
     Ok(Circumstances {
         shops,
         usual_shop,
+        channels: channels::ask(context).await?,
+        plain_cards: context
+            .config
+            .shops
+            .iter()
+            .filter(|(_, shop)| shop.return_urls.is_some())
+            .map(|(name, _)| name.clone())
+            .collect(),
+        has_card_proxy: context.config.gateway.card_proxy_url.is_some(),
         now,
     })
 }

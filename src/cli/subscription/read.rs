@@ -58,6 +58,7 @@ impl Row for SubscriptionRow {
         "next_due_at",
         "charges_paid",
         "created_at",
+        "first_transaction_id",
     ];
     const SHOWN: &'static [&'static str] = &[
         "external_id",

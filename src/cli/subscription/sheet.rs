@@ -152,13 +152,16 @@ fn columns(names: &[&str]) -> Result<Vec<Column>, Vec<String>> {
             None => faults.push(unknown(name)),
         }
     }
-    let has_card = columns.contains(&Column::FirstTransactionId);
     for column in Column::REQUIRED {
-        // A file for cards without profiles is told so row by row.
-        let is_excused = column == Column::PaymentProfileId && has_card;
-        if !columns.contains(&column) && !is_excused {
+        if !columns.contains(&column) {
             faults.push(format!("the header lacks the column {column}"));
         }
+    }
+    if !Column::CARD_KEYS.iter().any(|key| columns.contains(key)) {
+        let [profile, first_transaction] = Column::CARD_KEYS;
+        faults.push(format!(
+            "the header lacks the column {profile}, or {first_transaction} for cards without a profile"
+        ));
     }
     if faults.is_empty() {
         Ok(columns)
@@ -190,6 +193,8 @@ fn unknown(name: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
     use crate::cli::records::BYTE_ORDER_MARK;
     use crate::domain::card_number::looks_like_card_number;
@@ -201,6 +206,9 @@ mod tests {
         Circumstances {
             shops: [("main".parse().unwrap(), chrono_tz::Europe::Warsaw)].into(),
             usual_shop: Some("main".parse().unwrap()),
+            channels: BTreeMap::new(),
+            plain_cards: BTreeSet::new(),
+            has_card_proxy: false,
             now: "2026-11-20T12:00:00Z".parse().unwrap(),
         }
     }
@@ -278,11 +286,11 @@ mod tests {
                 "line 1: there is no column \"amount\"; the nearest one is amount_minor",
                 "line 1: a column of the header looks like a card number; allowed: no card numbers anywhere",
                 "line 1: there is no column \"\"; allowed: external_id, cid, payment_profile_id, first_transaction_id, \
-                 amount_minor, currency, period, anchor_date, shop, title, starts_on, ends_on, max_charges, paid_until, \
+                 customer, card, amount_minor, currency, period, anchor_date, shop, title, starts_on, ends_on, max_charges, paid_until, \
                  timezone, notification_url, invoice, multipayout",
-                "line 1: the header lacks the column payment_profile_id",
                 "line 1: the header lacks the column amount_minor",
                 "line 1: the header lacks the column anchor_date",
+                "line 1: the header lacks the column payment_profile_id, or first_transaction_id for cards without a profile",
             ]
         );
         assert_eq!(

@@ -15,8 +15,12 @@ pub enum Column {
     Cid,
     /// imoje's id of the stored card.
     PaymentProfileId,
-    /// imoje's id of the first debit, for cards without a profile.
+    /// What imoje shows as `firstTransactionId`, for cards without a profile.
     FirstTransactionId,
+    /// Who pays, JSON; for cards without a profile.
+    Customer,
+    /// Further members of the card as aliases of a tokenising proxy, JSON; for cards without a profile.
+    Card,
     /// The amount of every charge in minor units (grosze, cents).
     AmountMinor,
     /// ISO 4217.
@@ -47,11 +51,13 @@ pub enum Column {
 
 impl Column {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Column; 18] = [
+    pub const ALL: [Column; 20] = [
         Column::ExternalId,
         Column::Cid,
         Column::PaymentProfileId,
         Column::FirstTransactionId,
+        Column::Customer,
+        Column::Card,
         Column::AmountMinor,
         Column::Currency,
         Column::Period,
@@ -68,16 +74,18 @@ impl Column {
         Column::Multipayout,
     ];
 
-    /// Those without which no subscription can be described.
-    pub const REQUIRED: [Column; 7] = [
+    /// Those without which no subscription can be described, besides [`Column::CARD_KEYS`].
+    pub const REQUIRED: [Column; 6] = [
         Column::ExternalId,
         Column::Cid,
-        Column::PaymentProfileId,
         Column::AmountMinor,
         Column::Currency,
         Column::Period,
         Column::AnchorDate,
     ];
+
+    /// What names the card. A subscription has one of these.
+    pub const CARD_KEYS: [Column; 2] = [Column::PaymentProfileId, Column::FirstTransactionId];
 
     /// Its name in the header of an import.
     pub const fn name(self) -> &'static str {
@@ -87,6 +95,8 @@ impl Column {
             Column::Cid => "cid",
             Column::PaymentProfileId => "payment_profile_id",
             Column::FirstTransactionId => "first_transaction_id",
+            Column::Customer => "customer",
+            Column::Card => "card",
             Column::AmountMinor => "amount_minor",
             Column::Currency => "currency",
             Column::Period => "period",
@@ -118,7 +128,11 @@ impl Column {
     /// Whether its text may hold what messages should not repeat: names and addresses of payers, account numbers, passwords.
     pub(super) const fn is_private(self) -> bool {
         match self {
-            Column::NotificationUrl | Column::Invoice | Column::Multipayout => true,
+            Column::Customer
+            | Column::Card
+            | Column::NotificationUrl
+            | Column::Invoice
+            | Column::Multipayout => true,
             Column::ExternalId
             | Column::Shop
             | Column::Cid

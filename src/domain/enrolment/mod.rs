@@ -4,19 +4,21 @@
 //! can be stored and its debits can be sent, as far as that can be known without the database and imoje. Card numbers are
 //! refused in every text and never repeated.
 
+mod card;
 mod columns;
 mod mistake;
 mod reading;
 mod roll;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
 use serde_json::Value;
 
 use crate::domain::calendar::Period;
-use crate::domain::id::ProfileId;
+use crate::domain::card::ChargedCard;
+use crate::domain::channel::Channel;
 use crate::domain::money::{Currency, Money};
 use crate::domain::schedule::{DuePeriod, Terms};
 use crate::domain::shop::ShopName;
@@ -33,6 +35,12 @@ pub struct Circumstances {
     pub shops: BTreeMap<ShopName, Tz>,
     /// The shop of a description that names none.
     pub usual_shop: Option<ShopName>,
+    /// The channels of shops that imoje was asked about. What others take is found out when it is charged.
+    pub channels: BTreeMap<ShopName, Vec<Channel>>,
+    /// The shops that can debit cards without a profile: imoje wants addresses to lead payers back to, though none is there.
+    pub plain_cards: BTreeSet<ShopName>,
+    /// Whether there is a tokenising proxy that puts card numbers in the place of aliases.
+    pub has_card_proxy: bool,
     /// When it is read.
     pub now: DateTime<Utc>,
 }
@@ -71,12 +79,12 @@ pub struct NewSubscription {
 }
 
 /// A card of a new subscription, which may be stored already.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NewCard {
     /// The card, as imoje knows it.
     pub cid: String,
-    /// imoje's id of it.
-    pub payment_profile_id: ProfileId,
+    /// How it is charged.
+    pub charged: ChargedCard,
 }
 
 /// Reads a description.
@@ -89,10 +97,12 @@ pub fn enrol(
 ) -> Result<NewSubscription, Vec<Mistake>> {
     let mut reading = Reading::of(fields);
     let external_id = reading.external_id();
-    let card = reading.card();
+    let card = reading.card(circumstances);
     let amount = reading.amount();
     let terms = reading.terms();
     let shop = reading.shop(circumstances);
+    reading.compare_with_channels(amount, shop.as_ref(), circumstances);
+    reading.compare_with_shop(card.as_ref(), shop.as_ref(), circumstances);
     let title = reading.title();
     let paid_until = reading.date(Column::PaidUntil);
     let timezone = reading.timezone();

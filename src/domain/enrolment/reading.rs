@@ -5,14 +5,13 @@ use std::str::FromStr;
 use chrono::{Datelike, NaiveDate};
 use chrono_tz::Tz;
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::domain::calendar::PeriodError;
 use crate::domain::card_number::looks_like_card_number;
+use crate::domain::channel::{self, NotTaken};
 use crate::domain::enrolment::mistake::Wrong;
 use crate::domain::enrolment::{
-    Circumstances, Column, Currency, DuePeriod, Fields, Mistake, Money, NewCard, Period, ProfileId,
-    ShopName, Terms,
+    Circumstances, Column, Currency, DuePeriod, Fields, Mistake, Money, Period, ShopName, Terms,
 };
 use crate::domain::fields::{self, FieldError};
 
@@ -24,14 +23,12 @@ const MAX_CHARGES_MAX: u32 = 99_999;
 
 const DATE: &str = "a date from 1970 to 2199, written like 2027-01-31";
 const PERIOD: &str = "P7D, P2W, P1M, P3M, P1Y: days, weeks, months or years, at most one year";
-const PROFILE: &str =
-    "a UUID of version 4 in lower case, such as c0de0b1e-1111-4222-8333-9a4b5c6d7e8f";
 const AMOUNT: &str = "1 to 999999999, in minor units: 1999 is 19.99";
 const MAX_CHARGES: &str = "1 to 99999";
 const CURRENCY: &str = "PLN, EUR, USD, GBP, CHF, SEK, HUF, CZK, BGN, RON";
 
 pub(super) struct Reading<'a> {
-    fields: Fields<'a>,
+    pub fields: Fields<'a>,
     mistakes: Vec<Mistake>,
 }
 
@@ -82,29 +79,6 @@ impl<'a> Reading<'a> {
                 Ok(text.to_owned())
             },
         )
-    }
-
-    pub fn card(&mut self) -> Option<NewCard> {
-        let cid = self.required(Column::Cid, "1 to 36 characters of A-Z a-z 0-9 -", |text| {
-            fields::validate_cid(text).map_err(of_text)?;
-            Ok(text.to_owned())
-        });
-        let without_profile: Option<()> = self.optional(Column::FirstTransactionId, |_| {
-            Err(Wrong::new(
-                "names a card without a profile, which this version does not charge",
-                "payment_profile_id instead",
-            ))
-        });
-        let is_told = without_profile.is_some() || self.has_mistake(Column::FirstTransactionId);
-        let profile = if is_told && self.fields.get(Column::PaymentProfileId).is_none() {
-            None
-        } else {
-            self.required(Column::PaymentProfileId, PROFILE, profile)
-        };
-        Some(NewCard {
-            cid: cid?,
-            payment_profile_id: profile?,
-        })
     }
 
     pub fn amount(&mut self) -> Option<Money> {
@@ -186,6 +160,42 @@ impl<'a> Reading<'a> {
         })
     }
 
+    /// Whether imoje takes `amount` for `shop`, as far as that is known.
+    pub fn compare_with_channels(
+        &mut self,
+        amount: Option<Money>,
+        shop: Option<&ShopName>,
+        circumstances: &Circumstances,
+    ) {
+        let (Some(amount), Some(channels)) = (
+            amount,
+            shop.and_then(|shop| circumstances.channels.get(shop)),
+        ) else {
+            return;
+        };
+        let Err(not_taken) = channel::takes(channels, amount) else {
+            return;
+        };
+        let problem = not_taken.to_string();
+        match not_taken {
+            NotTaken::NoChannel => self.mistakes.push(Mistake::whole(Wrong::new(
+                problem,
+                "a shop for which imoje has turned recurring payments on",
+            ))),
+            NotTaken::Currency { offered } => {
+                let offered: Vec<_> = offered.into_iter().map(Currency::code).collect();
+                self.mistake(Column::Currency, Wrong::new(problem, offered.join(", ")));
+            }
+            NotTaken::Amount {
+                min_minor,
+                max_minor,
+            } => {
+                let allowed = format!("{min_minor} to {max_minor} in {}", amount.currency());
+                self.mistake(Column::AmountMinor, Wrong::new(problem, allowed));
+            }
+        }
+    }
+
     pub fn timezone(&mut self) -> Option<Tz> {
         self.optional(Column::Timezone, |text| {
             text.parse()
@@ -254,12 +264,20 @@ impl<'a> Reading<'a> {
         })
     }
 
-    fn has_mistake(&self, column: Column) -> bool {
+    /// Says of whatever stands in `column` that it does not belong there.
+    pub fn refuse(&mut self, column: Column, wrong: Wrong) {
+        if self.fields.get(column).is_some() {
+            self.mistake(column, wrong);
+            self.fields.set(column, "");
+        }
+    }
+
+    pub fn has_mistake(&self, column: Column) -> bool {
         let mut mistakes = self.mistakes.iter();
         mistakes.any(|mistake| mistake.column == Some(column))
     }
 
-    fn required<T>(
+    pub fn required<T>(
         &mut self,
         column: Column,
         allowed: &str,
@@ -271,7 +289,7 @@ impl<'a> Reading<'a> {
         self.optional(column, read)
     }
 
-    fn optional<T>(
+    pub fn optional<T>(
         &mut self,
         column: Column,
         read: impl FnOnce(&str) -> Result<T, Wrong>,
@@ -285,13 +303,13 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn mistake(&mut self, column: Column, wrong: Wrong) {
+    pub fn mistake(&mut self, column: Column, wrong: Wrong) {
         let text = self.fields.get(column).unwrap_or_default();
         self.mistakes.push(Mistake::new(column, text, wrong));
     }
 }
 
-fn of_text(error: FieldError) -> Wrong {
+pub(super) fn of_text(error: FieldError) -> Wrong {
     Wrong::new(error.problem.to_string(), error.allowed)
 }
 
@@ -323,20 +341,7 @@ fn date(text: &str) -> Result<NaiveDate, Wrong> {
     }
 }
 
-fn profile(text: &str) -> Result<ProfileId, Wrong> {
-    let wrong = || Wrong::new("is not the id of a profile", PROFILE);
-    let profile = ProfileId::from_str(text).map_err(|_| wrong())?;
-    fields::validate_profile_id(profile).map_err(|_| wrong())?;
-    // imoje's pattern is the hyphenated form in lower case; others would be the same card under another name.
-    let mut buffer = Uuid::encode_buffer();
-    if profile.as_uuid().as_hyphenated().encode_lower(&mut buffer) == text {
-        Ok(profile)
-    } else {
-        Err(wrong())
-    }
-}
-
-fn json(
+pub(super) fn json(
     text: &str,
     validate: impl FnOnce(&Value) -> Result<(), FieldError>,
 ) -> Result<Value, Wrong> {

@@ -18,16 +18,21 @@ pub struct Roll {
 #[derive(Debug, Default)]
 struct ShopRoll {
     names: HashMap<Box<str>, u64>,
-    profiles_by_cid: Pairs,
-    cids_by_profile: Pairs,
+    keys_by_cid: Pairs,
+    cids_by_key: Pairs,
+    /// What is said of cards without a profile, by what names them.
+    details: HashMap<Box<str>, (Details, u64)>,
 }
+
+/// The texts of the columns `customer` and `card`.
+type Details = [Option<Box<str>>; 2];
 
 /// The text that goes with another, and the line in which it was so first.
 type Pairs = HashMap<Rc<str>, (Rc<str>, u64)>;
 
 impl Roll {
-    /// Enters the row in `line`. Returns in what it contradicts an earlier one: the same name, a `cid` with another profile, or a
-    /// profile with another `cid`.
+    /// Enters the row in `line`. Returns in what it contradicts an earlier one: the same name, a `cid` with another card, a
+    /// card with another `cid`, or with another payer.
     pub fn enter(
         &mut self,
         line: u64,
@@ -48,8 +53,15 @@ impl Roll {
         if let Some(name) = text(Column::ExternalId) {
             mistakes.extend(of_shop.enter_name(line, name));
         }
-        if let (Some(cid), Some(profile)) = (text(Column::Cid), text(Column::PaymentProfileId)) {
-            mistakes.extend(of_shop.enter_card(line, cid, profile));
+        for column in Column::CARD_KEYS {
+            if let (Some(cid), Some(key)) = (text(Column::Cid), text(column)) {
+                mistakes.extend(of_shop.enter_card(line, cid, column, key));
+            }
+        }
+        if let Some(key) = text(Column::FirstTransactionId) {
+            let details =
+                [Column::Customer, Column::Card].map(|column| text(column).map(Into::into));
+            mistakes.extend(of_shop.enter_details(line, key, details));
         }
         mistakes
     }
@@ -57,7 +69,7 @@ impl Roll {
     /// How many cards there are.
     pub fn cards(&self) -> usize {
         let shops = self.shops.values();
-        shops.map(|shop| shop.profiles_by_cid.len()).sum()
+        shops.map(|shop| shop.keys_by_cid.len()).sum()
     }
 
     fn of_shop(&mut self, shop: &str) -> &mut ShopRoll {
@@ -84,34 +96,48 @@ impl ShopRoll {
         ))
     }
 
-    fn enter_card(&mut self, line: u64, cid: &str, profile: &str) -> Vec<Mistake> {
-        let known_cid = self.profiles_by_cid.get(cid);
-        let known_profile = self.cids_by_profile.get(profile);
+    fn enter_details(&mut self, line: u64, key: &str, details: Details) -> Option<Mistake> {
+        let Some((known, earlier)) = self.details.get(key) else {
+            self.details.insert(key.into(), (details, line));
+            return None;
+        };
+        let wrong = || {
+            Wrong::new(
+                format!("has another customer, or other aliases, than in line {earlier}"),
+                "the same for each subscription of a card",
+            )
+        };
+        (*known != details).then(|| Mistake::new(Column::FirstTransactionId, key, wrong()))
+    }
+
+    fn enter_card(&mut self, line: u64, cid: &str, column: Column, key: &str) -> Vec<Mistake> {
+        let known_cid = self.keys_by_cid.get(cid);
+        let known_key = self.cids_by_key.get(key);
         let mut mistakes = Vec::new();
         let mut wrong = |column, text, problem| {
             mistakes.push(Mistake::new(column, text, Wrong::new(problem, ONE_CARD)));
         };
         if let Some((other, earlier)) = known_cid
-            && **other != *profile
+            && **other != *key
         {
-            let problem = format!("has the profile {other} in line {earlier} and another one here");
+            let problem = format!("is the card {other} in line {earlier} and another one here");
             wrong(Column::Cid, cid, problem);
         }
-        if let Some((other, earlier)) = known_profile
+        if let Some((other, earlier)) = known_key
             && **other != *cid
         {
             let problem = format!("has the cid {other} in line {earlier} and another one here");
-            wrong(Column::PaymentProfileId, profile, problem);
+            wrong(column, key, problem);
         }
-        let (is_new_cid, is_new_profile) = (known_cid.is_none(), known_profile.is_none());
-        if is_new_cid || is_new_profile {
-            let (cid, profile): (Rc<str>, Rc<str>) = (cid.into(), profile.into());
+        let (is_new_cid, is_new_key) = (known_cid.is_none(), known_key.is_none());
+        if is_new_cid || is_new_key {
+            let (cid, key): (Rc<str>, Rc<str>) = (cid.into(), key.into());
             if is_new_cid {
-                let pair = (Rc::clone(&profile), line);
-                self.profiles_by_cid.insert(Rc::clone(&cid), pair);
+                let pair = (Rc::clone(&key), line);
+                self.keys_by_cid.insert(Rc::clone(&cid), pair);
             }
-            if is_new_profile {
-                self.cids_by_profile.insert(profile, (cid, line));
+            if is_new_key {
+                self.cids_by_key.insert(key, (cid, line));
             }
         }
         mistakes
@@ -119,4 +145,4 @@ impl ShopRoll {
 }
 
 /// The rule of imoje: "Each payment instrument must have its own cid" (imoje API, one-click and recurring).
-pub(super) const ONE_CARD: &str = "one profile for each cid and one cid for each profile";
+pub(super) const ONE_CARD: &str = "one card for each cid and one cid for each card";

@@ -10,6 +10,9 @@ fn circumstances() -> Circumstances {
     Circumstances {
         shops: [("main".parse().unwrap(), Warsaw)].into(),
         usual_shop: Some("main".parse().unwrap()),
+        channels: BTreeMap::new(),
+        plain_cards: BTreeSet::new(),
+        has_card_proxy: false,
         now: "2026-11-20T12:00:00Z".parse().unwrap(),
     }
 }
@@ -56,7 +59,7 @@ fn what_is_described_is_what_is_stored() {
     ]);
     assert_eq!(subscription.external_id, "sub-1");
     assert_eq!(subscription.shop.as_str(), "main");
-    assert_eq!(subscription.card.payment_profile_id.to_string(), PROFILE);
+    assert_eq!(subscription.card.charged.key().to_string(), PROFILE);
     assert_eq!(subscription.amount.to_string(), "19.99 PLN");
     assert_eq!(subscription.zone, chrono_tz::America::New_York);
     assert_eq!(subscription.first.period_no, 1);
@@ -275,7 +278,15 @@ fn all_mistakes_are_found_at_once() {
             .iter()
             .map(|mistake| mistake.column.unwrap())
             .collect::<Vec<_>>(),
-        Column::REQUIRED
+        [
+            Column::ExternalId,
+            Column::Cid,
+            Column::PaymentProfileId,
+            Column::AmountMinor,
+            Column::Currency,
+            Column::Period,
+            Column::AnchorDate
+        ]
     );
     let found = mistakes(&[
         (Column::AmountMinor, "-1"),
@@ -305,16 +316,100 @@ fn a_card_number_is_refused_in_every_column_and_not_repeated() {
     }
 }
 
+const CUSTOMER: &str = r#"{"firstName":"Anna","lastName":"Nowak","email":"anna@example.test"}"#;
+const ALIASES: &str =
+    r#"{"firstName":"Anna","lastName":"Nowak","number":"tok-1","month":"12","year":"2029"}"#;
+
+/// A card without a profile, with these changes, read where such cards can be debited.
+fn read_plain(changes: &[(Column, &'static str)]) -> Result<NewSubscription, Vec<String>> {
+    let plain = [
+        (Column::PaymentProfileId, ""),
+        (Column::FirstTransactionId, "first-77"),
+        (Column::Customer, CUSTOMER),
+    ];
+    let circumstances = Circumstances {
+        plain_cards: ["main".parse().unwrap()].into(),
+        has_card_proxy: true,
+        ..circumstances()
+    };
+    let fields = described(&[&plain[..], changes].concat());
+    enrol(&fields, &circumstances).map_err(|found| found.iter().map(ToString::to_string).collect())
+}
+
 #[test]
-fn a_card_without_a_profile_is_refused_for_now() {
-    let refusal = "first_transaction_id \"abc\" names a card without a profile, which this version does not charge; allowed: payment_profile_id instead";
-    for profile in ["", PROFILE] {
-        let found = mistakes(&[
-            (Column::PaymentProfileId, profile),
-            (Column::FirstTransactionId, "abc"),
-        ]);
-        assert_eq!(found, [refusal]);
-    }
+fn a_card_without_a_profile_says_who_pays() {
+    let read = read_plain(&[(Column::Card, ALIASES)]).unwrap();
+    let ChargedCard::Plain(plain) = &read.card.charged else {
+        panic!("{read:?}");
+    };
+    assert_eq!(plain.first_transaction_id.as_str(), "first-77");
+    assert_eq!(plain.customer["lastName"], "Nowak");
+    assert_eq!(plain.aliases.as_ref().unwrap()["number"], "tok-1");
+    let found = |changes: &[(Column, &'static str)]| read_plain(changes).unwrap_err();
+    assert_eq!(
+        found(&[(Column::Customer, "")]),
+        [
+            "customer is missing; allowed: the payer as imoje documents it, JSON with firstName, lastName and email"
+        ]
+    );
+    // What stands in the column is never repeated.
+    assert_eq!(
+        found(&[(
+            Column::Customer,
+            r#"{"firstName":"Anna","lastName":"Nowak","email":"anna"}"#
+        )]),
+        [
+            "customer is wrong: customer.email does not have the right form; allowed: an e-mail address of at most 200 characters"
+        ]
+    );
+    assert_eq!(
+        found(&[(
+            Column::Multipayout,
+            r#"[{"ban":"61109010140000071219812874","amount":1,"label":"A"}]"#
+        )]),
+        ["multipayout is not sent for a card without a profile; allowed: payment_profile_id"]
+    );
+}
+
+#[test]
+fn a_card_has_one_key_and_what_belongs_to_it() {
+    assert_eq!(
+        read_plain(&[(Column::PaymentProfileId, PROFILE)]).unwrap_err(),
+        [
+            "first_transaction_id \"first-77\" stands beside payment_profile_id; allowed: either payment_profile_id or first_transaction_id"
+        ]
+    );
+    assert_eq!(
+        mistakes(&[(Column::Customer, CUSTOMER)]),
+        ["customer is not sent for a card with a profile; allowed: first_transaction_id"]
+    );
+    assert_eq!(
+        mistakes(&[(Column::PaymentProfileId, "")])[0]
+            .split(';')
+            .next(),
+        Some("payment_profile_id is missing")
+    );
+}
+
+#[test]
+fn a_card_without_a_profile_needs_what_the_configuration_has_to_give() {
+    let plain = [
+        (Column::PaymentProfileId, ""),
+        (Column::FirstTransactionId, "first-77"),
+        (Column::Customer, CUSTOMER),
+        (Column::Card, ALIASES),
+    ];
+    assert_eq!(
+        mistakes(&plain[..3]),
+        [
+            "first_transaction_id \"first-77\" names a card without a profile, and shop main has no addresses to lead payers back to; \
+             allowed: success_return_url and failure_return_url in [shops.main]"
+        ]
+    );
+    assert_eq!(
+        mistakes(&plain).last().unwrap(),
+        "card goes through a tokenising proxy, and there is none; allowed: gateway.card_proxy_url in the configuration"
+    );
 }
 
 #[test]
@@ -356,6 +451,39 @@ fn of_several_shops_one_has_to_be_named() {
 }
 
 #[test]
+fn what_imoje_does_not_take_is_refused_before_it_is_stored() {
+    let channel = |currency, min_minor, max_minor| Channel {
+        currency: Some(currency),
+        is_online: Some(false),
+        min_minor,
+        max_minor,
+    };
+    let found = |channels: Vec<Channel>, changes| {
+        let mut circumstances = circumstances();
+        circumstances
+            .channels
+            .insert("main".parse().unwrap(), channels);
+        let read = enrol(&described(changes), &circumstances);
+        read.err().map(|found| found[0].to_string())
+    };
+    let pln = channel(Currency::Pln, Some(2_000), Some(5_000));
+    assert_eq!(found(vec![pln], &[(Column::AmountMinor, "2000")]), None);
+    assert_eq!(
+        found(vec![pln], &[]).unwrap(),
+        "amount_minor \"1999\" is outside of what the shop's recurring channel takes; allowed: 2000 to 5000 in PLN"
+    );
+    let eur = channel(Currency::Eur, None, None);
+    assert_eq!(
+        found(vec![eur], &[]).unwrap(),
+        "currency \"PLN\" is not a currency of the shop's recurring channel; allowed: EUR"
+    );
+    assert_eq!(
+        found(Vec::new(), &[]).unwrap(),
+        "cannot be charged: imoje lists no recurring channel for the shop; allowed: a shop for which imoje has turned recurring payments on"
+    );
+}
+
+#[test]
 fn one_name_and_one_card_are_listed_once() {
     let circumstances = circumstances();
     let mut roll = Roll::default();
@@ -380,13 +508,13 @@ fn one_name_and_one_card_are_listed_once() {
             ]
         ),
         [format!(
-            "cid \"cus-1\" has the profile {PROFILE} in line 2 and another one here; allowed: one profile for each cid and one cid for each profile"
+            "cid \"cus-1\" is the card {PROFILE} in line 2 and another one here; allowed: one card for each cid and one cid for each card"
         )]
     );
     assert_eq!(
         enter(7, &[(Column::ExternalId, "sub-7"), (Column::Cid, "cus-7")]),
         [format!(
-            "payment_profile_id \"{PROFILE}\" has the cid cus-1 in line 2 and another one here; allowed: one profile for each cid and one cid for each profile"
+            "payment_profile_id \"{PROFILE}\" has the cid cus-1 in line 2 and another one here; allowed: one card for each cid and one cid for each card"
         )]
     );
     // A card number is not remembered, so that it cannot be repeated.

@@ -6,6 +6,17 @@ use crate::domain::fields::text::{self, TextRule};
 use crate::domain::fields::{FieldError, Problem};
 use crate::domain::money::Money;
 
+/// The most characters of an e-mail address.
+const EMAIL_MAX: usize = 200;
+
+/// The most bytes of the part before the `@` (RFC 5321, 4.5.3.1.1).
+const EMAIL_LOCAL_MAX: usize = 64;
+
+/// The most bytes of one label of a domain name (RFC 1035, 2.3.4).
+const DOMAIN_LABEL_MAX: usize = 63;
+
+const EMAIL_ALLOWED: &str = "an e-mail address of at most 200 characters";
+
 /// The members of one JSON object, with the path to it for errors.
 pub(super) struct Members<'a> {
     path: String,
@@ -95,6 +106,25 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// A member that must be there and be an e-mail address.
+    pub(super) fn email(&self, name: &str) -> Result<(), FieldError> {
+        let wrong = |problem| FieldError::new(&self.path_of(name), problem, EMAIL_ALLOWED);
+        let email = self
+            .required(name, EMAIL_ALLOWED)?
+            .as_str()
+            .ok_or_else(|| wrong(Problem::Form))?;
+        text::check_card_number(email).map_err(wrong)?;
+        let length = email.chars().count();
+        if length > EMAIL_MAX {
+            return Err(wrong(Problem::TooLong { length }));
+        }
+        if is_email(email) {
+            Ok(())
+        } else {
+            Err(wrong(Problem::Form))
+        }
+    }
+
     /// A member that must be there and be a whole number of minor units from `min` to imoje's largest amount.
     pub(super) fn amount(&self, name: &str, min: i64) -> Result<i64, FieldError> {
         let allowed = format!(
@@ -132,4 +162,62 @@ pub(super) fn elements<'a>(
         .iter()
         .enumerate()
         .map(move |(index, element)| (format!("{path}[{index}]"), element)))
+}
+
+/// An address of RFC 5322 with the letters of RFC 6531. Quoted names and addresses in brackets, which no mail provider gives
+/// out, are not taken.
+fn is_email(text: &str) -> bool {
+    let Some((local, domain)) = text.split_once('@') else {
+        return false;
+    };
+    let is_atom = |atom: &str| {
+        !atom.is_empty()
+            && atom.chars().all(|c| {
+                c.is_ascii_alphanumeric()
+                    || "!#$%&'*+-/=?^_`{|}~".contains(c)
+                    || (!c.is_ascii() && !c.is_control() && !c.is_whitespace())
+            })
+    };
+    let is_label = |label: &str| {
+        (1..=DOMAIN_LABEL_MAX).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+    };
+    local.len() <= EMAIL_LOCAL_MAX
+        && local.split('.').all(is_atom)
+        && domain.split('.').all(is_label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn email_addresses_are_told_from_other_texts() {
+        for email in [
+            "a@b",
+            "anna.nowak+1@example.test",
+            "żółw@łódź.example.test",
+            "o'neil@x-y.test",
+        ] {
+            assert!(is_email(email), "{email}");
+        }
+        for text in [
+            "",
+            "@",
+            "a@",
+            "@b",
+            ".a@b",
+            "a.@b",
+            "a..b@c",
+            "a@-b.test",
+            "a@b-.test",
+            "a@b_c",
+            "\"a b\"@c",
+            "a@[::1]",
+        ] {
+            assert!(!is_email(text), "{text}");
+        }
+    }
 }

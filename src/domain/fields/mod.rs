@@ -4,6 +4,7 @@
 //! are those of imoje's documents (imoje API, `POST transaction/profile`, body), character by character. A text that looks
 //! like a card number is refused in every field. No error repeats the text that it is about.
 
+mod customer;
 mod invoice;
 mod members;
 mod multipayout;
@@ -16,6 +17,7 @@ use uuid::{Uuid, Variant};
 
 use crate::domain::id::ProfileId;
 
+pub use customer::{validate_card_aliases, validate_customer};
 pub use invoice::validate_invoice;
 pub use multipayout::validate_multipayout;
 
@@ -105,8 +107,8 @@ impl FieldError {
     }
 }
 
-/// The most characters of a notification address.
-const NOTIFICATION_URL_MAX: usize = 300;
+/// The most characters of an address, for notices or to return to.
+const URL_MAX: usize = 300;
 
 /// The title of a debit: `title`, 1 to 255 characters.
 ///
@@ -161,6 +163,30 @@ pub fn is_uuid_v4(uuid: Uuid) -> bool {
     uuid.get_version_num() == 4 && uuid.get_variant() == Variant::RFC4122
 }
 
+/// What names a card without a profile: `card.firstTransactionId`. Its form is not documented.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn validate_first_transaction_id(id: &str) -> Result<(), FieldError> {
+    text::FIRST_TRANSACTION_ID.check("firstTransactionId", id)
+}
+
+/// Where a payer is led back to: `successReturnUrl`, `failureReturnUrl` or `returnUrl`, an http or https address of at most 300
+/// characters.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn validate_return_url(field: &str, address: &str) -> Result<(), FieldError> {
+    let wrong = |problem| {
+        FieldError::new(
+            field,
+            problem,
+            "an http or https address of at most 300 characters",
+        )
+    };
+    web_address(address).map(drop).map_err(wrong)
+}
+
 /// Where imoje sends its notices about one debit: `notificationUrl`, an http or https address of at most 300 characters.
 /// "Addresses containing localhost and ports will be rejected", so a port is refused even when it is the default one.
 ///
@@ -174,20 +200,7 @@ pub fn validate_notification_url(address: &str) -> Result<(), FieldError> {
             "an http or https address of at most 300 characters, without a port and without localhost",
         )
     };
-    text::check_card_number(address).map_err(wrong)?;
-    if address.is_empty() {
-        return Err(wrong(Problem::Empty));
-    }
-    let length = address.chars().count();
-    if length > NOTIFICATION_URL_MAX {
-        return Err(wrong(Problem::TooLong { length }));
-    }
-    // A parser of URLs drops tabs and escapes spaces without a word; imoje would be sent the text as it stands.
-    text::check_characters(address, |character| character.is_ascii_graphic()).map_err(wrong)?;
-    let url = Url::parse(address).map_err(|_| wrong(Problem::Form))?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(wrong(Problem::Form));
-    }
+    let url = web_address(address).map_err(wrong)?;
     if url.port().is_some() || spells_out_a_port(address) {
         return Err(wrong(Problem::Port));
     }
@@ -195,6 +208,26 @@ pub fn validate_notification_url(address: &str) -> Result<(), FieldError> {
         return Err(wrong(Problem::Localhost));
     }
     Ok(())
+}
+
+/// A web address, as far as imoje's documents ask for one: RFC 3986.
+fn web_address(address: &str) -> Result<Url, Problem> {
+    text::check_card_number(address)?;
+    if address.is_empty() {
+        return Err(Problem::Empty);
+    }
+    let length = address.chars().count();
+    if length > URL_MAX {
+        return Err(Problem::TooLong { length });
+    }
+    // A parser of URLs drops tabs and escapes spaces without a word; imoje would be sent the text as it stands.
+    text::check_characters(address, |character| character.is_ascii_graphic())?;
+    let url = Url::parse(address).map_err(|_| Problem::Form)?;
+    if matches!(url.scheme(), "http" | "https") && url.has_host() {
+        Ok(url)
+    } else {
+        Err(Problem::Form)
+    }
 }
 
 /// Whether the address has a port written in it, which a parser leaves out when it is the default one.
@@ -213,6 +246,31 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn an_address_to_return_to_is_a_web_address() {
+        for address in [
+            "https://shop.example.test/ok?order=1#top",
+            "http://localhost:8080/ok",
+        ] {
+            assert_eq!(validate_return_url("returnUrl", address), Ok(()));
+        }
+        for (address, problem) in [
+            ("", Problem::Empty),
+            ("shop.example.test", Problem::Form),
+            ("javascript:alert(1)", Problem::Form),
+            (
+                &*format!("https://shop.example.test/{}", "a".repeat(300)),
+                Problem::TooLong { length: 326 },
+            ),
+        ] {
+            let error = validate_return_url("returnUrl", address).unwrap_err();
+            assert_eq!(
+                (error.field.as_str(), error.problem),
+                ("returnUrl", problem)
+            );
+        }
+    }
 
     #[test]
     fn a_notification_address_is_a_public_web_address() {

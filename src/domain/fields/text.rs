@@ -74,6 +74,49 @@ pub(super) const FULL_NAME: TextRule = TextRule {
     ),
 };
 
+/// `customer.firstName` and `lastName`: as `invoice.buyer.fullName`
+pub(super) const NAME: TextRule = TextRule {
+    min: 1,
+    max: 100,
+    takes: FULL_NAME.takes,
+    allowed: concat!(
+        r#"1 to 100 characters of A-Z a-z 0-9 # & _ - , . \ / " ' space, "#,
+        "U+00C0 to U+02C0 and U+0400 to U+04FF"
+    ),
+};
+
+/// `customer.phone`: `^[0-9\+\- ]+$`
+pub(super) const PHONE: TextRule = TextRule {
+    min: 1,
+    max: 20,
+    takes: |c| c.is_ascii_digit() || "+- ".contains(c),
+    allowed: "1 to 20 characters of 0-9 + - space",
+};
+
+/// `customer.company`: `^[A-Za-z0-9#&_\-\,\.\/ \u00C0-\u02C0"']+$`
+pub(super) const COMPANY: TextRule = TextRule {
+    min: 1,
+    max: 200,
+    takes: |c| c != '\\' && is_of_title(c),
+    allowed: r#"1 to 200 characters of A-Z a-z 0-9 # & _ - , . / " ' space and U+00C0 to U+02C0"#,
+};
+
+/// `card.firstTransactionId`, for which imoje's documents give no rule.
+pub(super) const FIRST_TRANSACTION_ID: TextRule = TextRule {
+    min: 1,
+    max: 100,
+    takes: |c| c.is_ascii_graphic(),
+    allowed: "1 to 100 visible ASCII characters, as imoje shows it for the transaction that registered the card",
+};
+
+/// Members of `card` that a tokenising proxy replaces.
+pub(super) const ALIAS: TextRule = TextRule {
+    min: 1,
+    max: 200,
+    takes: is_printable,
+    allowed: "1 to 200 printable characters that are no card number",
+};
+
 /// `invoice.buyer.street`: `^[0-9a-zA-Z\s\-#.'"&,_/\u00C0-\u02C0]*$`
 pub(super) const STREET: TextRule = TextRule {
     min: 0,
@@ -258,6 +301,9 @@ mod tests {
             ranges(FULL_NAME.takes),
             class("#&_-,.\\/ \"'", &with(&[LATIN, ('\u{0400}', '\u{04FF}')]))
         );
+        assert_eq!(ranges(NAME.takes), ranges(FULL_NAME.takes));
+        assert_eq!(ranges(PHONE.takes), class("+- ", &[('0', '9')]));
+        assert_eq!(ranges(COMPANY.takes), class("#&_-,./ \"'", &with(&[LATIN])));
         let spaces = " \u{00A0}\u{1680}\u{2028}\u{2029}\u{202F}\u{205F}\u{3000}\u{FEFF}-#.'\"&,_/";
         for address in [&STREET, &CITY] {
             assert_eq!(

@@ -258,6 +258,9 @@ fn refused(
         RefusalReason::Unauthorized => {
             decision = decision.incident(EventKind::IncidentUnauthorized, "unauthorized");
         }
+        RefusalReason::CardDataDisabled => {
+            decision = decision.incident(EventKind::IncidentUnauthorized, "card_data_disabled");
+        }
         RefusalReason::Invalid => decision = for_a_person(standing, decision, "request_refused"),
         RefusalReason::ProfileInactive => {
             decision.card_inactive = true;

@@ -81,10 +81,10 @@ async fn read(
     let Some(row) = row else {
         return Ok(None);
     };
-    let card = match (row.card_is_active, row.card_has_profile) {
-        (true, true) => CardFitness::Usable,
-        (true, false) => CardFitness::WithoutProfile,
-        (false, _) => CardFitness::Inactive,
+    let card = if row.card_is_active {
+        CardFitness::Usable
+    } else {
+        CardFitness::Inactive
     };
     Ok(Some(ChargeCase {
         charge_id,

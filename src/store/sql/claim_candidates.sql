@@ -29,7 +29,9 @@ SELECT c.charge_id AS "charge_id: ChargeId",
        s.status AS "status: SubscriptionStatus",
        s.title, s.invoice, s.multipayout, s.notification_url,
        k.card_id AS "card_id?: CardId",
+       k.cid AS "cid?",
        k.payment_profile_id AS "profile_id?: ProfileId",
+       k.first_transaction_id AS "first_transaction_id?: FirstTransactionId", k.customer AS "customer?", k.aliases AS "aliases?",
        coalesce(k.is_active, false) AS "card_is_active!",
        -- Spacing, over all charges of the subscription.
        (SELECT max(a.quiet_until) FROM attempts a

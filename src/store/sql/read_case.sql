@@ -7,7 +7,6 @@ SELECT c.subscription_id AS "subscription_id: SubscriptionId",
        c.reason, c.next_action_at,
        s.status AS "status: SubscriptionStatus",
        coalesce(k.is_active, false) AS "card_is_active!",
-       k.payment_profile_id IS NOT NULL AS "card_has_profile!",
        -- Spacing, over all charges of the subscription.
        (SELECT max(a.quiet_until) FROM attempts a
         WHERE a.subscription_id = c.subscription_id AND a.state <> 'not_sent') AS quiet_until

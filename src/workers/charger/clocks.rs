@@ -168,7 +168,7 @@ impl Charger {
     /// Asks imoje about each shop, for the time at which it answers.
     async fn ask_for_the_time(&self) {
         for shop in self.shops.iter() {
-            match shop.client.service_reachable().await {
+            match shop.client.service().await {
                 Ok(service) => self.clocks.note_gateway(&shop.name, service.sent_at),
                 Err(error) => {
                     tracing::warn!(%error, shop = %shop.name, "couldn't ask imoje for the time")

@@ -5,6 +5,7 @@
 //! looks after it.
 
 mod answers;
+mod channels;
 mod claims;
 mod clocks;
 mod flight;
@@ -28,6 +29,7 @@ use crate::store::permits::Limits;
 use crate::store::resolution::Recorded;
 use crate::workers::shops::Shops;
 use crate::workers::tripwires::Tripwires;
+pub use channels::ChannelWatch;
 pub use clocks::ClockWatch;
 use flight::Flight;
 pub use ground::Ground;
@@ -53,6 +55,8 @@ pub struct Charger {
     pub metrics: Metrics,
     /// What the last debits say about going on.
     pub tripwires: Tripwires,
+    /// When imoje was asked about its channel.
+    pub channels: ChannelWatch,
     /// What was seen of the clocks.
     pub clocks: ClockWatch,
     /// How far they may be apart.
@@ -116,6 +120,7 @@ impl Charger {
         if !self.do_clocks_agree(work.time_of_database).await? || !work.is_there {
             return Ok(Report::default());
         }
+        self.look_at_channels(now).await?;
         let run = Run {
             charger: Arc::new(self.clone()),
             flight: Flight::new(self.requests_max),

@@ -109,7 +109,9 @@ impl Run {
                 self.flight.close(&shop.name);
             }
             Err(NoAnswer::NotSent(NotSent::PermitTooOld { .. })) => self.flight.close(&shop.name),
-            Err(NoAnswer::NotSent(NotSent::Invalid(_) | NotSent::Unbuildable(_))) => {}
+            Err(NoAnswer::NotSent(
+                NotSent::Invalid(_) | NotSent::NoCardProxy | NotSent::Unbuildable(_),
+            )) => {}
         }
     }
 }
@@ -129,7 +131,8 @@ fn order_of(
     };
     Ok(DebitOrder {
         order_id: permit.order_id,
-        profile_id: permit.profile_id,
+        cid: permit.cid,
+        card: permit.card,
         amount: permit.amount,
         title: permit.title,
         notification_url,
@@ -151,7 +154,7 @@ fn told_by(answer: Result<DebitAnswer, NoAnswer>) -> (News, Evidence) {
                 ..Evidence::default()
             };
             let news = match no_answer {
-                NoAnswer::NotSent(NotSent::Invalid(_)) => News::Unsendable,
+                NoAnswer::NotSent(NotSent::Invalid(_) | NotSent::NoCardProxy) => News::Unsendable,
                 NoAnswer::NotSent(_) => News::NotSent,
                 NoAnswer::Unknown(_) => News::Answered(Verdict::InDoubt(Doubt::NoAnswer)),
             };

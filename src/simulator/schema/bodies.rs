@@ -1,0 +1,228 @@
+//! The bodies, member by member.
+
+use super::{
+    AMOUNT, CURRENCIES, Field, Format, Kind,
+    invoice::{INVOICE, PAYOUTS},
+    optional, pattern,
+    patterns::{
+        CID, COMPANY, DESCRIPTION, DIGITS, FULL_NAME, ORDER_ID, PHONE, PLACE, SHIPPING_COMPANY,
+        TITLE,
+    },
+    required, text,
+};
+
+/// The body of `POST transaction/profile`.
+pub(in crate::simulator) static DEBIT: &[Field] = &[
+    required("serviceId", Kind::Format(Format::UuidV4)),
+    required("paymentProfileId", Kind::Format(Format::UuidV4)),
+    required("amount", AMOUNT),
+    required("currency", Kind::OneOf(CURRENCIES)),
+    required("orderId", pattern(100, ORDER_ID)),
+    optional("title", pattern(255, TITLE)),
+    optional("notificationUrl", Kind::Format(Format::NotificationUrl)),
+    optional("data", Kind::Object(DATA)),
+    optional("invoice", Kind::Object(INVOICE)),
+];
+
+/// The body of `POST profile/deactivate`.
+pub(in crate::simulator) static DEACTIVATE: &[Field] =
+    &[required("paymentProfileId", Kind::Format(Format::UuidV4))];
+
+static DATA: &[Field] = &[required("multipayout", PAYOUTS)];
+
+/// The body of `POST transaction`.
+pub(in crate::simulator) static TRANSACTION: &[Field] = &[
+    required("type", Kind::OneOf(&["sale"])),
+    required("serviceId", Kind::Format(Format::UuidV4)),
+    required("amount", AMOUNT),
+    required("currency", Kind::OneOf(CURRENCIES)),
+    required("orderId", pattern(100, ORDER_ID)),
+    required("paymentMethod", Kind::OneOf(METHODS)),
+    required("paymentMethodCode", Kind::OneOf(METHOD_CODES)),
+    required("successReturnUrl", Kind::Format(Format::Url)),
+    required("failureReturnUrl", Kind::Format(Format::Url)),
+    optional("notificationUrl", Kind::Format(Format::NotificationUrl)),
+    optional("title", pattern(255, TITLE)),
+    optional("additionalDescription", pattern(255, DESCRIPTION)),
+    optional("validTo", VALID_TO),
+    optional("blikCode", text(6)),
+    optional("clientIp", Kind::Format(Format::IpAddress)),
+    required("customer", Kind::Object(CUSTOMER)),
+    optional("billing", Kind::Object(BILLING)),
+    optional("shipping", Kind::Object(SHIPPING)),
+    optional("card", Kind::Object(CARD)),
+    optional("additionalData", Kind::Object(ADDITIONAL_DATA)),
+    optional("visibleMethod", Kind::List(&Kind::OneOf(VISIBLE_METHODS))),
+    optional("invoice", Kind::Object(INVOICE)),
+    optional("profileType", Kind::OneOf(&["FIRST", "STANDARD"])),
+];
+
+/// When an unpaid transaction or link expires, in seconds.
+const VALID_TO: Kind = Kind::IntegerOrNull { min: 1 };
+
+static METHODS: &[&str] = &[
+    "blik",
+    "pbl",
+    "ing",
+    "card",
+    "wallet",
+    "imoje_paylater",
+    "wt",
+    "imoje_installments",
+];
+
+static VISIBLE_METHODS: &[&str] = &[
+    "pbl",
+    "card",
+    "wallet",
+    "blik",
+    "imoje_paylater",
+    "wt",
+    "lease",
+    "imoje_installments",
+];
+
+static METHOD_CODES: &[&str] = &[
+    "blik",
+    "imoje_twisto",
+    "paypo",
+    "blik_paylater",
+    "pragma_go",
+    "gpay",
+    "applepay",
+    "visa_mobile",
+    "paypal",
+    "ecom3ds",
+    "oneclick",
+    "recurring",
+    "ing",
+    "mtransfer",
+    "bzwbk",
+    "pekao24",
+    "inteligo",
+    "ipko",
+    "getin",
+    "noble",
+    "creditagricole",
+    "alior",
+    "millennium",
+    "citi",
+    "bos",
+    "bnpparibas",
+    "pocztowy",
+    "plusbank",
+    "bs",
+    "bspb",
+    "nest",
+    "pbs",
+    "cs",
+    "mp",
+    "kb",
+    "rf",
+    "pg",
+    "pf",
+    "cb",
+    "uc",
+    "posta",
+    "sporo",
+    "tatra",
+    "viamo",
+    "vub",
+    "wt",
+    "wt_split",
+    "inbank",
+    "inbank_0",
+];
+
+/// The payer.
+static CUSTOMER: &[Field] = &[
+    required("firstName", pattern(100, FULL_NAME)),
+    required("lastName", pattern(100, FULL_NAME)),
+    required("email", Kind::Format(Format::Email)),
+    optional("phone", pattern(20, PHONE)),
+    optional("cid", pattern(36, CID)),
+    optional("company", pattern(200, COMPANY)),
+    optional(
+        "locale",
+        Kind::OneOf(&[
+            "pl", "en", "cs", "de", "es", "fr", "it", "lt", "ru", "sk", "sl", "uk", "nl", "hu",
+            "ro", "bg", "sv",
+        ]),
+    ),
+];
+
+static BILLING: &[Field] = &[
+    required("firstName", pattern(100, FULL_NAME)),
+    required("lastName", pattern(100, FULL_NAME)),
+    optional("company", pattern(200, COMPANY)),
+    optional("street", pattern(200, PLACE)),
+    optional("city", pattern(100, PLACE)),
+    optional("region", pattern(100, PLACE)),
+    optional("postalCode", text(30)),
+    optional("countryCodeAlpha2", text(2)),
+    optional("taxId", text(12)),
+];
+
+static SHIPPING: &[Field] = &[
+    required("firstName", pattern(100, FULL_NAME)),
+    required("lastName", pattern(100, FULL_NAME)),
+    optional("company", pattern(200, SHIPPING_COMPANY)),
+    optional("street", pattern(200, PLACE)),
+    optional("city", pattern(100, PLACE)),
+    optional("region", pattern(100, PLACE)),
+    optional("postalCode", text(30)),
+    optional("countryCodeAlpha2", text(2)),
+];
+
+/// The card. Its members are not among the documents but for `cvv` and `firstTransactionId`; these are the names that clients send.
+static CARD: &[Field] = &[
+    optional("firstName", pattern(100, FULL_NAME)),
+    optional("lastName", pattern(100, FULL_NAME)),
+    optional("number", digits(12, 19)),
+    optional("month", digits(2, 2)),
+    optional("year", digits(2, 4)),
+    optional("cvv", digits(3, 4)),
+    optional("firstTransactionId", text(100)),
+];
+
+/// The browser of the payer, for 3-D Secure. The names are those that clients send.
+static ADDITIONAL_DATA: &[Field] = &[required("browser", Kind::Object(BROWSER))];
+
+static BROWSER: &[Field] = &[
+    required("ip", Kind::Format(Format::IpAddress)),
+    required("language", text(8)),
+    required("jsEnabled", Kind::Boolean),
+    required(
+        "timezoneOffset",
+        Kind::Integer {
+            min: -840,
+            max: 840,
+        },
+    ),
+    required("userAgent", text(2048)),
+    required("accept", text(2048)),
+    required("javaEnabled", Kind::Boolean),
+    required("screenColorDepth", Kind::Integer { min: 1, max: 48 }),
+    required(
+        "screenHeight",
+        Kind::Integer {
+            min: 0,
+            max: 999_999,
+        },
+    ),
+    required(
+        "screenWidth",
+        Kind::Integer {
+            min: 0,
+            max: 999_999,
+        },
+    ),
+];
+
+const fn digits(min: usize, max: usize) -> Kind {
+    Kind::Text {
+        min,
+        max,
+        pattern: Some(DIGITS),
+    }
+}
