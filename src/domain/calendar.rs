@@ -64,6 +64,14 @@ pub enum PeriodError {
 }
 
 impl Period {
+    /// Whether it is counted in months or years, rather than in days or weeks.
+    pub const fn is_of_months(self) -> bool {
+        match self.unit {
+            Unit::Months | Unit::Years => true,
+            Unit::Days | Unit::Weeks => false,
+        }
+    }
+
     /// The date on which period `period_no` falls due. Period 0 is due on the anchor itself.
     ///
     /// `None` when the date lies beyond what the calendar can hold (the year 262142).

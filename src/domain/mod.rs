@@ -36,6 +36,7 @@ pub mod shop;
 pub mod slow_start;
 pub mod spelling;
 pub mod tick;
+pub mod title;
 pub mod tripwire;
 
 /// A state that was asked to take a step which the machine does not have.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::PgTransaction;
 use sqlx::types::JsonValue;
 
@@ -12,6 +12,7 @@ use crate::domain::money::Currency;
 use crate::domain::order_id::OrderId;
 use crate::domain::shop::ShopName;
 use crate::domain::subscription::SubscriptionStatus;
+use crate::domain::title::{self, Occasion};
 use crate::store::card_budgets::Spent;
 use crate::store::permit_rows::HeldCharge;
 use crate::store::permits::{Asked, Limits, Permit, PermitRow};
@@ -23,6 +24,7 @@ pub(super) struct Candidate {
     subscription_id: SubscriptionId,
     shop: ShopName,
     period_no: i32,
+    due_on: NaiveDate,
     pub send_at: DateTime<Utc>,
     amount_minor: i64,
     currency: Currency,
@@ -32,6 +34,7 @@ pub(super) struct Candidate {
     first_attempt_at: Option<DateTime<Utc>>,
     status: SubscriptionStatus,
     title: Option<String>,
+    period: String,
     invoice: Option<JsonValue>,
     multipayout: Option<JsonValue>,
     notification_url: Option<String>,
@@ -146,6 +149,18 @@ fn judge(
     if let Some(until) = spent.over_budget(card_id, candidate.is_retry, permits, limits, now) {
         return Ok(Verdict::PutOff(until));
     }
+    let title = match &candidate.title {
+        Some(template) => Some(title::of_debit(
+            template,
+            &Occasion {
+                period: readings::period(&candidate.period)?,
+                period_no: readings::count(candidate.period_no)?,
+                due_on: candidate.due_on,
+                shop: &candidate.shop,
+            },
+        )),
+        None => None,
+    };
     Ok(Verdict::Permit(Box::new(Permit {
         attempt_id: AttemptId::from_uuid(new_id(now)),
         shop: candidate.shop,
@@ -162,7 +177,7 @@ fn judge(
             candidate.customer,
             candidate.aliases,
         )?,
-        title: candidate.title,
+        title,
         invoice: candidate.invoice,
         multipayout: candidate.multipayout,
         notification_url: candidate.notification_url,

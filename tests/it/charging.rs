@@ -11,6 +11,32 @@ use crate::fire::HeldGateway;
 use crate::harness::{Agreement, Setting, World};
 
 #[tokio::test]
+async fn a_title_says_what_period_is_paid() {
+    let world = World::new(Script::default()).await;
+    world.subscribe(Agreement::monthly("2026-12-31")).await;
+    sqlx::query("UPDATE subscriptions SET title = '{shop} {period} no. {number}'")
+        .execute(&world.books)
+        .await
+        .unwrap();
+    world.run_days(61).await;
+    let ledger = world.simulator.ledger();
+    let titles: Vec<&str> = ledger
+        .transactions()
+        .iter()
+        .map(|one| &*one.title)
+        .collect();
+    assert_eq!(
+        titles,
+        [
+            "main 2026-12 no. 1",
+            "main 2027-01 no. 2",
+            "main 2027-02 no. 3"
+        ]
+    );
+    world.settle_up().await;
+}
+
+#[tokio::test]
 async fn a_due_subscription_is_charged_once_and_the_books_say_so() {
     let world = World::new(Script::default()).await;
     world

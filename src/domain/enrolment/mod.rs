@@ -103,12 +103,12 @@ pub fn enrol(
     let shop = reading.shop(circumstances);
     reading.compare_with_channels(amount, shop.as_ref(), circumstances);
     reading.compare_with_shop(card.as_ref(), shop.as_ref(), circumstances);
-    let title = reading.title();
+    let title = reading.title(shop.as_ref());
     let paid_until = reading.date(Column::PaidUntil);
     let timezone = reading.timezone();
     let notification_url = reading.notification_url();
     let invoice = reading.invoice();
-    let multipayout = reading.multipayout();
+    let multipayout = reading.multipayout(amount, invoice.as_ref());
     let shop_zone = shop.as_ref().and_then(|shop| circumstances.shops.get(shop));
     let zone = timezone.or(shop_zone.copied());
     let beginning = terms.zip(zone).and_then(|(terms, zone)| {

@@ -14,6 +14,7 @@ use crate::domain::enrolment::{
     Circumstances, Column, Currency, DuePeriod, Fields, Mistake, Money, Period, ShopName, Terms,
 };
 use crate::domain::fields::{self, FieldError};
+use crate::domain::title;
 
 /// Dates outside of these years are slips of the pen.
 const YEARS: std::ops::RangeInclusive<i32> = 1970..=2199;
@@ -203,9 +204,12 @@ impl<'a> Reading<'a> {
         })
     }
 
-    pub fn title(&mut self) -> Option<String> {
+    /// A title, perhaps with placeholders. Without its shop, it is checked once that is right.
+    pub fn title(&mut self, shop: Option<&ShopName>) -> Option<String> {
         self.optional(Column::Title, |text| {
-            fields::validate_title(text).map_err(of_text)?;
+            if let Some(shop) = shop {
+                title::validate_template(text, shop).map_err(of_text)?;
+            }
             Ok(text.to_owned())
         })
     }
@@ -221,9 +225,15 @@ impl<'a> Reading<'a> {
         self.optional(Column::Invoice, |text| json(text, fields::validate_invoice))
     }
 
-    pub fn multipayout(&mut self) -> Option<Value> {
+    /// Payouts, which are compared with the amount, and with the invoice when the tax is paid apart.
+    pub fn multipayout(&mut self, amount: Option<Money>, invoice: Option<&Value>) -> Option<Value> {
         self.optional(Column::Multipayout, |text| {
-            json(text, fields::validate_multipayout)
+            json(text, |payouts| {
+                fields::validate_multipayout(payouts)?;
+                amount.map_or(Ok(()), |amount| {
+                    fields::validate_payout_sum(payouts, amount, invoice)
+                })
+            })
         })
     }
 

@@ -261,6 +261,16 @@ fn columns_with_personal_data_are_not_repeated() {
             "invoice is not JSON (line 1, column 8 of it); allowed: a JSON text as imoje documents it",
         ),
         (
+            Column::Title,
+            "Rata {month}",
+            "title \"Rata {month}\" has a placeholder that does not exist; allowed: {period}, {number}, {shop}",
+        ),
+        (
+            Column::Multipayout,
+            r#"[{"ban":"61109010140000071219812874","amount":2000,"label":"A"}]"#,
+            "multipayout is wrong: multipayout is 2000 in sum, which is too much; allowed: at most 1999, the amount of the debit",
+        ),
+        (
             Column::Multipayout,
             "[{\"ban\":\"1\"}]",
             "multipayout is wrong: multipayout[0].ban is too short with 1 characters; allowed: 26 digits",

@@ -58,8 +58,10 @@ pub fn validate_invoice(invoice: &Value) -> Result<(), FieldError> {
     let members = Members::of("invoice", invoice, &known)?;
     check_buyer(members.required("buyer", "the buyer, a JSON object")?)?;
     let positions = members.required("positions", "the list of products, a JSON array")?;
+    // "Required only for Split Payment" is said of the invoice's number and of the tax of its positions.
+    let is_split = members.has("invoiceId");
     for (path, position) in elements("invoice.positions", positions)? {
-        check_position(&path, position)?;
+        check_position(&path, position, is_split)?;
     }
     if members.has("issueInvoice") && !members.required("issueInvoice", "")?.is_boolean() {
         return Err(FieldError::new(
@@ -107,7 +109,7 @@ fn check_buyer(buyer: &Value) -> Result<(), FieldError> {
     buyer.optional_text("idCountryCodeAlpha2", &text::COUNTRY)
 }
 
-fn check_position(path: &str, position: &Value) -> Result<(), FieldError> {
+fn check_position(path: &str, position: &Value, is_split: bool) -> Result<(), FieldError> {
     let known = [
         "name",
         "code",
@@ -140,10 +142,11 @@ fn check_position(path: &str, position: &Value) -> Result<(), FieldError> {
     }
     position.amount("grossAmount", 0)?;
     position.one_of("taxStake", &TAX_STAKES)?;
-    for name in ["discountAmount", "taxAmount"] {
-        if position.has(name) {
-            position.amount(name, 0)?;
-        }
+    if is_split || position.has("taxAmount") {
+        position.amount("taxAmount", 0)?;
+    }
+    if position.has("discountAmount") {
+        position.amount("discountAmount", 0)?;
     }
     Ok(())
 }

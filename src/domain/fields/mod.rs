@@ -19,7 +19,7 @@ use crate::domain::id::ProfileId;
 
 pub use customer::{validate_card_aliases, validate_customer};
 pub use invoice::validate_invoice;
-pub use multipayout::validate_multipayout;
+pub use multipayout::{validate_multipayout, validate_payout_sum};
 
 /// What is wrong with a field, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +71,15 @@ pub enum Problem {
     Port,
     /// It names `localhost`.
     Localhost,
+    /// It has a placeholder that is not replaced by anything.
+    Placeholder,
+    /// Its check digits do not fit.
+    CheckDigits,
+    /// It is more, together, than what it is a part of.
+    Sum {
+        /// How much it is, in minor units.
+        minor: i64,
+    },
 }
 
 impl fmt::Display for Problem {
@@ -93,6 +102,9 @@ impl fmt::Display for Problem {
             Problem::NotListed => f.write_str("is not one of the values"),
             Problem::Port => f.write_str("names a port"),
             Problem::Localhost => f.write_str("names localhost"),
+            Problem::Placeholder => f.write_str("has a placeholder that does not exist"),
+            Problem::CheckDigits => f.write_str("has check digits that do not fit"),
+            Problem::Sum { minor } => write!(f, "is {minor} in sum, which is too much"),
         }
     }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::domain::fields::members::{Members, elements};
 use crate::domain::fields::{FieldError, Problem, text};
+use crate::domain::money::Money;
 
 /// The payouts of a debit: an array of `{ban, amount, label, title}`, where `title` is given in all or in none.
 ///
@@ -13,7 +14,14 @@ pub fn validate_multipayout(payouts: &Value) -> Result<(), FieldError> {
     let mut titled = None;
     for (path, payout) in elements("multipayout", payouts)? {
         let payout = Members::of(&path, payout, &["ban", "amount", "label", "title"])?;
-        payout.text("ban", &text::ACCOUNT)?;
+        let account = payout.text("ban", &text::ACCOUNT)?;
+        if !has_fitting_check_digits(account) {
+            return Err(FieldError::new(
+                &payout.path_of("ban"),
+                Problem::CheckDigits,
+                "a Polish account number (NRB) of 26 digits",
+            ));
+        }
         payout.amount("amount", 1)?;
         payout.text("label", &text::PAYOUT_LABEL)?;
         payout.optional_text("title", &text::PAYOUT_TITLE)?;
@@ -29,11 +37,66 @@ pub fn validate_multipayout(payouts: &Value) -> Result<(), FieldError> {
     Ok(())
 }
 
+/// Whether payouts fit into what is debited: together at most its amount, or, when the tax is paid apart, "the net amount of the order"
+/// (imoje API, `multipayout`).
+///
+/// # Errors
+/// [`Problem::Sum`]. Payouts that are not valid have no sum.
+pub fn validate_payout_sum(
+    payouts: &Value,
+    amount: Money,
+    invoice: Option<&Value>,
+) -> Result<(), FieldError> {
+    let sum: i64 = amounts(payouts, "amount").sum();
+    let tax = invoice.map_or(0, split_tax);
+    let most = amount.minor() - tax;
+    if sum <= most {
+        return Ok(());
+    }
+    let allowed = if tax > 0 {
+        format!("at most {most}, the amount of the debit without the tax of its invoice")
+    } else {
+        format!("at most {most}, the amount of the debit")
+    };
+    Err(FieldError::new(
+        "multipayout",
+        Problem::Sum { minor: sum },
+        &allowed,
+    ))
+}
+
+/// The tax of an invoice by which imoje pays the tax apart (split payment): then it has a number, and its positions say their tax.
+fn split_tax(invoice: &Value) -> i64 {
+    if invoice.get("invoiceId").is_none() {
+        return 0;
+    }
+    amounts(&invoice["positions"], "taxAmount").sum()
+}
+
+fn amounts<'a>(list: &'a Value, name: &'a str) -> impl Iterator<Item = i64> + 'a {
+    let elements = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    elements
+        .iter()
+        .filter_map(move |element| element[name].as_i64())
+}
+
+/// The first two digits of an NRB are those of the IBAN (ISO 13616, with the letters of PL as 2521).
+fn has_fitting_check_digits(account: &str) -> bool {
+    let (check, number) = account.split_at(2);
+    let rest = number
+        .bytes()
+        .chain("2521".bytes())
+        .chain(check.bytes())
+        .fold(0, |rest, digit| (rest * 10 + u32::from(digit - b'0')) % 97);
+    rest == 1
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::money::Currency;
 
     fn payout() -> Value {
         json!({"ban": "61109010140000071219812874", "amount": 100, "label": "Łódź Sp. z o.o., \"A\""})
@@ -54,6 +117,52 @@ mod tests {
         ] {
             assert_eq!(validate_multipayout(&payouts), Ok(()));
         }
+    }
+
+    #[test]
+    fn an_account_number_is_checked() {
+        for account in ["61109010140000071219812874", "27114020040000300201355387"] {
+            assert!(has_fitting_check_digits(account), "{account}");
+        }
+        for wrong in [
+            "61109010140000071219812875",
+            "16109010140000071219812874",
+            "61109010140000071219812847",
+        ] {
+            let mut payout = payout();
+            payout["ban"] = json!(wrong);
+            let error = validate_multipayout(&json!([payout])).unwrap_err();
+            assert_eq!(
+                (error.field.as_str(), error.problem),
+                ("multipayout[0].ban", Problem::CheckDigits)
+            );
+        }
+    }
+
+    #[test]
+    fn payouts_are_at_most_what_is_debited_and_without_the_tax_that_is_paid_apart() {
+        let amount = |minor| Money::new(minor, Currency::Pln).unwrap();
+        let payouts = json!([payout(), payout()]);
+        assert_eq!(validate_payout_sum(&payouts, amount(200), None), Ok(()));
+        let error = validate_payout_sum(&payouts, amount(199), None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "multipayout is 200 in sum, which is too much; allowed: at most 199, the amount of the debit"
+        );
+        let invoice =
+            json!({"invoiceId": "FV 1", "positions": [{"taxAmount": 23}, {"taxAmount": 8}, {}]});
+        assert_eq!(
+            validate_payout_sum(&payouts, amount(231), Some(&invoice)),
+            Ok(())
+        );
+        let error = validate_payout_sum(&payouts, amount(230), Some(&invoice)).unwrap_err();
+        assert_eq!(error.problem, Problem::Sum { minor: 200 });
+        // Without a number the tax is not paid apart.
+        let plain = json!({"positions": [{"taxAmount": 23}]});
+        assert_eq!(
+            validate_payout_sum(&payouts, amount(200), Some(&plain)),
+            Ok(())
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 WITH due AS MATERIALIZED (
     -- Chosen before anything is joined to it. On the morning of a large run the statistics still say that hardly anything is
     -- due, and a plan made for that joins all that is due, and only then sorts it and takes the first.
-    SELECT charge_id, subscription_id, shop, period_no, amount_minor, currency, attempts, declines, first_attempt_at, send_at
+    SELECT charge_id, subscription_id, shop, period_no, due_on, amount_minor, currency, attempts, declines, first_attempt_at, send_at
     FROM charges c
     WHERE send_at <= $1 AND send_at >= coalesce($5::timestamptz, '-infinity') AND shop = ANY($2)
       -- A decline is read again before the retry, and so is what a notice tells of; until that is done the charge is left alone.
@@ -19,7 +19,7 @@ WITH due AS MATERIALIZED (
 SELECT c.charge_id AS "charge_id: ChargeId",
        c.subscription_id AS "subscription_id: SubscriptionId",
        c.shop AS "shop: ShopName",
-       c.period_no, c.send_at AS "send_at!", c.amount_minor,
+       c.period_no, c.due_on, c.send_at AS "send_at!", c.amount_minor,
        c.currency AS "currency: Currency",
        c.attempts,
        c.declines > 0 AS "is_retry!",
@@ -27,7 +27,7 @@ SELECT c.charge_id AS "charge_id: ChargeId",
        c.attempts = c.declines AS "is_new_try!",
        c.first_attempt_at,
        s.status AS "status: SubscriptionStatus",
-       s.title, s.invoice, s.multipayout, s.notification_url,
+       s.title, s.period, s.invoice, s.multipayout, s.notification_url,
        k.card_id AS "card_id?: CardId",
        k.cid AS "cid?",
        k.payment_profile_id AS "profile_id?: ProfileId",
