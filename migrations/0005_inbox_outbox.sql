@@ -8,6 +8,8 @@ CREATE TABLE notices (
     order_id       text,
     transaction_id uuid,
     attempt_id     uuid,
+    is_refund      boolean NOT NULL DEFAULT false,
+    refund_of      uuid,
     says_settled   boolean NOT NULL DEFAULT false,
     state          notice_state NOT NULL DEFAULT 'new',
     received_at    timestamptz NOT NULL,
@@ -21,6 +23,8 @@ CREATE TABLE notices (
 CREATE INDEX notices_to_read ON notices (next_action_at) WHERE state = 'new';
 COMMENT ON TABLE notices IS
     'The inbox: webhooks from imoje with a valid signature, stored raw but for card numbers. A notice decides nothing; it names a transaction, which is then read.';
+COMMENT ON COLUMN notices.is_refund IS 'It is about a refund, which is a transaction of its own under the order of its debit.';
+COMMENT ON COLUMN notices.refund_of IS 'The debit that the refund is of (originalTransactionId), where the notice says it.';
 COMMENT ON COLUMN notices.denials IS 'How often imoje denied that it has the transaction; counted up to where that is told.';
 
 CREATE TABLE events (

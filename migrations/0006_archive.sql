@@ -119,6 +119,8 @@ CREATE TABLE archived_notices (
     order_id       text,
     transaction_id uuid,
     attempt_id     uuid,
+    is_refund      boolean NOT NULL,
+    refund_of      uuid,
     says_settled   boolean NOT NULL,
     state          notice_state NOT NULL,
     received_at    timestamptz NOT NULL,

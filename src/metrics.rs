@@ -121,6 +121,8 @@ pub struct Metrics {
     pub notices: Family<OutcomeOnly, Counter>,
     /// Attempts in doubt.
     pub in_doubt: Gauge,
+    /// Refunds in doubt.
+    pub refunds_in_doubt: Gauge,
     /// Charges that wait for a person.
     pub held: Gauge,
     /// How long the oldest charge that is due has been due.
@@ -155,6 +157,7 @@ impl Metrics {
             gateway_request_seconds: requests,
             notices: Family::default(),
             in_doubt: Gauge::default(),
+            refunds_in_doubt: Gauge::default(),
             held: Gauge::default(),
             oldest_due_seconds: Gauge::default(),
             worker_lag_seconds: Family::default(),
@@ -239,6 +242,11 @@ impl Metrics {
             "in_doubt",
             "Attempts whose outcome is unknown",
             self.in_doubt.clone(),
+        );
+        registry.register(
+            "refunds_in_doubt",
+            "Refunds whose outcome is unknown",
+            self.refunds_in_doubt.clone(),
         );
         registry.register("held", "Charges that wait for a person", self.held.clone());
         registry.register(

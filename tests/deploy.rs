@@ -18,7 +18,7 @@ const DEFAULTS: &str = include_str!("../config/default.toml");
 const PRODUCTION: &str = include_str!("../config/production.example.toml");
 
 /// The metrics that Cykl promises to export; a histogram is listed without its suffixes.
-const METRICS: [&str; 18] = [
+const METRICS: [&str; 19] = [
     "cykl_attempts_total",
     "cykl_brake",
     "cykl_brake_stage",
@@ -36,6 +36,7 @@ const METRICS: [&str; 18] = [
     "cykl_notices_total",
     "cykl_oldest_due_seconds",
     "cykl_outbox_pending",
+    "cykl_refunds_in_doubt",
     "cykl_worker_lag_seconds",
 ];
 

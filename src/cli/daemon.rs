@@ -23,6 +23,7 @@ use crate::workers::caretaker::Caretaker;
 use crate::workers::charger::{ChannelWatch, Charger, ClockWatch, Ground};
 use crate::workers::crew::{Ticks, Workers};
 use crate::workers::notifier::{Notifier, Webhook, WebhookError};
+use crate::workers::refunder::Refunder;
 use crate::workers::resolver::Resolver;
 use crate::workers::scheduler::Scheduler;
 use crate::workers::shops::{NoticeAddress, Shop, ShopCalendar, Shops};
@@ -157,6 +158,27 @@ pub fn lone_resolver(config: &Config, store: &Store) -> Result<Resolver, Assembl
         &metrics(config),
         Tripwires::default(),
     ))
+}
+
+/// What gives money back, as the installation `fence_id`.
+///
+/// # Errors
+/// [`AssemblyError`] when an HTTP client cannot be built.
+pub fn refunder(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+    fence_id: FenceId,
+) -> Result<Refunder, AssemblyError> {
+    Ok(Refunder {
+        store: store.clone(),
+        shops: shops(config)?,
+        policy: config.policy.resolver.clone(),
+        fence_id,
+        answer_timeout: limits(config).answer_timeout,
+        absent_after: config.absent_after,
+        clock: clock.clone(),
+    })
 }
 
 /// When each worker looks by itself.

@@ -208,10 +208,12 @@ fn of_migration(error: &MigrateError) -> Exit {
 fn of_refusal(refusal: Refusal) -> Exit {
     match refusal {
         Refusal::Fence => Exit::Config,
-        Refusal::Brake | Refusal::Spacing | Refusal::Unresolved => Exit::TryAgain,
+        Refusal::Brake | Refusal::Spacing | Refusal::RefundSpacing | Refusal::Unresolved => {
+            Exit::TryAgain
+        }
         Refusal::Duplicate | Refusal::Value => Exit::BadData,
         // A person was faster than the check before.
-        Refusal::Absence | Refusal::Forgotten => Exit::No,
+        Refusal::Absence | Refusal::Forgotten | Refusal::RefundSum => Exit::No,
         Refusal::Terms
         | Refusal::Transition
         | Refusal::Immutable

@@ -24,6 +24,7 @@ mod completions;
 mod demo;
 mod man;
 mod migrate;
+mod refund;
 mod run;
 mod status;
 
@@ -102,6 +103,8 @@ pub enum Command {
     /// See what was to be paid and what became of it, and decide what nobody else can
     #[command(subcommand)]
     Charge(charge::ChargeCommand),
+    /// Give money back, whole or in part
+    Refund(refund::RefundArgs),
     /// See what imoje knows about a card, or end one
     #[command(subcommand)]
     Card(card::CardCommand),
@@ -137,6 +140,7 @@ impl Cli {
             Command::Check(args) => check::run(&args, &Context::new(&global)?).await,
             Command::Adopt(args) => adopt::run(&args, &Context::new(&global)?).await,
             Command::Charge(command) => charge::run(&command, &Context::new(&global)?).await,
+            Command::Refund(args) => refund::run(&args, &Context::new(&global)?).await,
             Command::Card(command) => card::run(&command, &Context::new(&global)?).await,
             Command::Brake(command) => brake::run(&command, &Context::new(&global)?).await,
             Command::Status(args) => status::run(args, &Context::new(&global)?).await,
@@ -168,6 +172,15 @@ fn one_line(text: &str) -> Result<String, String> {
         return Err(format!("it is longer than {TEXT_MAX} characters"));
     }
     Ok(text.to_owned())
+}
+
+/// Who decides. A decision about money is a person's, and the daemon's own name is nobody's, although commands are often run as its user.
+fn decider(context: &Context) -> Result<&str, CliError> {
+    if context.actor.trim().eq_ignore_ascii_case("cykl") {
+        let error = "a decision about money is a person's, and \"cykl\" is the daemon";
+        return Err(CliError::usage(error).hint("say whose it is with --actor NAME"));
+    }
+    Ok(&context.actor)
 }
 
 /// A reason that may be kept.

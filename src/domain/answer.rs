@@ -38,6 +38,19 @@ pub struct ShownTransaction {
     pub status_code: Option<String>,
     /// `paymentProfile.maskedNumber`
     pub masked_number: Option<String>,
+    /// `refunds`: what went back, or is on its way. `None` when the list cannot be read whole.
+    pub refunds: Option<Vec<ListedRefund>>,
+}
+
+/// A refund in the list of the transaction that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRefund {
+    /// `id`
+    pub id: TransactionId,
+    /// `amount`, in minor units
+    pub amount_minor: i64,
+    /// `status`
+    pub status: String,
 }
 
 /// The body of an answer, as far as it could be read.
@@ -162,8 +175,35 @@ const CARD_DATA_DISABLED: &str = "plain card data disabled";
 
 /// What the answer to our own debit says.
 pub fn classify_debit(http_status: u16, body: &Body, expected: &Expected) -> Verdict {
+    classify_answer(http_status, body, expected, is_sale)
+}
+
+/// What the answer to our own refund of the transaction `sale` says. `expected` has the order of the sale and the amount of the refund.
+pub fn classify_refund(
+    sale: TransactionId,
+    http_status: u16,
+    body: &Body,
+    expected: &Expected,
+) -> Verdict {
     match body {
-        Body::Transaction(shown) if http_status == 200 => classify_transaction(shown, expected),
+        // A refund is "a transaction of its own" with an id of its own (imoje API, refunds).
+        Body::Transaction(shown) if shown.id == Some(sale) => Verdict::InDoubt(Doubt::Mismatch),
+        Body::Transaction(_) | Body::Error { .. } | Body::Unreadable => {
+            classify_answer(http_status, body, expected, is_refund)
+        }
+    }
+}
+
+fn classify_answer(
+    http_status: u16,
+    body: &Body,
+    expected: &Expected,
+    is_kind: fn(&ShownTransaction) -> bool,
+) -> Verdict {
+    match body {
+        Body::Transaction(shown) if http_status == 200 => {
+            classify_transaction(shown, expected, is_kind)
+        }
         Body::Error { code, message } => {
             match refusal_reason(http_status, code, message.as_deref()) {
                 Some(reason) => Verdict::Refused(Refusal {
@@ -186,15 +226,46 @@ pub fn classify_read(
     body: &Body,
     expected: &Expected,
 ) -> Verdict {
+    classify_shown(asked, http_status, body, expected, is_sale)
+}
+
+/// As [`classify_read`], about the refund `asked`.
+pub fn classify_refund_read(
+    asked: TransactionId,
+    http_status: u16,
+    body: &Body,
+    expected: &Expected,
+) -> Verdict {
+    classify_shown(asked, http_status, body, expected, is_refund)
+}
+
+fn classify_shown(
+    asked: TransactionId,
+    http_status: u16,
+    body: &Body,
+    expected: &Expected,
+    is_kind: fn(&ShownTransaction) -> bool,
+) -> Verdict {
     match body {
         Body::Transaction(shown) if shown.id.is_some_and(|answered| answered != asked) => {
             Verdict::InDoubt(Doubt::Mismatch)
         }
-        Body::Transaction(shown) if http_status == 200 => classify_transaction(shown, expected),
+        Body::Transaction(shown) if http_status == 200 => {
+            classify_transaction(shown, expected, is_kind)
+        }
         Body::Transaction(_) | Body::Error { .. } | Body::Unreadable => {
             Verdict::InDoubt(doubt_about(http_status))
         }
     }
+}
+
+/// A transaction that does not say what it is is a sale: it is what was asked for.
+fn is_sale(shown: &ShownTransaction) -> bool {
+    shown.kind.as_deref().is_none_or(|kind| kind == "sale")
+}
+
+fn is_refund(shown: &ShownTransaction) -> bool {
+    shown.kind.as_deref() == Some("refund")
 }
 
 /// The whitelist of refusals: which HTTP status, together with imoje's error object, proves that nothing was debited.
@@ -220,7 +291,11 @@ fn doubt_about(http_status: u16) -> Doubt {
     }
 }
 
-fn classify_transaction(shown: &ShownTransaction, expected: &Expected) -> Verdict {
+fn classify_transaction(
+    shown: &ShownTransaction,
+    expected: &Expected,
+    is_kind: fn(&ShownTransaction) -> bool,
+) -> Verdict {
     let (
         Some(transaction_id),
         Some(status),
@@ -243,15 +318,20 @@ fn classify_transaction(shown: &ShownTransaction, expected: &Expected) -> Verdic
         && amount == expected.amount.minor()
         && currency == expected.amount.currency().code()
         && service == expected.service_id
-        && shown.kind.as_deref().is_none_or(|kind| kind == "sale");
+        && is_kind(shown);
     if !ours {
         return Verdict::InDoubt(Doubt::Mismatch);
     }
+    of_status(transaction_id, status, shown.status_code.clone())
+}
+
+/// What imoje's word for where a transaction of ours stands means.
+fn of_status(transaction_id: TransactionId, status: &str, status_code: Option<String>) -> Verdict {
     match status {
         "settled" => Verdict::Settled { transaction_id },
         "rejected" => Verdict::Rejected {
             transaction_id,
-            status_code: shown.status_code.clone(),
+            status_code,
         },
         // `new`, `pending`, `authorized`, `error`, `cancelled` and words we do not know: the transaction exists and imoje has
         // not said in writing what they mean for the money, so they block.
@@ -259,6 +339,13 @@ fn classify_transaction(shown: &ShownTransaction, expected: &Expected) -> Verdic
             transaction_id,
             status: unfinished.to_owned(),
         },
+    }
+}
+
+impl ListedRefund {
+    /// What the list says about it.
+    pub fn verdict(&self) -> Verdict {
+        of_status(self.id, &self.status, None)
     }
 }
 
@@ -348,6 +435,7 @@ mod tests {
             service_id: Some("2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b".to_owned()),
             status_code: None,
             masked_number: None,
+            refunds: None,
         }
     }
 
@@ -431,6 +519,50 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_refund_is_told_from_the_sale_that_it_belongs_to() {
+        let sale = TransactionId::from_uuid(Uuid::from_u128(8));
+        let refund = |status: &str| ShownTransaction {
+            kind: Some("refund".to_owned()),
+            ..shown(status)
+        };
+        let verdict = |shown: ShownTransaction| {
+            let body = Body::Transaction(Box::new(shown));
+            let answered = classify_refund(sale, 200, &body, &expected());
+            let read = classify_refund_read(id(), 200, &body, &expected());
+            (answered, read)
+        };
+        let transaction_id = id();
+        let settled = Verdict::Settled { transaction_id };
+        assert_eq!(verdict(refund("settled")), (settled.clone(), settled));
+        let (new, _) = verdict(refund("new"));
+        assert!(matches!(new, Verdict::Pending { .. }));
+        let mismatch = Verdict::InDoubt(Doubt::Mismatch);
+        let untold = ShownTransaction {
+            kind: None,
+            ..refund("settled")
+        };
+        for other in [shown("settled"), untold] {
+            assert_eq!(verdict(other), (mismatch.clone(), mismatch.clone()));
+        }
+        let itself = ShownTransaction {
+            id: Some(sale),
+            ..refund("settled")
+        };
+        assert_eq!(verdict(itself).0, mismatch);
+        for (http_status, expected_reason) in [
+            (422, RefusalReason::Invalid),
+            (403, RefusalReason::Unauthorized),
+        ] {
+            let refused = classify_refund(sale, http_status, &error("X"), &expected());
+            assert!(
+                matches!(&refused, Verdict::Refused(refusal) if refusal.reason == expected_reason)
+            );
+        }
+        let failed = classify_refund(sale, 500, &error("X"), &expected());
+        assert_eq!(failed, Verdict::InDoubt(Doubt::HttpStatus));
     }
 
     #[test]

@@ -39,6 +39,16 @@ pub enum EventKind {
     CaseOpened,
     /// The charge was given up although its outcome is unknown.
     ChargeWrittenOff,
+    /// Money went back to the payer.
+    RefundSettled,
+    /// A refund came to nothing.
+    RefundFailed,
+    /// The gateway's answer to a refund told nothing for certain.
+    RefundInDoubt,
+    /// The outcome of a refund is unknown for so long that a person should look.
+    RefundCaseOpened,
+    /// The gateway has a refund that was not ordered here.
+    RefundFound,
     /// Money moved twice for one charge.
     IncidentSurplus,
     /// The gateway answered about another order, amount, currency or shop.
@@ -77,7 +87,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, for the documentation and its test.
-    pub const ALL: [EventKind; 35] = [
+    pub const ALL: [EventKind; 40] = [
         EventKind::SubscriptionCreated,
         EventKind::SubscriptionPastDue,
         EventKind::SubscriptionRecovered,
@@ -96,6 +106,11 @@ impl EventKind {
         EventKind::AttemptInDoubt,
         EventKind::CaseOpened,
         EventKind::ChargeWrittenOff,
+        EventKind::RefundSettled,
+        EventKind::RefundFailed,
+        EventKind::RefundInDoubt,
+        EventKind::RefundCaseOpened,
+        EventKind::RefundFound,
         EventKind::IncidentSurplus,
         EventKind::IncidentMismatch,
         EventKind::IncidentContradiction,
@@ -136,6 +151,11 @@ impl EventKind {
             EventKind::AttemptInDoubt => "attempt.in_doubt",
             EventKind::CaseOpened => "case.opened",
             EventKind::ChargeWrittenOff => "charge.written_off",
+            EventKind::RefundSettled => "refund.settled",
+            EventKind::RefundFailed => "refund.failed",
+            EventKind::RefundInDoubt => "refund.in_doubt",
+            EventKind::RefundCaseOpened => "refund.case_opened",
+            EventKind::RefundFound => "refund.found",
             EventKind::IncidentSurplus => "incident.surplus",
             EventKind::IncidentMismatch => "incident.mismatch",
             EventKind::IncidentContradiction => "incident.contradiction",
@@ -164,6 +184,8 @@ impl EventKind {
             | EventKind::ChargeHeld
             | EventKind::CaseOpened
             | EventKind::ChargeWrittenOff
+            | EventKind::RefundFailed
+            | EventKind::RefundCaseOpened
             | EventKind::IncidentSurplus
             | EventKind::IncidentMismatch
             | EventKind::IncidentContradiction
@@ -193,6 +215,9 @@ impl EventKind {
             | EventKind::ChargeDeclined
             | EventKind::ChargeSkipped
             | EventKind::ChargeDecided
+            | EventKind::RefundSettled
+            | EventKind::RefundInDoubt
+            | EventKind::RefundFound
             | EventKind::AttemptInDoubt => false,
         }
     }

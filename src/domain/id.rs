@@ -61,6 +61,10 @@ id! {
     AttemptId
 }
 id! {
+    /// One permit to give money back.
+    RefundId
+}
+id! {
     /// One reason why an attempt changed state.
     EvidenceId
 }

@@ -9,11 +9,11 @@ use crate::domain::channel::{self, Channel};
 use crate::domain::fields::FieldError;
 use crate::domain::id::ProfileId;
 
-/// imoje's word on a debit: an HTTP answer came.
+/// imoje's word on a debit or a refund: an HTTP answer came.
 ///
 /// That does not make it clear what happened to the money; the verdict can be doubt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DebitAnswer {
+pub struct PostAnswer {
     /// The HTTP status.
     pub http_status: u16,
     /// What the answer means for the money.
@@ -197,6 +197,19 @@ pub enum ProfileKind {
     Recurring,
     /// Debits that the payer asks for.
     OneClick,
+}
+
+/// What imoje says about a refund before it is asked for (imoje API, `POST transaction/{id}/can-refund`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refundable {
+    /// Whether the amount can be refunded.
+    pub is_refundable: bool,
+    /// Whether the balance of the shop covers it, when the answer tells it.
+    pub has_balance: Option<bool>,
+    /// The least that can be refunded, when the answer tells it.
+    pub min_minor: Option<i64>,
+    /// The most that can be refunded, when the answer tells it.
+    pub max_minor: Option<i64>,
 }
 
 /// The shop as imoje sees it (imoje API, `GET service/{id}`). To have it means that the credentials are accepted.

@@ -8,27 +8,29 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::clock::Moment;
-use crate::domain::answer::{Body, Expected, ShownTransaction, classify_debit, classify_read};
+use crate::domain::answer::{
+    Body, Expected, ShownTransaction, Verdict, classify_debit, classify_read,
+};
 use crate::domain::fields::is_uuid_v4;
 use crate::domain::id::{ProfileId, TransactionId};
 use crate::domain::money::Money;
 use crate::gateway::answer::{
-    DebitAnswer, Lookup, NoAnswer, NotSent, Profile, ReadAnswer, ReadError, Service, is_denial,
+    Lookup, NoAnswer, NotSent, PostAnswer, Profile, ReadAnswer, ReadError, Service, is_denial,
 };
 use crate::gateway::client_config::{self, ClientConfig, ClientError, bearer, is_plain_http};
 use crate::gateway::order::{DebitOrder, Endpoint, ReturnAddresses};
 use crate::gateway::transport::{self, NotReceived, Received, TransportConfig};
-use crate::gateway::wire;
+use crate::gateway::wire::{self, to_json};
 
 /// imoje for one shop. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct ImojeClient {
-    http: Client,
-    merchant_url: Url,
+    pub(super) http: Client,
+    pub(super) merchant_url: Url,
     profile_debit_url: Url,
     plain_debit_url: Url,
     proxied_debit_url: Option<Url>,
-    service_id: Uuid,
+    pub(super) service_id: Uuid,
     return_to: Option<ReturnAddresses>,
     permit_age_max: Duration,
 }
@@ -116,7 +118,7 @@ impl ImojeClient {
         &self,
         order: &DebitOrder,
         permitted_at: Moment,
-    ) -> Result<DebitAnswer, NoAnswer> {
+    ) -> Result<PostAnswer, NoAnswer> {
         let not_sent = NoAnswer::NotSent;
         let body = order
             .to_body(self.service_id, self.return_to.as_ref())
@@ -129,7 +131,22 @@ impl ImojeClient {
                 .as_ref()
                 .ok_or_else(|| not_sent(NotSent::NoCardProxy))?,
         };
-        let request = transport::json_post(&self.http, url.clone(), body.json)
+        let received = self.send_once(url.clone(), body.json, permitted_at).await?;
+        let body = transaction_body(&received);
+        let expected = self.expected(order.order_id.to_string(), order.amount);
+        let verdict = classify_debit(received.http_status, &body, &expected);
+        Ok(post_answer(received, body, verdict))
+    }
+
+    /// Sends a request that moves money, if its permit is young enough.
+    pub(super) async fn send_once(
+        &self,
+        url: Url,
+        json: Vec<u8>,
+        permitted_at: Moment,
+    ) -> Result<Received, NoAnswer> {
+        let not_sent = NoAnswer::NotSent;
+        let request = transport::json_post(&self.http, url, json)
             .map_err(|detail| not_sent(NotSent::Unbuildable(detail)))?;
         let age = permitted_at.elapsed();
         if age >= self.permit_age_max {
@@ -138,30 +155,12 @@ impl ImojeClient {
                 max: self.permit_age_max,
             }));
         }
-        let received =
-            transport::send(&self.http, request)
-                .await
-                .map_err(|reason| match reason {
-                    NotReceived::NotConnected(failure) => {
-                        NoAnswer::NotSent(NotSent::Connect(failure))
-                    }
-                    NotReceived::Lost(lost) => NoAnswer::Unknown(lost),
-                })?;
-        let body = transaction_body(&received);
-        let verdict = classify_debit(
-            received.http_status,
-            &body,
-            &self.expected(order.order_id.to_string(), order.amount),
-        );
-        let (shown, error_code) = evidence(body);
-        Ok(DebitAnswer {
-            http_status: received.http_status,
-            verdict,
-            shown,
-            error_code,
-            trace_id: received.trace_id,
-            sent_at: received.sent_at,
-        })
+        transport::send(&self.http, request)
+            .await
+            .map_err(|reason| match reason {
+                NotReceived::NotConnected(failure) => not_sent(NotSent::Connect(failure)),
+                NotReceived::Lost(lost) => NoAnswer::Unknown(lost),
+            })
     }
 
     /// Reads a transaction: `GET {merchantId}/transaction/{id}`.
@@ -243,10 +242,9 @@ impl ImojeClient {
     /// As [`ImojeClient::profile`].
     pub async fn deactivate_profile(&self, id: ProfileId) -> Result<(), ReadError> {
         let url = below(&self.merchant_url, &["profile", "deactivate"]);
-        let json = serde_json::to_vec(&wire::DeactivateRequest {
+        let json = to_json(&wire::DeactivateRequest {
             payment_profile_id: id.as_uuid(),
-        })
-        .map_err(|error| ReadError::Unbuildable(error.to_string()))?;
+        });
         let posted = self
             .ask(transport::json_post(&self.http, url, json))
             .await?;
@@ -277,12 +275,15 @@ impl ImojeClient {
         Ok(Service { sent_at, ..service })
     }
 
-    async fn read(&self, path: &[&str]) -> Result<Received, ReadError> {
+    pub(super) async fn read(&self, path: &[&str]) -> Result<Received, ReadError> {
         let url = below(&self.merchant_url, path);
         self.ask(transport::get(&self.http, url)).await
     }
 
-    async fn ask(&self, request: Result<Request, String>) -> Result<Received, ReadError> {
+    pub(super) async fn ask(
+        &self,
+        request: Result<Request, String>,
+    ) -> Result<Received, ReadError> {
         let request = request.map_err(ReadError::Unbuildable)?;
         transport::send(&self.http, request)
             .await
@@ -293,8 +294,21 @@ impl ImojeClient {
     }
 }
 
+/// What an answer to a request that moves money says.
+pub(super) fn post_answer(received: Received, body: Body, verdict: Verdict) -> PostAnswer {
+    let (shown, error_code) = evidence(body);
+    PostAnswer {
+        http_status: received.http_status,
+        verdict,
+        shown,
+        error_code,
+        trace_id: received.trace_id,
+        sent_at: received.sent_at,
+    }
+}
+
 /// The address of `path` below the merchant.
-fn below(merchant_url: &Url, path: &[&str]) -> Url {
+pub(super) fn below(merchant_url: &Url, path: &[&str]) -> Url {
     let mut url = merchant_url.clone();
     url.path_segments_mut()
         .expect("an http address has a path")
@@ -303,14 +317,14 @@ fn below(merchant_url: &Url, path: &[&str]) -> Url {
 }
 
 /// The body of an answer about a transaction.
-fn transaction_body(received: &Received) -> Body {
+pub(super) fn transaction_body(received: &Received) -> Body {
     received
         .body
         .as_deref()
         .map_or(Body::Unreadable, wire::read_body)
 }
 
-fn evidence(body: Body) -> (Option<Box<ShownTransaction>>, Option<String>) {
+pub(super) fn evidence(body: Body) -> (Option<Box<ShownTransaction>>, Option<String>) {
     match body {
         Body::Transaction(shown) => (Some(shown), None),
         Body::Error { code, .. } => (None, Some(code)),
@@ -319,7 +333,7 @@ fn evidence(body: Body) -> (Option<Box<ShownTransaction>>, Option<String>) {
 }
 
 /// The body of a 200, or what the other statuses mean to whoever asked.
-fn found(received: Received) -> Result<Vec<u8>, ReadError> {
+pub(super) fn found(received: Received) -> Result<Vec<u8>, ReadError> {
     let body = transaction_body(&received);
     match received.http_status {
         200 => received.body.ok_or(ReadError::Unreadable),

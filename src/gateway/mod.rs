@@ -14,6 +14,7 @@ mod client;
 mod client_config;
 mod notice;
 mod order;
+mod refunds;
 mod signature;
 mod transport;
 mod wire;
@@ -24,8 +25,8 @@ mod tests;
 mod tls_tests;
 
 pub use answer::{
-    ConnectFailure, ConnectStep, DebitAnswer, Lookup, Lost, NoAnswer, NotSent, Profile,
-    ProfileKind, ReadAnswer, ReadError, Service, is_denial,
+    ConnectFailure, ConnectStep, Lookup, Lost, NoAnswer, NotSent, PostAnswer, Profile, ProfileKind,
+    ReadAnswer, ReadError, Refundable, Service, is_denial,
 };
 pub use client::ImojeClient;
 pub use client_config::{ClientConfig, ClientError};
@@ -34,6 +35,7 @@ pub use notice::{
     verify_notice_token,
 };
 pub use order::{DebitOrder, ReturnAddresses};
+pub use refunds::RefundOrder;
 pub use signature::{
     Algorithm, NoticeCredentials, NoticeRejected, SIGNATURE_HEADER, verify_notice,
 };

@@ -92,6 +92,8 @@ pub struct ParsedNotice {
     pub status: Option<String>,
     /// `serviceId` of the transaction, or of the payment when there is no transaction.
     pub service_id: Option<String>,
+    /// `originalTransactionId`: the debit that a refund is of.
+    pub original_transaction_id: Option<TransactionId>,
     /// `transaction.type`; absent when there is no transaction, or a type that imoje's documents do not know.
     pub kind: Option<NoticeKind>,
 }
@@ -135,6 +137,7 @@ pub fn parse_notice(body: &[u8]) -> Result<ParsedNotice, NoticeUnreadable> {
         transaction_id: transaction.id.0,
         status: transaction.status.0.or(payment.status.0),
         service_id: transaction.service_id.0.or(payment.service_id.0),
+        original_transaction_id: notice.original_transaction_id.0,
         kind: match transaction.kind.0.as_deref() {
             Some("sale") => Some(NoticeKind::Sale),
             Some("refund") => Some(NoticeKind::Refund),
@@ -144,9 +147,12 @@ pub fn parse_notice(body: &[u8]) -> Result<ParsedNotice, NoticeUnreadable> {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Notice {
     transaction: Option<Subject>,
     payment: Option<Subject>,
+    #[serde(default)]
+    original_transaction_id: TransactionNumber,
 }
 
 #[derive(Default, Deserialize)]
@@ -242,6 +248,7 @@ mod tests {
             transaction_id: Some(id.parse().unwrap()),
             status: Some("settled".to_owned()),
             service_id: Some("s".to_owned()),
+            original_transaction_id: None,
             kind: Some(NoticeKind::Sale),
         };
         for body in [
@@ -282,6 +289,32 @@ mod tests {
                 ..ParsedNotice::default()
             })
         );
+    }
+
+    #[test]
+    fn a_refund_names_the_debit_that_it_is_of() {
+        let sale = "7c1f3b52-5a0e-4c1d-9f2a-3d9b8f6a1e01";
+        let refund = "9d1f3b52-5a0e-4c1d-9f2a-3d9b8f6a1e02";
+        let read = |original: &str| {
+            let body = format!(
+                r#"{{"transaction":{{"id":"{refund}","type":"refund","status":"settled","orderId":"o-1"}},"originalTransactionId":{original}}}"#
+            );
+            let notice = parse_notice(body.as_bytes()).unwrap();
+            (
+                notice.transaction_id,
+                notice.original_transaction_id,
+                notice.kind,
+            )
+        };
+        let kind = Some(NoticeKind::Refund);
+        let refund = Some(refund.parse().unwrap());
+        assert_eq!(
+            read(&format!("{sale:?}")),
+            (refund, Some(sale.parse().unwrap()), kind)
+        );
+        for unreadable in ["null", "7", "\"x\""] {
+            assert_eq!(read(unreadable), (refund, None, kind));
+        }
     }
 
     #[test]

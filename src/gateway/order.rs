@@ -13,7 +13,7 @@ use crate::domain::fields::{
 use crate::domain::id::ProfileId;
 use crate::domain::money::Money;
 use crate::domain::order_id::OrderId;
-use crate::gateway::wire::{DebitData, DebitRequest, PlainDebitRequest};
+use crate::gateway::wire::{DebitData, DebitRequest, PlainDebitRequest, to_json};
 
 /// A debit of a card, by its profile (imoje API, `POST transaction/profile`) or without one (`POST transaction`). There is one for each
 /// attempt, and it is sent once.
@@ -176,10 +176,6 @@ fn missing(field: &str, allowed: &str) -> FieldError {
         problem: Problem::Missing,
         allowed: allowed.to_owned(),
     }
-}
-
-fn to_json(request: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(request).expect("texts, numbers and JSON values are always written")
 }
 
 #[cfg(test)]

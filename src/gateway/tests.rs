@@ -19,8 +19,8 @@ use crate::domain::id::{ProfileId, SubscriptionId, TransactionId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::order_id::OrderId;
 use crate::gateway::{
-    ClientConfig, ClientError, ConnectStep, DebitAnswer, DebitOrder, ImojeClient, Lost, NoAnswer,
-    NotSent, ReadError,
+    ClientConfig, ClientError, ConnectStep, DebitOrder, ImojeClient, Lost, NoAnswer, NotSent,
+    PostAnswer, ReadError,
 };
 
 const TOKEN: &str = "sim-token-5f2c";
@@ -191,7 +191,7 @@ fn error(code: &str) -> String {
     json!({"apiErrorResponse": {"code": code, "message": "m", "errors": []}}).to_string()
 }
 
-async fn debit(server: &Server) -> Result<DebitAnswer, NoAnswer> {
+async fn debit(server: &Server) -> Result<PostAnswer, NoAnswer> {
     server.client().debit(&order(), Moment::now()).await
 }
 

@@ -14,7 +14,7 @@ use rustls::{ServerConfig, ServerConnection, Stream};
 use crate::clock::Moment;
 use crate::domain::answer::Verdict;
 use crate::gateway::tests::{config, http, order, wrapped};
-use crate::gateway::{ConnectStep, DebitAnswer, ImojeClient, NoAnswer, NotSent, install_crypto};
+use crate::gateway::{ConnectStep, ImojeClient, NoAnswer, NotSent, PostAnswer, install_crypto};
 
 /// Who signs certificates.
 struct Authority {
@@ -74,10 +74,7 @@ fn serve(shown: ServerConfig) -> (String, JoinHandle<Vec<u8>>) {
 }
 
 /// Debits at a server that shows this, as somebody who believes `authority`. Returns also whether the server was sent anything.
-async fn debit(
-    shown: ServerConfig,
-    authority: &Authority,
-) -> (Result<DebitAnswer, NoAnswer>, bool) {
+async fn debit(shown: ServerConfig, authority: &Authority) -> (Result<PostAnswer, NoAnswer>, bool) {
     let (base_url, server) = serve(shown);
     let root = reqwest::Certificate::from_der(authority.certificate.der()).unwrap();
     let client = ImojeClient::trusting(config(&base_url), vec![root]).unwrap();

@@ -9,17 +9,22 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::domain::answer::{Body, ShownTransaction};
+use crate::domain::answer::{Body, ListedRefund, ShownTransaction};
 use crate::domain::card_number::looks_like_card_number;
 use crate::domain::channel::Channel;
 use crate::domain::id::{ProfileId, TransactionId};
-use crate::gateway::answer::{Profile, ProfileKind, Service};
+use crate::gateway::answer::{Profile, ProfileKind, Refundable, Service};
 
 /// The longest text that is taken from an answer; the longest that Cykl compares is an order id of 100 characters.
 const TEXT_LENGTH_MAX: usize = 200;
 
 /// imoje's documents write every id as a hyphenated UUID.
 const UUID_LENGTH: usize = 36;
+
+/// The body of a request.
+pub(super) fn to_json(request: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(request).expect("texts, numbers and JSON values are always written")
+}
 
 /// `POST {merchantId}/transaction/profile`
 #[derive(Serialize)]
@@ -69,6 +74,26 @@ pub(super) struct PlainDebitRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) invoice: Option<&'a Value>,
     pub(super) profile_type: &'static str,
+}
+
+/// `POST {merchantId}/transaction/{transactionId}/refund`
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RefundRequest<'a> {
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) service_id: Uuid,
+    pub(super) amount: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) title: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) send_refund_confirmation_email: bool,
+}
+
+/// `POST {merchantId}/transaction/{transactionId}/can-refund`
+#[derive(Serialize)]
+pub(super) struct CanRefundRequest {
+    pub(super) amount: i64,
 }
 
 /// `POST {merchantId}/profile/deactivate`
@@ -230,6 +255,51 @@ struct Transaction {
     status_code: Text,
     #[serde(default)]
     payment_profile: ProfileShown,
+    #[serde(default)]
+    refunds: Refunds,
+}
+
+/// The refunds of a transaction, if each of them can be read. Without the member there are none.
+struct Refunds(Option<Vec<ListedRefund>>);
+
+impl Default for Refunds {
+    fn default() -> Self {
+        Self(Some(Vec::new()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Refunds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Element {
+            transaction: Members,
+        }
+        #[derive(Deserialize)]
+        struct Members {
+            #[serde(default)]
+            id: TransactionNumber,
+            #[serde(default)]
+            amount: Whole,
+            #[serde(default)]
+            status: Text,
+        }
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        // Each is an object with a transaction in it (as ING's plugins read them), or the transaction itself.
+        let elements: Option<Vec<&RawValue>> = serde_json::from_str(raw.get()).ok();
+        let read = |element: &RawValue| {
+            let members = match serde_json::from_str::<Element>(element.get()) {
+                Ok(element) => element.transaction,
+                Err(_) => serde_json::from_str(element.get()).ok()?,
+            };
+            Some(ListedRefund {
+                id: members.id.0?,
+                amount_minor: members.amount.0?,
+                status: members.status.0?,
+            })
+        };
+        let listed = elements.and_then(|elements| elements.into_iter().map(read).collect());
+        Ok(Self(listed))
+    }
 }
 
 /// The card that a transaction shows, of which the masked number is read.
@@ -268,6 +338,7 @@ impl Transaction {
             service_id: self.service_id.0,
             status_code: self.status_code.0,
             masked_number: self.payment_profile.masked_number.0,
+            refunds: self.refunds.0,
         }
     }
 }
@@ -359,6 +430,19 @@ struct ProfileMembers {
     first_transaction_id: Text,
 }
 
+/// What an answer to `can-refund` says, wrapped in nothing.
+pub(super) fn read_refundable(bytes: &[u8]) -> Option<Refundable> {
+    let answer: Value = serde_json::from_slice(bytes).ok()?;
+    let partial = answer.get("partialRefund");
+    let amount = |name| partial?.get(name).and_then(whole);
+    Some(Refundable {
+        is_refundable: answer.get("refundable").and_then(flag)?,
+        has_balance: answer.get("balance").and_then(flag),
+        min_minor: amount("minRefundAmount"),
+        max_minor: amount("maxRefundAmount"),
+    })
+}
+
 /// What an answer to `GET service/{id}` shows, wrapped or bare, if it is a JSON object.
 pub(super) fn read_service(bytes: &[u8]) -> Option<Service> {
     let answer: Value = serde_json::from_slice(bytes).ok()?;
@@ -433,6 +517,7 @@ mod tests {
             service_id: Some("2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b".to_owned()),
             status_code: Some("CODE_51".to_owned()),
             masked_number: Some("****4242".to_owned()),
+            refunds: Some(Vec::new()),
         }
     }
 
@@ -452,6 +537,39 @@ mod tests {
             read(&json!({"transaction": transaction(), "apiErrorResponse": null})),
             expected
         );
+    }
+
+    #[test]
+    fn refunds_are_read_all_or_none() {
+        let refunds = |list: Value| {
+            let mut transaction = transaction();
+            transaction["refunds"] = list;
+            match read(&transaction) {
+                Body::Transaction(shown) => shown.refunds,
+                other @ (Body::Error { .. } | Body::Unreadable) => panic!("{other:?}"),
+            }
+        };
+        let one =
+            json!({"id": ID, "type": "refund", "status": "settled", "amount": "100", "new": 1});
+        let listed = ListedRefund {
+            id: ID.parse().unwrap(),
+            amount_minor: 100,
+            status: "settled".to_owned(),
+        };
+        assert_eq!(
+            refunds(json!([{"transaction": one}, one])),
+            Some(vec![listed.clone(), listed])
+        );
+        assert_eq!(refunds(json!([])), Some(Vec::new()));
+        for unreadable in [
+            json!([one, {"id": ID}]),
+            json!([{"transaction": {"id": "x", "status": "settled", "amount": 1}}]),
+            json!({"transaction": one}),
+            json!("none"),
+            Value::Null,
+        ] {
+            assert_eq!(refunds(unreadable), None);
+        }
     }
 
     #[test]
@@ -491,6 +609,7 @@ mod tests {
         }});
         let expected = ShownTransaction {
             amount_minor: Some(4900),
+            refunds: Some(Vec::new()),
             ..ShownTransaction::default()
         };
         assert_eq!(read(&spoilt), Body::Transaction(Box::new(expected)));
@@ -505,6 +624,7 @@ mod tests {
             );
             let expected = ShownTransaction {
                 amount_minor: Some(1),
+                refunds: Some(Vec::new()),
                 ..ShownTransaction::default()
             };
             assert_eq!(

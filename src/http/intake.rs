@@ -135,6 +135,8 @@ mod tests {
             order_id: None,
             transaction_id: None,
             attempt_id: None,
+            is_refund: false,
+            refund_of: None,
             says_settled: false,
         }
     }

@@ -74,11 +74,10 @@ async fn take(
         body_sha256: Sha256::digest(&body).into(),
         body: card_number::scrub(&String::from_utf8_lossy(&body)).replace('\0', ""),
         order_id: parsed.order_id,
-        // A refund made in imoje's panel is another transaction under our order; it says nothing about the debit.
-        transaction_id: parsed
-            .transaction_id
-            .filter(|_| parsed.kind != Some(NoticeKind::Refund)),
+        transaction_id: parsed.transaction_id,
         attempt_id,
+        is_refund: parsed.kind == Some(NoticeKind::Refund),
+        refund_of: parsed.original_transaction_id,
         says_settled: parsed.status.as_deref() == Some("settled"),
     };
     let (outcome, answer) = match intake.store(notice).await {

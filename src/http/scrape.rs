@@ -28,6 +28,7 @@ async fn read_gauges(state: &HttpState) -> Result<(), StoreError> {
     let gauges = state.store.gauges(now).await?;
     let metrics = &state.metrics;
     metrics.in_doubt.set(gauges.in_doubt);
+    metrics.refunds_in_doubt.set(gauges.refunds_in_doubt);
     metrics.held.set(gauges.held);
     metrics.oldest_due_seconds.set(gauges.oldest_due_seconds);
     metrics.outbox_pending.set(gauges.outbox_pending);

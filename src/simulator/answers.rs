@@ -1,5 +1,6 @@
 //! The JSON of imoje's answers, field by field as documented. Not shared with the client: two independent statements.
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -33,16 +34,21 @@ pub(super) struct TransactionJson<'a> {
     service_id: Uuid,
     amount: Amount,
     currency: &'static str,
-    title: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
     order_id: String,
-    payment_method: &'static str,
-    payment_method_code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_method: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_method_code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payment: Option<PaymentState<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_profile: Option<ProfileJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_transaction_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refunds: Vec<ListedRefundJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status_code: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,6 +62,21 @@ pub(super) struct TransactionJson<'a> {
 enum Amount {
     Number(u32),
     Text(String),
+}
+
+/// A refund in the list of its debit. Of the members of `transaction`, imoje's own plugins read these.
+#[derive(Debug, Serialize)]
+struct ListedRefundJson<'a> {
+    transaction: ListedRefundState<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedRefundState<'a> {
+    id: Uuid,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    status: &'a str,
+    amount: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,12 +107,14 @@ pub(super) struct ProfileJson<'a> {
 }
 
 impl<'a> TransactionJson<'a> {
-    /// The transaction as it is at a step of its course: what a notice tells, without `payment` and status code.
+    /// The transaction as it is at a step of its course: what a notice tells, without `payment` and status code. A refund shows less than
+    /// a debit (imoje API, refunds).
     pub(super) fn new(transaction: &'a Transaction, profile: &'a ProfileNow, step: usize) -> Self {
         let state = transaction.course.step(step);
+        let is_sale = transaction.refund_of.is_none();
         Self {
             id: transaction.id,
-            kind: "sale",
+            kind: if is_sale { "sale" } else { "refund" },
             status: &state.status,
             source: "api",
             created: transaction.created_at.timestamp(),
@@ -103,16 +126,15 @@ impl<'a> TransactionJson<'a> {
             service_id: transaction.service_id(),
             amount: Amount::Number(transaction.amount_minor),
             currency: transaction.currency.code(),
-            title: &transaction.title,
+            title: is_sale.then_some(&transaction.title),
             order_id: transaction.order_id.to_string(),
-            payment_method: "card",
-            payment_method_code: "recurring",
+            payment_method: is_sale.then_some("card"),
+            payment_method_code: is_sale.then_some("recurring"),
             payment: None,
-            payment_profile: transaction
-                .profile_type
-                .is_none()
+            payment_profile: (is_sale && transaction.profile_type.is_none())
                 .then(|| ProfileJson::new(&transaction.shop.merchant_id, profile)),
             first_transaction_id: None,
+            refunds: Vec::new(),
             status_code: None,
             status_code_description: None,
             known_status_code: state.code.as_deref(),
@@ -136,6 +158,23 @@ impl<'a> TransactionJson<'a> {
         if transaction.profile_type == Some(ProfileType::First) {
             self.first_transaction_id = profile.profile.first_transaction_id.as_deref();
         }
+        self
+    }
+
+    /// With `refunds`, as they were at a moment.
+    pub(super) fn with_refunds(mut self, refunds: &'a [Transaction], at: DateTime<Utc>) -> Self {
+        self.refunds = refunds
+            .iter()
+            .filter(|refund| refund.created_at <= at)
+            .map(|refund| ListedRefundJson {
+                transaction: ListedRefundState {
+                    id: refund.id,
+                    kind: "refund",
+                    status: refund.status_at(at),
+                    amount: refund.amount_minor,
+                },
+            })
+            .collect();
         self
     }
 

@@ -13,7 +13,7 @@ use super::{
     course::{Course, delta, later},
     currency::Currency,
     director::{Director, Facts},
-    ledger::{Ledger, Notice, Post, ProfileType, Totals, Transaction},
+    ledger::{Ledger, Notice, Post, ProfileType, RefundPost, Totals, Transaction},
     notices,
     profile::{ProfileNow, Profiles, SimulatedProfile},
     script::{Call, CardData, Channel, Script},
@@ -98,12 +98,17 @@ pub(super) struct Book {
     profiles: Profiles,
     posts: Vec<Post>,
     posts_by_order: HashMap<Arc<str>, u32>,
+    pub(super) refund_posts: Vec<RefundPost>,
     transactions: Vec<Transaction>,
+    /// The positions of the refunds of each debit.
+    refunds: HashMap<Uuid, Vec<usize>>,
+    /// When each shop was last given a refund.
+    pub(super) last_refunds: HashMap<Uuid, DateTime<Utc>>,
     positions: HashMap<Uuid, usize>,
     courses: HashMap<(Fate, Notices, Duration), Arc<Course>>,
     notices: Vec<Notice>,
     agenda: Agenda,
-    totals: Totals,
+    pub(super) totals: Totals,
 }
 
 impl Book {
@@ -116,7 +121,10 @@ impl Book {
             profiles: Profiles::new(script.accept_unknown_profiles, script.profiles),
             posts: Vec::new(),
             posts_by_order: HashMap::new(),
+            refund_posts: Vec::new(),
             transactions: Vec::new(),
+            refunds: HashMap::new(),
+            last_refunds: HashMap::new(),
             positions: HashMap::new(),
             courses: HashMap::new(),
             notices: Vec::new(),
@@ -149,6 +157,7 @@ impl Book {
         Ledger::new(
             as_of,
             self.posts.clone(),
+            self.refund_posts.clone(),
             self.transactions.clone(),
             self.notices.clone(),
             self.totals,
@@ -187,6 +196,16 @@ impl Book {
             transaction.clone(),
             self.profiles.find(transaction.payment_profile_id, now)?,
         ))
+    }
+
+    /// The refunds of a debit.
+    pub(super) fn refunds_of(&self, sale_id: Uuid) -> Vec<Transaction> {
+        let positions = self.refunds.get(&sale_id);
+        positions
+            .into_iter()
+            .flatten()
+            .map(|position| self.transactions[*position].clone())
+            .collect()
     }
 
     /// Decides about a valid debit request, and books it if it has an effect.
@@ -267,9 +286,9 @@ impl Book {
         behaviour: &Behaviour,
         now: DateTime<Utc>,
     ) -> DebitOutcome {
-        let position = self.transactions.len();
         let transaction = Transaction {
             id: Uuid::new_v4(),
+            refund_of: None,
             payment_id: Uuid::new_v4(),
             payment_profile_id: profile.profile.id,
             profile_type: request.card.profile_type(),
@@ -283,28 +302,8 @@ impl Book {
             course: self.course(fate, behaviour),
         };
         self.profiles.count_debit(profile.profile.id);
-        self.positions.insert(transaction.id, position);
-        self.transactions.push(transaction.clone());
         self.totals.booked += 1;
-        self.count_status(&transaction.course.step(0).status);
-        for step in 1..transaction.course.steps().len() {
-            self.agenda.plan(
-                transaction.course.begins(step, now),
-                Item::Change { position, step },
-            );
-        }
-        let first = self.notices_of_step(position, 0);
-        let notices = if transaction.course.notices.before_answer {
-            first
-                .into_iter()
-                .filter_map(|(_, item)| self.job(item, now))
-                .collect()
-        } else {
-            for (due, item) in first {
-                self.agenda.plan(due, Item::Notice(item));
-            }
-            Vec::new()
-        };
+        let notices = self.add(transaction.clone(), now);
         DebitOutcome::Booked {
             transaction: Box::new(transaction),
             profile,
@@ -312,7 +311,34 @@ impl Book {
         }
     }
 
-    fn course(&mut self, fate: &Fate, behaviour: &Behaviour) -> Arc<Course> {
+    /// Adds a transaction and what will happen with it. Returns the notices that are to be delivered before the answer.
+    pub(super) fn add(&mut self, transaction: Transaction, now: DateTime<Utc>) -> Vec<NoticeJob> {
+        let position = self.transactions.len();
+        let course = Arc::clone(&transaction.course);
+        self.positions.insert(transaction.id, position);
+        if let Some(sale_id) = transaction.refund_of {
+            self.refunds.entry(sale_id).or_default().push(position);
+        }
+        self.transactions.push(transaction);
+        self.count_status(position, 0);
+        for step in 1..course.steps().len() {
+            self.agenda
+                .plan(course.begins(step, now), Item::Change { position, step });
+        }
+        let first = self.notices_of_step(position, 0);
+        if course.notices.before_answer {
+            return first
+                .into_iter()
+                .filter_map(|(_, item)| self.job(item, now))
+                .collect();
+        }
+        for (due, item) in first {
+            self.agenda.plan(due, Item::Notice(item));
+        }
+        Vec::new()
+    }
+
+    pub(super) fn course(&mut self, fate: &Fate, behaviour: &Behaviour) -> Arc<Course> {
         let key = (
             fate.clone(),
             behaviour.notices.clone().unwrap_or_default(),
@@ -326,8 +352,12 @@ impl Book {
         course
     }
 
-    fn count_status(&mut self, status: &str) {
-        match status {
+    fn count_status(&mut self, position: usize, step: usize) {
+        let transaction = &self.transactions[position];
+        if transaction.refund_of.is_some() {
+            return;
+        }
+        match &*transaction.course.step(step).status {
             "settled" => self.totals.settled += 1,
             "rejected" => self.totals.rejected += 1,
             _ => {}
@@ -399,8 +429,7 @@ impl Book {
             match item {
                 Item::Change { position, step } => {
                     changes += 1;
-                    let status = Arc::clone(&self.transactions[position].course.step(step).status);
-                    self.count_status(&status);
+                    self.count_status(position, step);
                     for (due, item) in self.notices_of_step(position, step) {
                         self.agenda.plan(due, Item::Notice(item));
                     }

@@ -58,6 +58,18 @@ impl Course {
         }
     }
 
+    /// The same course for a refund: what is not over is `new`, and no status has a code.
+    pub(super) fn of_refund(fate: &Fate, notices: Notices, read_lag: Duration) -> Self {
+        let mut course = Self::new(fate, notices, read_lag);
+        for step in &mut course.steps {
+            step.code = None;
+            if &*step.status == "pending" {
+                step.status = "new".into();
+            }
+        }
+        course
+    }
+
     pub(super) fn steps(&self) -> &[Step] {
         &self.steps
     }

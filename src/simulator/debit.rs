@@ -160,7 +160,7 @@ pub(super) fn not_acceptable(instance: &Value) -> Box<Reply> {
     Box::new(Reply::plain_error(StatusCode::NOT_ACCEPTABLE, instance))
 }
 
-fn shop(caller: &Caller, instance: &Value) -> Result<Arc<SimulatedShop>, Box<Reply>> {
+pub(super) fn shop(caller: &Caller, instance: &Value) -> Result<Arc<SimulatedShop>, Box<Reply>> {
     uuid(instance, "serviceId")
         .and_then(|service_id| caller.shop(service_id))
         .map(Arc::clone)
@@ -202,7 +202,7 @@ fn uuid(instance: &Value, field: &str) -> Option<Uuid> {
     instance[field].as_str().and_then(|text| text.parse().ok())
 }
 
-fn amount(instance: &Value) -> Option<u32> {
+pub(super) fn amount(instance: &Value) -> Option<u32> {
     instance["amount"]
         .as_u64()
         .and_then(|amount| u32::try_from(amount).ok())

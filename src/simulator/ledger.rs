@@ -30,6 +30,21 @@ pub struct Post {
     pub answered: Option<u16>,
 }
 
+/// A `POST transaction/{id}/refund` that its caller was allowed to make, whatever came of it.
+#[derive(Clone, Debug)]
+pub struct RefundPost {
+    /// When, in simulated time.
+    pub at: DateTime<Utc>,
+    /// The transaction whose money goes back, as the address named it.
+    pub sale_id: Option<Uuid>,
+    /// `amount`
+    pub amount_minor: Option<u32>,
+    /// The refund it made; `None` if nothing was booked.
+    pub refund_id: Option<Uuid>,
+    /// The HTTP status that was sent; `None` if the connection ended or hung without one.
+    pub answered: Option<u16>,
+}
+
 /// `profileType`: what a transaction of a card without a profile is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProfileType {
@@ -39,11 +54,13 @@ pub enum ProfileType {
     Standard,
 }
 
-/// A transaction.
+/// A transaction: a debit, or a refund of one.
 #[derive(Clone, Debug)]
 pub struct Transaction {
     /// `transaction.id`
     pub id: Uuid,
+    /// `originalTransactionId` of a refund: the debit whose money goes back.
+    pub refund_of: Option<Uuid>,
     /// `payment.id`
     pub payment_id: Uuid,
     /// `paymentProfile.id`; of a card without a profile the id that the simulator keeps it under.
@@ -142,10 +159,14 @@ pub struct Totals {
     pub posts: u64,
     /// Debits that made a transaction.
     pub booked: u64,
-    /// Transactions that became settled.
+    /// Debits that became settled.
     pub settled: u64,
-    /// Transactions that became rejected.
+    /// Debits that became rejected.
     pub rejected: u64,
+    /// Refunds that made a transaction.
+    pub refunds: u64,
+    /// Refunds that were asked for less than 5 seconds after another of the same shop.
+    pub hasty_refunds: u64,
     /// Notices sent, repetitions included.
     pub notices_sent: u64,
     /// Notices that the receiver answered with 200.
@@ -158,6 +179,8 @@ pub struct Ledger {
     as_of: DateTime<Utc>,
     posts: Vec<Post>,
     transactions: Vec<Transaction>,
+    refund_posts: Vec<RefundPost>,
+    refunds: Vec<Transaction>,
     notices: Vec<Notice>,
     totals: Totals,
     posts_by_order: OnceLock<HashMap<Arc<str>, Vec<usize>>>,
@@ -168,19 +191,24 @@ impl Ledger {
     pub(super) fn new(
         as_of: DateTime<Utc>,
         posts: Vec<Post>,
+        refund_posts: Vec<RefundPost>,
         transactions: Vec<Transaction>,
         notices: Vec<Notice>,
         totals: Totals,
     ) -> Self {
-        let (posts_by_order, transactions_by_order) = (OnceLock::new(), OnceLock::new());
+        let (refunds, transactions) = transactions
+            .into_iter()
+            .partition(|transaction| transaction.refund_of.is_some());
         Self {
             as_of,
             posts,
             transactions,
+            refund_posts,
+            refunds,
             notices,
             totals,
-            posts_by_order,
-            transactions_by_order,
+            posts_by_order: OnceLock::new(),
+            transactions_by_order: OnceLock::new(),
         }
     }
 
@@ -194,9 +222,29 @@ impl Ledger {
         &self.posts
     }
 
-    /// Every transaction, in order.
+    /// Every debit, in order.
     pub fn transactions(&self) -> &[Transaction] {
         &self.transactions
+    }
+
+    /// Every request for a refund, in order.
+    pub fn refund_posts(&self) -> &[RefundPost] {
+        &self.refund_posts
+    }
+
+    /// Every refund, in order.
+    pub fn refunds(&self) -> &[Transaction] {
+        &self.refunds
+    }
+
+    /// How much of a debit went back, in minor units.
+    pub fn refunded(&self, sale_id: Uuid) -> u64 {
+        self.refunds
+            .iter()
+            .filter(|refund| refund.refund_of == Some(sale_id))
+            .filter(|refund| self.status_of(refund) == "settled")
+            .map(|refund| u64::from(refund.amount_minor))
+            .sum()
     }
 
     /// Every notice sent, in order.
@@ -214,21 +262,21 @@ impl Ledger {
         transaction.status_at(self.as_of)
     }
 
-    /// The transaction with this id.
+    /// The debit with this id.
     pub fn transaction(&self, id: Uuid) -> Option<&Transaction> {
         self.transactions
             .iter()
             .find(|transaction| transaction.id == id)
     }
 
-    /// Transactions that moved money.
+    /// Debits that moved money.
     pub fn settled(&self) -> impl Iterator<Item = &Transaction> {
         self.transactions
             .iter()
             .filter(|transaction| self.status_of(transaction) == "settled")
     }
 
-    /// The sum of settled transactions, in minor units, for each currency that has one.
+    /// The sum of settled debits, in minor units, for each currency that has one.
     pub fn settled_by_currency(&self) -> BTreeMap<Currency, u64> {
         let mut sums = BTreeMap::new();
         for transaction in self.settled() {
@@ -237,7 +285,7 @@ impl Ledger {
         sums
     }
 
-    /// Transactions of an order.
+    /// Debits of an order.
     pub fn transactions_of(&self, order_id: &str) -> Vec<&Transaction> {
         let index = self.transactions_by_order.get_or_init(|| {
             index_by_order(
@@ -330,6 +378,9 @@ impl fmt::Display for Ledger {
                 minor / 100,
                 minor % 100
             )?;
+        }
+        if !self.refunds.is_empty() {
+            writeln!(formatter, "{:>9} refunds", self.refunds.len())?;
         }
         writeln!(
             formatter,

@@ -43,6 +43,7 @@ mod engine;
 mod notices;
 mod plain;
 mod recipes;
+mod refund;
 mod reply;
 mod schema;
 mod server;
@@ -58,7 +59,9 @@ pub use behaviour::{
 };
 pub use currency::Currency;
 pub use engine::Now;
-pub use ledger::{Ledger, Notice, Post, ProfileType, StatusChange, Totals, Transaction};
+pub use ledger::{
+    Ledger, Notice, Post, ProfileType, RefundPost, StatusChange, Totals, Transaction,
+};
 pub use profile::{DeclinesFirst, SimulatedProfile};
 pub use script::{Call, CardData, Channel, Percent, Rule, Script, ScriptError, When};
 

@@ -45,6 +45,11 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     transaction: Option<TransactionJson<'a>>,
     payment: PaymentJson<'a>,
+    #[serde(
+        rename = "originalTransactionId",
+        skip_serializing_if = "Option::is_none"
+    )]
+    original_transaction_id: Option<Uuid>,
 }
 
 #[derive(Serialize)]
@@ -85,6 +90,7 @@ pub(super) fn letter(job: &NoticeJob) -> Option<Letter> {
     let body = Body {
         transaction: (!course.notices.payment_only).then_some(view),
         payment,
+        original_transaction_id: transaction.refund_of,
     };
     let body = serde_json::to_string(&body).expect("a notice has text keys only");
     let key = if course.notices.wrong_key {
@@ -216,6 +222,7 @@ mod tests {
             },
             transaction: Transaction {
                 id: "7c1f3b52-5a0e-4c1d-9f2a-3d9b8f6a1e01".parse().unwrap(),
+                refund_of: None,
                 payment_id: "e4b1d0aa-6f55-4b7e-a1c2-5f60718293a4".parse().unwrap(),
                 payment_profile_id: profile.id,
                 profile_type: None,

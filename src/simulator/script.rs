@@ -183,6 +183,10 @@ pub enum Call {
     Profile,
     /// `POST profile/deactivate` and `DELETE profile/id/{id}`
     Deactivate,
+    /// `POST transaction/{id}/refund`
+    Refund,
+    /// `POST transaction/{id}/can-refund`
+    CanRefund,
     /// `GET service/{id}`
     Service,
     /// All of them; only meaningful in a rule.

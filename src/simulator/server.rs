@@ -23,6 +23,7 @@ use super::{
     director::Facts,
     engine::{Caller, Engine},
     plain::transact,
+    refund::{can_refund, refund},
     reply::Reply,
     schema::{DEACTIVATE, is_cid},
     script::Call,
@@ -50,6 +51,14 @@ pub(super) async fn serve(listener: TcpListener, engine: Arc<Engine>, closing: C
         .route(
             "/v1/merchant/{merchant_id}/transaction/{id}",
             get(get_transaction),
+        )
+        .route(
+            "/v1/merchant/{merchant_id}/transaction/{id}/refund",
+            post(post_refund),
+        )
+        .route(
+            "/v1/merchant/{merchant_id}/transaction/{id}/can-refund",
+            post(post_can_refund),
         )
         .route(
             "/v1/merchant/{merchant_id}/profile/id/{id}",
@@ -149,6 +158,35 @@ async fn get_transaction(
 ) -> Response {
     desk.answer(&line, &merchant_id, &headers, |caller| {
         Ok(desk.transaction(caller, &id))
+    })
+    .await
+}
+
+async fn post_refund(
+    State(desk): State<Desk>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    Path((merchant_id, id)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    desk.engine.book().count_call();
+    let reply = match desk.engine.authorise(&headers, &merchant_id) {
+        Ok(caller) => refund(&desk.engine, &caller, id_of(&id), &headers, &body).await,
+        Err(refusal) => *refusal,
+    };
+    desk.send(&line, reply).await
+}
+
+async fn post_can_refund(
+    State(desk): State<Desk>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    Path((merchant_id, id)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    desk.answer(&line, &merchant_id, &headers, |caller| {
+        let sale_id = id_of(&id);
+        Ok(can_refund(&desk.engine, caller, sale_id, &headers, &body))
     })
     .await
 }
@@ -257,10 +295,16 @@ impl Desk {
             .checked_sub_signed(lag)
             .unwrap_or(transaction.created_at);
         let step = transaction.step_at(seen_at);
-        let json = TransactionJson::new(&transaction, &profile, step)
-            .with_payment(transaction.payment_id)
-            .with_first_transaction_id(&transaction, &profile)
-            .with_status_code();
+        let refunds = self.engine.book().refunds_of(transaction.id);
+        let json = TransactionJson::new(&transaction, &profile, step);
+        let json = if transaction.refund_of.is_none() {
+            json.with_payment(transaction.payment_id)
+                .with_first_transaction_id(&transaction, &profile)
+                .with_refunds(&refunds, seen_at)
+                .with_status_code()
+        } else {
+            json
+        };
         Reply::ok(json.body(&behaviour)).altered(&behaviour, &Value::Null)
     }
 

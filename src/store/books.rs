@@ -13,6 +13,7 @@ use crate::domain::decline::DeclineClass;
 use crate::domain::id::{AttemptId, ChargeId, EventId, EvidenceId, SubscriptionId, TransactionId};
 use crate::domain::money::Currency;
 use crate::domain::shop::ShopName;
+use crate::store::refunds::ListedRefund;
 use crate::store::{Store, StoreError};
 
 /// The most events of a charge that its story tells; the oldest are left out.
@@ -151,6 +152,8 @@ pub struct ChargeStory {
     /// The charge.
     #[serde(flatten)]
     pub charge: ListedCharge,
+    /// What went back of its money, or was to, oldest first.
+    pub refunds: Vec<ListedRefund>,
     /// Its attempts, the first one first. (`attempts` is how many.)
     pub attempt_list: Vec<ListedAttempt>,
     /// Why they stand where they stand, oldest first.
@@ -191,6 +194,7 @@ impl Store {
         };
         Ok(Some(ChargeStory {
             charge,
+            refunds: self.refunds_of(charge_id).await?,
             attempt_list: self.attempts_of(charge_id).await?,
             evidence: self.evidence_about(charge_id).await?,
             events: self.events_about(charge_id).await?,

@@ -237,7 +237,7 @@ impl Store {
 }
 
 /// Who sets the brake when nobody does.
-const ITSELF: &str = "cykl";
+pub(super) const ITSELF: &str = "cykl";
 
 /// What a brake is set to.
 #[derive(Clone, Copy)]

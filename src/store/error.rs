@@ -63,7 +63,7 @@ fn schema_advice(found: Option<i64>, expected: Option<i64>) -> &'static str {
     }
 }
 
-/// A rule that the database enforces. See `migrations/0007_guards.sql` for the SQLSTATEs.
+/// A rule that the database enforces. See `migrations/0007_guards.sql` and `0008_refunds.sql` for the SQLSTATEs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The brake is on.
@@ -102,6 +102,12 @@ pub enum Refusal {
     /// The permit journal names a permit for this period that the books lack.
     #[error("a permit for this period was forgotten")]
     Forgotten,
+    /// Two refunds of one shop would be too close to each other.
+    #[error("the refunds are too close")]
+    RefundSpacing,
+    /// More would go back than was taken.
+    #[error("more would go back than was taken")]
+    RefundSum,
     /// A row would exist twice.
     #[error("it exists already")]
     Duplicate,
@@ -125,6 +131,8 @@ impl Refusal {
             "CY010" => Refusal::Settlement,
             "CY011" => Refusal::Absence,
             "CY012" => Refusal::Forgotten,
+            "CY013" => Refusal::RefundSpacing,
+            "CY014" => Refusal::RefundSum,
             "23505" => Refusal::Duplicate,
             "23502" | "23503" | "23514" | "23P01" => Refusal::Value,
             _ => return None,

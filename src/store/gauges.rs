@@ -18,6 +18,8 @@ const USUAL_DAYS: i32 = 30;
 pub struct Gauges {
     /// Attempts in doubt, answered or not.
     pub in_doubt: i64,
+    /// Refunds in doubt past the time for their answer.
+    pub refunds_in_doubt: i64,
     /// Charges that wait for a person.
     pub held: i64,
     /// How long the oldest charge or period that is due has been due, in seconds; 0 when nothing is.
@@ -46,6 +48,8 @@ impl Store {
             r#"-- gauges
             SELECT (SELECT count(*) FROM attempts
                     WHERE state = 'in_doubt' AND deadline_at <= $1 AND next_poll_at IS NOT NULL) AS "in_doubt!",
+                   (SELECT count(*) FROM refunds
+                    WHERE next_poll_at IS NOT NULL AND state = 'in_doubt' AND deadline_at <= $1) AS "refunds_in_doubt!",
                    (SELECT count(*) FROM charges WHERE is_held) AS "held!",
                    (SELECT count(*) FROM outbox) AS "outbox_pending!",
                    coalesce(greatest(0, extract(epoch FROM $1 - least(

@@ -37,6 +37,10 @@ pub struct NewNotice {
     pub transaction_id: Option<TransactionId>,
     /// The attempt that its address named.
     pub attempt_id: Option<AttemptId>,
+    /// Whether it is about a refund, which is a transaction of its own under the order of its debit.
+    pub is_refund: bool,
+    /// The debit that the refund is of, where it says so.
+    pub refund_of: Option<TransactionId>,
     /// Whether it says that the money moved. That is not believed, but looked for longer.
     pub says_settled: bool,
 }
@@ -93,6 +97,10 @@ pub struct OpenNotice {
     pub order_id: Option<String>,
     /// The transaction that it names.
     pub transaction_id: Option<TransactionId>,
+    /// Whether it is about a refund.
+    pub is_refund: bool,
+    /// The debit that the refund is of, where it says so.
+    pub refund_of: Option<TransactionId>,
     /// Whether it says that the money moved.
     pub says_settled: bool,
     /// When it came in.
@@ -210,6 +218,8 @@ impl Store {
                     shop: row.shop,
                     order_id: row.order_id,
                     transaction_id: row.transaction_id,
+                    is_refund: row.is_refund,
+                    refund_of: row.refund_of,
                     says_settled: row.says_settled,
                     received_at: row.received_at,
                     attempt,
@@ -378,6 +388,8 @@ async fn insert_notices(
     let transactions: Vec<_> = notices.iter().map(|notice| notice.transaction_id).collect();
     let attempts: Vec<_> = notices.iter().map(|notice| notice.attempt_id).collect();
     let settled: Vec<_> = notices.iter().map(|notice| notice.says_settled).collect();
+    let refunds: Vec<_> = notices.iter().map(|notice| notice.is_refund).collect();
+    let originals: Vec<_> = notices.iter().map(|notice| notice.refund_of).collect();
     let stored = sqlx::query_file_scalar!(
         "src/store/sql/receive_notices.sql",
         ids as &[NoticeId],
@@ -391,6 +403,8 @@ async fn insert_notices(
         states as &[NoticeState],
         counts,
         now,
+        &refunds,
+        &originals as &[Option<TransactionId>],
     )
     .fetch_all(&mut **transaction)
     .await?;

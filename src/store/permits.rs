@@ -353,6 +353,8 @@ fn of_refusal(source: StoreError, permits: &[Permit]) -> ClaimError {
             | Refusal::Settlement
             | Refusal::Absence
             | Refusal::Forgotten
+            | Refusal::RefundSpacing
+            | Refusal::RefundSum
             | Refusal::Duplicate
             | Refusal::Value,
         ) => ClaimError::Refused {

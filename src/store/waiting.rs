@@ -71,7 +71,7 @@ impl Store {
         .await?)
     }
 
-    /// Of `shops` those of which many charges are due: at least [`CROWD`] of the first [`CROWDS_SEEN`] of all.
+    /// Of `shops` those of which many charges are due: at least [`CROWD`] of the first thousand of all.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -115,7 +115,7 @@ impl Store {
         .await?)
     }
 
-    /// Whether a notice of `shops` is to be followed up, an attempt is to be looked at, or, because as many attempts as `in_doubt_max`
+    /// Whether a notice of `shops` is to be followed up, an attempt or a refund is to be looked at, or, because as many attempts as `in_doubt_max`
     /// are in doubt past their deadline, people are to be asked about one of them before its time.
     ///
     /// # Errors
@@ -133,6 +133,8 @@ impl Store {
             ) OR EXISTS (
                 SELECT FROM attempts
                 WHERE next_poll_at <= $1 AND (shop = ANY($2) OR (state = 'in_doubt' AND transaction_id IS NULL))
+            ) OR EXISTS (
+                SELECT FROM refunds WHERE next_poll_at <= $1 AND shop = ANY($2)
             ) OR EXISTS (
                 SELECT FROM attempts
                 WHERE state = 'in_doubt' AND deadline_at <= $1 AND case_opened_at IS NULL AND next_poll_at > $1

@@ -6,6 +6,7 @@
 pub mod caretaker;
 pub mod charger;
 pub mod notifier;
+pub mod refunder;
 pub mod resolver;
 pub mod scheduler;
 
@@ -14,4 +15,5 @@ pub mod shops;
 pub mod tripwires;
 
 mod count;
+mod posts;
 mod webhook;

@@ -63,6 +63,34 @@ const FAULTS: &[(&str, &str)] = &[
         "UPDATE cards SET shop = 'other' WHERE card_id = '00000000-0000-7000-8000-00000000c001'",
     ),
     (
+        "refunds_are_covered",
+        "UPDATE refunds SET amount_minor = 4801 WHERE origin = 'elsewhere'",
+    ),
+    (
+        "refunds_are_covered",
+        "UPDATE refunds SET order_id = 'inv-1042' WHERE origin = 'elsewhere'",
+    ),
+    (
+        "refunds_are_covered",
+        "UPDATE refunds SET sale_transaction_id = gen_random_uuid() WHERE origin = 'elsewhere'",
+    ),
+    (
+        "refunds_are_covered",
+        "UPDATE attempts SET state = 'rejected', decline = 'soft' WHERE attempt_id = '00000000-0000-7000-8000-000000a30001'",
+    ),
+    (
+        "refund_verdicts_have_evidence",
+        "DELETE FROM refund_evidence WHERE kind = 'read'",
+    ),
+    (
+        "refund_verdicts_have_evidence",
+        "UPDATE refund_evidence SET transaction_id = gen_random_uuid() WHERE kind = 'answer'",
+    ),
+    (
+        "refund_verdicts_have_evidence",
+        "UPDATE refund_evidence SET verdict = 'absent'; UPDATE refunds SET state = 'absent'",
+    ),
+    (
         "charges_fit_their_subscription",
         "UPDATE charges SET due_on = '2025-03-01' WHERE charge_id = '00000000-0000-7000-8000-0000000d1001'",
     ),

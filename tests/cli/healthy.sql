@@ -87,3 +87,19 @@ INSERT INTO events (event_id, kind, is_alert, payload, occurred_at)
 SELECT format('01942a00-0000-7000-8000-00000000000%s', n)::uuid, 'brake.changed', true,
        jsonb_build_object('shop', 'main', 'mode', mode), '2025-01-03T00:00Z'
 FROM (VALUES (1, 'run'), (2, 'drain')) AS b (n, mode);
+
+-- Some of what the third paid went back: ordered here, and in the gateway's panel.
+INSERT INTO refunds (refund_id, attempt_id, charge_id, subscription_id, shop, sale_transaction_id, order_id, origin, amount_minor,
+                     currency, state, transaction_id, actor, reason, fence_id, permitted_at, deadline_at, decided_at, last_evidence_id)
+SELECT format('00000000-0000-7000-8000-000000f%s0000', r.n)::uuid, attempt_id, charge_id, subscription_id, shop, transaction_id,
+       order_id, r.origin::refund_origin, 100, currency, 'settled', format('00000000-0000-4000-8000-000000f%s0000', r.n)::uuid, r.actor,
+       r.reason, CASE WHEN r.origin = 'cykl' THEN fence_id END, r.at::timestamptz, r.at::timestamptz, r.at::timestamptz,
+       gen_random_uuid()
+FROM (VALUES (1, 'cykl', 'eve', 'asked for it', '2025-01-06T08:00Z'), (2, 'elsewhere', 'cykl', NULL, '2025-01-07T08:00Z'))
+        AS r (n, origin, actor, reason, at),
+    attempts WHERE attempt_id = '00000000-0000-7000-8000-000000a30001';
+
+INSERT INTO refund_evidence (evidence_id, refund_id, kind, verdict, http_status, transaction_id, actor, recorded_at)
+SELECT last_evidence_id, refund_id, CASE origin WHEN 'cykl' THEN 'answer' ELSE 'read' END::evidence_kind, state, 200, transaction_id,
+       'cykl', decided_at
+FROM refunds;

@@ -7,6 +7,7 @@ mod audit;
 mod cards;
 mod commands;
 mod place;
+mod refunds;
 #[path = "../scratch/mod.rs"]
 mod scratch;
 mod start;

@@ -16,7 +16,9 @@ use cykl::gateway::Algorithm;
 use cykl::http::{HttpState, ShopDoor};
 use cykl::journal::{self, Journal};
 use cykl::metrics::Metrics;
-use cykl::simulator::{Delivery, Now, Script, SimulatedProfile, Simulator, SimulatorConfig};
+use cykl::simulator::{
+    Delivery, Ledger, Now, Script, SimulatedProfile, Simulator, SimulatorConfig,
+};
 use cykl::store::adoption::JournalNews;
 use cykl::store::brakes::BrakeMode;
 use cykl::store::status::By;
@@ -407,6 +409,7 @@ impl World {
                  SELECT due_at FROM due_periods
                  UNION ALL SELECT send_at FROM charges
                  UNION ALL SELECT next_poll_at FROM attempts
+                 UNION ALL SELECT next_poll_at FROM refunds
                  UNION ALL SELECT next_action_at FROM notices WHERE state = 'new'
                  UNION ALL SELECT next_attempt_at FROM outbox
                  UNION ALL SELECT until FROM brakes) d (due)
@@ -584,6 +587,7 @@ impl World {
             only_ours.is_empty() && only_theirs.is_empty(),
             "settled in our books only: {only_ours:?}; at the gateway only: {only_theirs:?}"
         );
+        self.compare_refunds(&ledger, asked).await;
         let unexplained = self
             .column(
                 "SELECT charge_id::text FROM all_charges c WHERE (state = 'paid') <> EXISTS (
@@ -597,6 +601,41 @@ impl World {
             posts <= usize::try_from(permits).unwrap(),
             "more requests than permits"
         );
+    }
+}
+
+impl World {
+    /// What went back is what our books say, and no refund was asked for twice or too soon after another.
+    async fn compare_refunds(&self, ledger: &Ledger, asked: &BTreeSet<String>) {
+        let theirs: BTreeSet<String> = ledger
+            .refunds()
+            .iter()
+            .filter(|refund| {
+                ledger.status_of(refund) == "settled" && !asked.contains(&*refund.order_id)
+            })
+            .map(|refund| format!("{} {} {}", refund.order_id, refund.id, refund.amount_minor))
+            .collect();
+        let ours: BTreeSet<String> = self
+            .column("SELECT order_id || ' ' || transaction_id || ' ' || amount_minor FROM refunds WHERE state = 'settled'")
+            .await
+            .into_iter()
+            .collect();
+        assert_eq!(
+            ours, theirs,
+            "the books and the gateway differ about refunds"
+        );
+        for sale in ledger.transactions() {
+            assert!(
+                ledger.refunded(sale.id) <= u64::from(sale.amount_minor),
+                "{sale:?}"
+            );
+        }
+        let permits: i64 = self.one("SELECT count(*) FROM refunds").await;
+        assert!(
+            ledger.refund_posts().len() <= usize::try_from(permits).unwrap(),
+            "more refunds were asked for than the books know of"
+        );
+        assert_eq!(ledger.totals().hasty_refunds, 0, "refunds came too close");
     }
 }
 

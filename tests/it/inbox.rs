@@ -56,6 +56,8 @@ fn new_notice(order_id: &str, body: &str) -> NewNotice {
         order_id: Some(order_id.to_owned()),
         transaction_id: Some(cykl::domain::id::TransactionId::from_uuid(Uuid::new_v4())),
         attempt_id: None,
+        is_refund: false,
+        refund_of: None,
         says_settled: true,
     }
 }

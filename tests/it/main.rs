@@ -32,6 +32,8 @@ mod people;
 mod plain;
 mod plans;
 mod racing;
+mod refund_guards;
+mod refunds;
 mod resolving;
 mod restored;
 mod robustness;

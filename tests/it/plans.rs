@@ -16,7 +16,7 @@ use crate::schema::permit;
 
 /// Each index with a statement that needs it: one of the program's by the name in its first line, or what a person asks a view, as about
 /// a transaction that imoje's panel shows.
-const READ_BY: [(&str, &str); 14] = [
+const READ_BY: [(&str, &str); 18] = [
     (
         "archived_attempts_by_transaction",
         "SELECT * FROM billing.attempts WHERE transaction_id = '00000000-0000-4000-8000-000000000001'",
@@ -31,6 +31,10 @@ const READ_BY: [(&str, &str); 14] = [
     ("charges_to_send", "claim_candidates"),
     ("notices_to_read", "take_notices"),
     ("outbox_due", "take_deliveries"),
+    ("refunds_by_charge", "refunds_of"),
+    ("refunds_by_sale", "known_refunds"),
+    ("refunds_of_shop", "last_refund_at"),
+    ("refunds_to_resolve", "take_refunds"),
     ("subscriptions_by_card", "hold_charges_of_cards"),
     ("subscriptions_finishing", "complete_finished"),
     ("subscriptions_without_card", "figures_of_deactivations"),

@@ -39,6 +39,15 @@ SELECT attempt_id, charge_id, subscription_id, 'main', card_id, period_no, 1,
        CASE WHEN state = 'in_flight' THEN due_at END, CASE WHEN state <> 'in_flight' THEN due_at END
 FROM periods WHERE state NOT IN ('planned', 'held');
 
+INSERT INTO refunds (refund_id, attempt_id, charge_id, subscription_id, shop, sale_transaction_id, order_id, origin, amount_minor,
+                     currency, state, transaction_id, actor, reason, fence_id, permitted_at, deadline_at, next_poll_at, decided_at)
+SELECT md5('refund ' || attempt_id)::uuid, attempt_id, charge_id, subscription_id, shop, transaction_id, order_id, 'cykl', amount_minor,
+       currency, CASE WHEN is_open THEN 'in_doubt' ELSE 'settled' END::attempt_state,
+       CASE WHEN NOT is_open THEN md5('back ' || attempt_id)::uuid END, 'eve', 'test', attempt_id, permitted_at, permitted_at,
+       CASE WHEN is_open THEN permitted_at END, CASE WHEN NOT is_open THEN permitted_at END
+FROM attempts, LATERAL (SELECT period_no = 0 AND get_byte(uuid_send(attempt_id), 0) = 0) s (is_open)
+WHERE state = 'settled' AND period_no < 2;
+
 INSERT INTO notices (notice_id, shop, body_sha256, body, state, received_at, next_action_at)
 SELECT md5('notice ' || n)::uuid, 'main', sha256(n::text::bytea), '{}', CASE WHEN is_new THEN 'new' ELSE 'done' END::notice_state,
        '2026-12-01Z', CASE WHEN is_new THEN timestamptz '2026-12-01Z' END

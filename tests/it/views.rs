@@ -23,10 +23,11 @@ const CONTRACT: [(&str, &str); 3] = [
     ),
 ];
 
-const VIEWS: [&str; 8] = [
+const VIEWS: [&str; 9] = [
     "subscriptions",
     "charges",
     "attempts",
+    "refunds",
     "due_today",
     "failed_now",
     "held",

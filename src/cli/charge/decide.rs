@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 
 use crate::cli::context::Context;
-use crate::cli::{CliError, Exit, Outcome, ReasonArgs, kept_reason, output};
+use crate::cli::{CliError, Exit, Outcome, ReasonArgs, decider, kept_reason, output};
 use crate::domain::id::ChargeId;
 use crate::store::people::{Effect, Instruction, Ruled, RulingError};
 use crate::store::status::By;
@@ -23,7 +23,7 @@ pub struct DecideArgs {
 
 pub(super) async fn run(args: &DecideArgs, instruction: Instruction, context: &Context) -> Outcome {
     let by = By {
-        actor: super::decider(context)?,
+        actor: decider(context)?,
         reason: kept_reason(&args.reason.reason)?,
     };
     context

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cli::context::Context;
 use crate::cli::output::{self, OutputArgs, Row};
-use crate::cli::{CliError, Exit, Outcome};
+use crate::cli::{Exit, Outcome};
 use crate::domain::charge::ChargeState;
 use crate::domain::shop::ShopName;
 use crate::store::books::{ChargeFilter, ListedCharge};
@@ -53,15 +53,6 @@ pub struct ListArgs {
     limit: u32,
     #[command(flatten)]
     output: OutputArgs,
-}
-
-/// Who decides. A decision is a person's, and the daemon's own name is nobody's, although commands are often run as its user.
-fn decider(context: &Context) -> Result<&str, CliError> {
-    if context.actor.trim().eq_ignore_ascii_case("cykl") {
-        let error = "a decision about a charge is a person's, and \"cykl\" is the daemon";
-        return Err(CliError::usage(error).hint("say whose it is with --actor NAME"));
-    }
-    Ok(&context.actor)
 }
 
 pub(super) async fn run(command: &ChargeCommand, context: &Context) -> Outcome {

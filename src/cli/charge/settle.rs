@@ -4,7 +4,7 @@
 use clap::Args;
 
 use crate::cli::context::Context;
-use crate::cli::{CliError, Exit, Outcome, ReasonArgs, daemon, kept_reason, output};
+use crate::cli::{CliError, Exit, Outcome, ReasonArgs, daemon, decider, kept_reason, output};
 use crate::domain::id::{ChargeId, TransactionId};
 use crate::store::status::By;
 use crate::workers::resolver::{SettleError, Settled};
@@ -24,7 +24,7 @@ pub struct SettleArgs {
 
 pub(super) async fn run(args: &SettleArgs, context: &Context) -> Outcome {
     let by = By {
-        actor: super::decider(context)?,
+        actor: decider(context)?,
         reason: kept_reason(&args.reason.reason)?,
     };
     context

@@ -16,6 +16,7 @@ use crate::domain::attempt::AttemptState;
 use crate::domain::id::ChargeId;
 use crate::store::books::{ChargeStory, ListedAttempt, ListedEvent, ListedEvidence};
 use crate::store::people::RulingError;
+use crate::store::refunds::ListedRefund;
 
 /// Arguments of `cykl charge show`.
 #[derive(Debug, Args)]
@@ -92,6 +93,33 @@ impl Row for ListedEvent {
     const SHOWN: &'static [&'static str] = &["occurred_at", "sequence_no", "kind"];
 }
 
+impl Row for ListedRefund {
+    const FIELDS: &'static [&'static str] = &[
+        "refund_id",
+        "attempt_id",
+        "origin",
+        "amount_minor",
+        "currency",
+        "state",
+        "transaction_id",
+        "actor",
+        "reason",
+        "permitted_at",
+        "decided_at",
+        "case_opened_at",
+    ];
+    const SHOWN: &'static [&'static str] = &[
+        "permitted_at",
+        "amount_minor",
+        "currency",
+        "state",
+        "origin",
+        "actor",
+        "reason",
+        "transaction_id",
+    ];
+}
+
 /// A charge with what can be decided about it.
 #[derive(Serialize)]
 struct Shown<'a> {
@@ -139,6 +167,9 @@ fn tell(
         |title: &str, table: String| write!(text, "\n{title}\n{table}").map_err(CliError::internal);
     if !story.attempt_list.is_empty() {
         section("ATTEMPTS", output::table(&story.attempt_list, width)?)?;
+    }
+    if !story.refunds.is_empty() {
+        section("REFUNDS", output::table(&story.refunds, width)?)?;
     }
     if !story.evidence.is_empty() {
         section("EVIDENCE", output::table(&story.evidence, width)?)?;

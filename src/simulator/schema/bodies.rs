@@ -28,6 +28,18 @@ pub(in crate::simulator) static DEBIT: &[Field] = &[
 pub(in crate::simulator) static DEACTIVATE: &[Field] =
     &[required("paymentProfileId", Kind::Format(Format::UuidV4))];
 
+/// The body of `POST transaction/{id}/refund`.
+pub(in crate::simulator) static REFUND: &[Field] = &[
+    required("type", Kind::OneOf(&["refund"])),
+    required("serviceId", Kind::Format(Format::UuidV4)),
+    required("amount", AMOUNT),
+    optional("title", pattern(255, TITLE)),
+    optional("sendRefundConfirmationEmail", Kind::Boolean),
+];
+
+/// The body of `POST transaction/{id}/can-refund`.
+pub(in crate::simulator) static CAN_REFUND: &[Field] = &[required("amount", AMOUNT)];
+
 static DATA: &[Field] = &[required("multipayout", PAYOUTS)];
 
 /// The body of `POST transaction`.

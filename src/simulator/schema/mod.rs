@@ -6,7 +6,7 @@ mod bodies;
 mod invoice;
 mod patterns;
 
-pub(super) use bodies::{DEACTIVATE, DEBIT, TRANSACTION};
+pub(super) use bodies::{CAN_REFUND, DEACTIVATE, DEBIT, REFUND, TRANSACTION};
 pub(super) use patterns::Pattern;
 
 /// A property of a JSON object.

@@ -120,6 +120,7 @@ impl Store {
             .await?;
         let mut checks = money(&mut transaction).await?;
         checks.extend(attempts(&mut transaction, now).await?);
+        checks.extend(refunds(&mut transaction).await?);
         checks.extend(obligations(&mut transaction).await?);
         let unseen = match against {
             Some((export, coverage)) => {
@@ -268,6 +269,24 @@ async fn attempts(
             "nothing_was_permitted_while_braked",
             "src/store/sql/audit/nothing_was_permitted_while_braked.sql",
             "no permit was given while the brake was on"
+        ),
+    ])
+}
+
+/// What went back, and how it is known.
+async fn refunds(transaction: &mut PgTransaction<'_>) -> Result<Vec<Check>, StoreError> {
+    Ok(vec![
+        check!(
+            transaction,
+            "refunds_are_covered",
+            "src/store/sql/audit/refunds_are_covered.sql",
+            "no more went back than was taken, and each refund is of a debit that moved money"
+        ),
+        check!(
+            transaction,
+            "refund_verdicts_have_evidence",
+            "src/store/sql/audit/refund_verdicts_have_evidence.sql",
+            "each verdict on a refund rests on evidence from somebody who can know"
         ),
     ])
 }

@@ -23,6 +23,7 @@ mod consequences;
 mod rows;
 
 pub(super) use consequences::{DecidedPayload, step_subscription};
+pub(super) use rows::EvidenceKind;
 
 /// News about an attempt, with what is kept as evidence of it.
 #[derive(Debug, Clone)]

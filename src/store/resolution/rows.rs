@@ -28,19 +28,21 @@ pub(super) async fn write(
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
 #[sqlx(type_name = "evidence_kind", rename_all = "snake_case")]
-enum EvidenceKind {
+pub(in crate::store) enum EvidenceKind {
     Local,
     Answer,
     Read,
     Person,
 }
 
-fn kind(news: &News) -> EvidenceKind {
-    match news {
-        News::NotSent | News::Unsendable => EvidenceKind::Local,
-        News::Answered(_) => EvidenceKind::Answer,
-        News::Read(_) => EvidenceKind::Read,
-        News::DeclaredAbsent => EvidenceKind::Person,
+impl EvidenceKind {
+    pub fn of(news: &News) -> Self {
+        match news {
+            News::NotSent | News::Unsendable => EvidenceKind::Local,
+            News::Answered(_) => EvidenceKind::Answer,
+            News::Read(_) => EvidenceKind::Read,
+            News::DeclaredAbsent => EvidenceKind::Person,
+        }
     }
 }
 
@@ -66,7 +68,10 @@ async fn insert_evidence(
 ) -> Result<(), StoreError> {
     let attempts: Vec<_> = news.iter().map(|one| one.subject.attempt_id).collect();
     let subscriptions: Vec<_> = news.iter().map(|one| one.subject.subscription_id).collect();
-    let kinds: Vec<_> = news.iter().map(|one| kind(&one.finding.news)).collect();
+    let kinds: Vec<_> = news
+        .iter()
+        .map(|one| EvidenceKind::of(&one.finding.news))
+        .collect();
     let verdicts: Vec<_> = news.iter().map(|one| one.decision.attempt).collect();
     let statuses: Vec<_> = news
         .iter()

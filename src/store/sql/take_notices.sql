@@ -8,11 +8,14 @@ WITH due AS (
     SET next_action_at = $1 + least(interval '10 seconds' * (2 ^ least(n.tries, 20)), interval '6 hours'),
         tries = least(n.tries + 1, 1000)
     FROM due WHERE n.notice_id = due.notice_id
-    RETURNING n.notice_id, n.shop, n.order_id, n.transaction_id, n.attempt_id, n.received_at, n.says_settled
+    RETURNING n.notice_id, n.shop, n.order_id, n.transaction_id, n.attempt_id, n.is_refund, n.refund_of, n.received_at,
+              n.says_settled
 )
 SELECT t.notice_id AS "notice_id!: NoticeId",
        t.shop AS "shop!: ShopName",
        t.order_id,
+       t.is_refund AS "is_refund!",
+       t.refund_of AS "refund_of: TransactionId",
        t.says_settled AS "says_settled!",
        t.received_at AS "received_at!",
        t.transaction_id AS "transaction_id: TransactionId",
@@ -24,7 +27,7 @@ SELECT t.notice_id AS "notice_id!: NoticeId",
        a.currency AS "currency?: Currency",
        a.transaction_id AS "attempt_transaction_id?: TransactionId",
        -- Money that the archive knows of, or that did not move for what is there, is nothing new.
-       a.attempt_id IS NULL AND EXISTS (
+       a.attempt_id IS NULL AND NOT t.is_refund AND EXISTS (
            SELECT FROM archived_attempts h
            WHERE h.subscription_id = CASE WHEN t.order_id ~ '^cykl-[0-9a-f]{32}-' THEN split_part(t.order_id, '-', 2)::uuid END
              AND h.order_id = t.order_id AND h.shop = t.shop

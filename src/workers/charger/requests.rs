@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 
 use super::Run;
 use crate::clock::Moment;
-use crate::domain::answer::{Doubt, Verdict};
 use crate::domain::id::AttemptId;
 use crate::domain::resolution::News;
 use crate::domain::shop::ShopName;
-use crate::gateway::{DebitAnswer, DebitOrder, NoAnswer, NotSent};
+use crate::gateway::{DebitOrder, NoAnswer, NotSent, PostAnswer};
 use crate::metrics::CallOutcome;
 use crate::store::permits::Permit;
-use crate::store::resolution::{Evidence, Finding};
-use crate::workers::count;
+use crate::store::resolution::Finding;
+use crate::workers::posts;
 use crate::workers::shops::Shop;
 
 /// How long ago the brake was looked at last when a request is handed over to be sent.
@@ -63,13 +62,13 @@ impl Run {
         charger
             .metrics
             .gateway_request_seconds
-            .get_or_create(&CallOutcome::of("debit", outcome_word(&answer)))
+            .get_or_create(&CallOutcome::of("debit", posts::outcome_word(&answer)))
             .observe(started.elapsed().as_secs_f64());
         if let Ok(answer) = &answer {
             charger.clocks.note_gateway(&shop.name, answer.sent_at);
         }
         self.note_reach(shop, &answer);
-        let (news, evidence) = told_by(answer);
+        let (news, evidence) = posts::told_by(answer);
         finding(news, evidence)
     }
 
@@ -99,7 +98,7 @@ impl Run {
 
     /// Notes whether imoje could be reached for `shop`. When not, or when permits grow too old in the queue, the rest of the shop
     /// waits for the next run; after a connection that failed that one begins with a single charge.
-    fn note_reach(&self, shop: &Shop, answer: &Result<DebitAnswer, NoAnswer>) {
+    fn note_reach(&self, shop: &Shop, answer: &Result<PostAnswer, NoAnswer>) {
         match answer {
             Ok(_) | Err(NoAnswer::Unknown(_)) => {
                 shop.is_unreachable.store(false, Ordering::Relaxed);
@@ -139,34 +138,4 @@ fn order_of(
         invoice: permit.invoice,
         multipayout: permit.multipayout,
     })
-}
-
-/// What an answer, or the lack of one, tells about the attempt.
-fn told_by(answer: Result<DebitAnswer, NoAnswer>) -> (News, Evidence) {
-    match answer {
-        Ok(answer) => {
-            let evidence = Evidence::of_answer(answer.http_status, answer.error_code, answer.shown);
-            (News::Answered(answer.verdict), evidence)
-        }
-        Err(no_answer) => {
-            let evidence = Evidence {
-                detail: Some(no_answer.to_string()),
-                ..Evidence::default()
-            };
-            let news = match no_answer {
-                NoAnswer::NotSent(NotSent::Invalid(_) | NotSent::NoCardProxy) => News::Unsendable,
-                NoAnswer::NotSent(_) => News::NotSent,
-                NoAnswer::Unknown(_) => News::Answered(Verdict::InDoubt(Doubt::NoAnswer)),
-            };
-            (news, evidence)
-        }
-    }
-}
-
-fn outcome_word(answer: &Result<DebitAnswer, NoAnswer>) -> &'static str {
-    match answer {
-        Ok(answer) => count::verdict_word(&answer.verdict),
-        Err(NoAnswer::NotSent(_)) => "not_sent",
-        Err(NoAnswer::Unknown(_)) => "no_answer",
-    }
 }

@@ -5,6 +5,7 @@
 
 mod named;
 mod reads;
+mod refunds;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -103,6 +104,7 @@ impl Resolver {
                 break;
             }
         }
+        self.look_at_refunds(now, &mut report).await?;
         Ok(report)
     }
 
@@ -115,8 +117,21 @@ impl Resolver {
         report.notices += notices.len();
         let mut closed = Vec::new();
         let mut unknown = Vec::new();
+        let mut refunds = Vec::new();
         let mut questions: HashMap<TransactionId, Question> = HashMap::new();
         for notice in notices {
+            if notice.is_refund {
+                // What went back was taken before, whatever is known of that here.
+                if let (Some(sale), Some(attempt)) = (notice.refund_of, &notice.attempt)
+                    && !is_known(attempt, sale)
+                {
+                    questions
+                        .entry(sale)
+                        .or_insert_with(|| question(&notice.shop, attempt, sale));
+                }
+                refunds.push(notice);
+                continue;
+            }
             match (notice.transaction_id, &notice.attempt) {
                 (Some(transaction_id), Some(attempt)) if is_known(attempt, transaction_id) => {
                     closed.push((notice.notice_id, NoticeState::Done));
@@ -146,7 +161,8 @@ impl Resolver {
         self.store.close_notices(&closed).await?;
         self.look_for_orphans(unknown, now).await?;
         self.ask(questions.into_values().collect(), now, report)
-            .await
+            .await?;
+        self.follow_up_refunds(refunds, now, report).await
     }
 
     /// Whether a notice says that the money moved and is to be asked about until the gateway's own reads say so too, which may lag

@@ -288,7 +288,7 @@ async fn two_failures_in_one_debit_are_no_worse_than_one() {
 }
 
 /// Every effect that the stories have. One that is missing here is a new one, whose failure is tried as well as soon as it is added.
-const POINTS: [&str; 34] = [
+const POINTS: [&str; 40] = [
     "commit append_events",
     "commit append_events, fail_charge",
     "commit close_notices",
@@ -312,6 +312,9 @@ const POINTS: [&str; 34] = [
     "commit insert_evidence, update_attempts, update_charges, set_status, append_events",
     "commit insert_evidence, update_attempts, update_charges, unqueue_next_period, void_unsent, set_status, append_events",
     "commit insert_evidence, update_attempts, update_charges, unqueue_next_period, void_unsent, set_status, mark_cards_inactive, hold_charges_of_cards, append_events",
+    "commit insert_refund_evidence, update_refund",
+    "commit insert_refund_evidence, update_refund, append_events",
+    "commit permit_refund",
     "commit receive_notices",
     "commit say, append_events",
     "commit say, append_events, stage_attempt, stage_charge",
@@ -319,15 +322,19 @@ const POINTS: [&str; 34] = [
     "commit stage_attempt, stage_charge, append_events",
     "commit take_deliveries",
     "commit take_notices",
+    "commit take_refunds",
     "commit take_unresolved",
     "commit unqueue_next_period, void_unsent, set_status, append_events",
     "send GET transaction",
+    "send POST transaction/can-refund",
     "send POST transaction/profile",
+    "send POST transaction/refund",
 ];
 
 /// Every further effect of a process with which something goes wrong: what it makes good, and what it finds half done.
-const POINTS_AFTER_A_FAULT: [&str; 3] = [
+const POINTS_AFTER_A_FAULT: [&str; 4] = [
     "commit insert_attempts, count_tombstones",
     "commit insert_attempts, put_in_flight, put_off",
+    "commit open_refund_case, append_events",
     "commit put_off",
 ];

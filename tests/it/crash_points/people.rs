@@ -10,6 +10,7 @@ use cykl::store::brakes::BrakeMode;
 use cykl::store::people::{Instruction, RulingError};
 use cykl::store::status::{By, StepError, Stopped};
 use cykl::workers::crew::Workers;
+use cykl::workers::refunder::{RefundError, Refunder, Wanted};
 use cykl::workers::resolver::SettleError;
 use cykl::workers::shops::ShopCalendar;
 use uuid::Uuid;
@@ -41,6 +42,8 @@ pub enum Command {
     RetryNow,
     /// The transaction is the one that the panel shows for the charge.
     Settle,
+    /// All of it goes back.
+    Refund,
 }
 
 /// What came of a command.
@@ -210,6 +213,7 @@ impl Errand {
                     .await
             }
             Command::Settle => self.settle(workers).await,
+            Command::Refund => self.refund(workers, store).await,
         }
     }
 
@@ -225,6 +229,37 @@ impl Errand {
         match ruled.await {
             Ok(_) => Outcome::Done,
             Err(RulingError::Store(_)) => Outcome::Failed,
+            Err(refused) => Outcome::Refused(refused.to_string()),
+        }
+    }
+
+    async fn refund(&self, workers: &Workers, store: &Store) -> Outcome {
+        let charger = &workers.charger;
+        let refunder = Refunder {
+            store: store.clone(),
+            shops: charger.shops.clone(),
+            policy: charger.policy.resolver.clone(),
+            fence_id: charger.fence_id,
+            answer_timeout: charger.limits.answer_timeout,
+            absent_after: self.absent_after,
+            clock: charger.clock.clone(),
+        };
+        let wanted = Wanted {
+            charge_id: self.charge_id,
+            attempt_no: None,
+            amount_minor: None,
+            title: None,
+            is_confirmed_by_email: false,
+            by: by("jan"),
+        };
+        match refunder.refund(wanted).await {
+            Ok(_) => Outcome::Done,
+            Err(
+                RefundError::Store(_)
+                | RefundError::Unreachable(_)
+                | RefundError::Unconfirmed(_)
+                | RefundError::NotRecorded { .. },
+            ) => Outcome::Failed,
             Err(refused) => Outcome::Refused(refused.to_string()),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use cykl::simulator::{Behaviour, ErrorBody, Notices, Rule};
+use cykl::simulator::{Behaviour, Call, ErrorBody, Notices, Rule};
 use cykl::store::brakes::BrakeMode;
 
 use super::people::{Command, Deed};
@@ -33,7 +33,7 @@ fn late() -> Agreement {
 }
 
 /// All of them.
-pub const STORIES: [Story; 21] = [
+pub const STORIES: [Story; 23] = [
     Story {
         name: "paid at once, twice, and completed",
         tell: weekly,
@@ -172,6 +172,29 @@ pub const STORIES: [Story; 21] = [
                 command: Command::Settle,
             },
         ],
+    },
+    Story {
+        name: "paid, and given back",
+        tell: once,
+        rules: Vec::new,
+        people: &[Deed {
+            hour: 2,
+            about: "charges.state = 'paid'",
+            command: Command::Refund,
+        }],
+    },
+    Story {
+        name: "paid, and given back slowly, of which no notice tells",
+        tell: once,
+        rules: || {
+            let slow = Behaviour::settle_after(Duration::from_secs(86_400));
+            vec![Rule::debits(slow.with_notices(Notices::none())).on(Call::Refund)]
+        },
+        people: &[Deed {
+            hour: 2,
+            about: "charges.state = 'paid'",
+            command: Command::Refund,
+        }],
     },
     Story {
         name: "too late, and approved",

@@ -45,7 +45,8 @@ impl Drop for GatewayProxy {
 
 /// Passes requests and answers on, one after the other, until one side closes or a fault strikes.
 async fn pass_on(mut client: TcpStream, mut server: TcpStream, effects: Arc<Effects>) {
-    let (mut asked, mut said) = (Vec::new(), Vec::new());
+    // A read fills what room there is, and the first one has to have the whole first line.
+    let (mut asked, mut said) = (Vec::with_capacity(8_192), Vec::with_capacity(8_192));
     let mut is_asking = false;
     let mut awaited: Option<Fault> = None;
     loop {
@@ -112,6 +113,8 @@ fn call(request: &[u8]) -> String {
                 "id",
                 "cid",
                 "deactivate",
+                "refund",
+                "can-refund",
             ]
             .contains(part)
         })

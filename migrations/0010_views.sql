@@ -26,7 +26,9 @@ SELECT c.charge_id, c.subscription_id, s.external_id, c.shop, c.period_no, c.due
        c.amount_minor, c.currency, c.state, c.attempts, c.next_action_at, c.paid_at, c.last_status_code,
        coalesce(c.paid_transaction_id,
                 (SELECT a.transaction_id FROM attempts a WHERE a.attempt_id = c.paid_attempt_id)) AS transaction_id,
-       c.reason
+       c.reason,
+       (SELECT coalesce(sum(r.amount_minor), 0) FROM refunds r WHERE r.charge_id = c.charge_id AND r.state = 'settled')::bigint
+           AS refunded_minor
 FROM all_charges c
     JOIN subscriptions s USING (subscription_id);
 
@@ -34,6 +36,11 @@ CREATE VIEW billing.attempts AS
 SELECT a.attempt_id, a.charge_id, a.subscription_id, a.attempt_no, a.order_id, a.state, a.transaction_id,
        a.status_code, a.permitted_at, a.decided_at, a.card_masked, a.decline
 FROM all_attempts a;
+
+CREATE VIEW billing.refunds AS
+SELECT r.refund_id, r.charge_id, r.subscription_id, s.external_id, r.shop, r.attempt_id, r.order_id, r.origin, r.amount_minor,
+       r.currency, r.state, r.transaction_id, r.sale_transaction_id, r.reason, r.actor, r.permitted_at, r.decided_at, r.case_opened_at
+FROM refunds r JOIN subscriptions s USING (subscription_id);
 
 CREATE VIEW billing.due_today AS
 SELECT s.subscription_id, s.external_id, s.shop, d.period_no, d.due_on, d.due_at,
@@ -73,6 +80,7 @@ WHERE s.status IN ('deactivated', 'registering');
 COMMENT ON VIEW billing.subscriptions IS 'One row per subscription.';
 COMMENT ON VIEW billing.charges IS 'One row per subscription and period that fell due: what was to be paid, and what became of it.';
 COMMENT ON VIEW billing.attempts IS 'One row per request to the gateway. At most one of a charge is ever in doubt, pending or settled.';
+COMMENT ON VIEW billing.refunds IS 'One row per refund: what people ordered with Cykl, and what imoje lists besides.';
 COMMENT ON VIEW billing.due_today IS 'What is still to be charged today, in each subscription''s zone: periods that fall due and charges that are planned or retried.';
 COMMENT ON VIEW billing.failed_now IS 'Charges that were given up and whose subscription has not ended.';
 COMMENT ON VIEW billing.held IS 'Charges that wait for a person.';
@@ -105,7 +113,7 @@ DECLARE
         "due_on": "Local date on which the charge is due.",
         "due_at": "The instant at which it falls due.",
         "state": "Where it stands; see ARCHITECTURE.md.",
-        "reason": "Why, for failed, held, skipped and void charges.",
+        "reason": "Why, for failed, held, skipped and void charges, and for refunds.",
         "attempts": "How many permits to debit have been given for it.",
         "next_action_at": "When it is looked at again; null exactly when it is closed.",
         "paid_at": "When the payment was established.",
@@ -116,7 +124,12 @@ DECLARE
         "order_id": "What imoje was told as orderId; never used twice.",
         "status_code": "The issuer''s reason for a decline (imoje statusCode).",
         "decline": "What the decline means: never, new_card, funds, soft or technical.",
-        "permitted_at": "When the permit was committed, before the request was sent.",
+        "refunded_minor": "How much of what was taken went back, in minor units.",
+        "refund_id": "The refund.",
+        "origin": "Who asked for it: cykl, or elsewhere when imoje lists it and nobody here ordered it.",
+        "sale_transaction_id": "imoje''s id of the transaction that took the money.",
+        "actor": "Who ordered it; cykl itself where it was found.",
+        "permitted_at": "When the permit was committed, before the request was sent; of a refund from elsewhere, when it was found.",
         "decided_at": "When its fate was established; null while it is in doubt or pending.",
         "card_masked": "The card, masked as imoje shows it.",
         "masked_number": "The card, masked as imoje shows it.",

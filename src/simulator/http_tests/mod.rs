@@ -26,6 +26,8 @@ use uuid::Uuid;
 
 use super::*;
 
+mod refunds;
+
 const START: i64 = 1_790_000_000;
 const NOTIFY: &str = "https://billing.example.test/imoje/n";
 
