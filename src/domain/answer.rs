@@ -3,7 +3,7 @@
 //! It is a whitelist. An answer counts as a refusal only for the pairs of HTTP status and error body named here, and as
 //! final only when the transaction it shows is complete and is ours; everything else is doubt, and doubt blocks.
 
-use crate::domain::id::TransactionId;
+use crate::domain::id::{ProfileId, TransactionId};
 use crate::domain::money::Money;
 
 /// What an answer must repeat to be about our attempt.
@@ -38,6 +38,10 @@ pub struct ShownTransaction {
     pub status_code: Option<String>,
     /// `paymentProfile.maskedNumber`
     pub masked_number: Option<String>,
+    /// `paymentProfile.id`: the stored card that was charged, or stored with it.
+    pub profile_id: Option<ProfileId>,
+    /// `firstTransactionId`, of the transaction or of its profile: what names a card that was registered without one.
+    pub first_transaction_id: Option<String>,
     /// `refunds`: what went back, or is on its way. `None` when the list cannot be read whole.
     pub refunds: Option<Vec<ListedRefund>>,
 }
@@ -435,6 +439,8 @@ mod tests {
             service_id: Some("2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b".to_owned()),
             status_code: None,
             masked_number: None,
+            profile_id: None,
+            first_transaction_id: None,
             refunds: None,
         }
     }

@@ -65,6 +65,14 @@ id! {
     RefundId
 }
 id! {
+    /// One invitation to register a card.
+    RegistrationId
+}
+id! {
+    /// imoje's id of a payment link (`payment.id`).
+    PaymentId
+}
+id! {
     /// One reason why an attempt changed state.
     EvidenceId
 }

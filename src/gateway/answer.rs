@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use url::Url;
 
 use crate::domain::answer::{ShownTransaction, Verdict};
 use crate::domain::channel::{self, Channel};
 use crate::domain::fields::FieldError;
-use crate::domain::id::ProfileId;
+use crate::domain::id::{PaymentId, ProfileId, TransactionId};
 
 /// imoje's word on a debit or a refund: an HTTP answer came.
 ///
@@ -63,10 +64,10 @@ pub const fn is_denial(http_status: u16) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
     /// No byte of the request left this machine, so no money moved.
-    #[error("the debit was not sent: {0}")]
+    #[error("nothing was sent: {0}")]
     NotSent(NotSent),
     /// The card may have been charged.
-    #[error("the debit was sent and may have been executed: {0}")]
+    #[error("the request was sent and may have been executed: {0}")]
     Unknown(Lost),
 }
 
@@ -197,6 +198,66 @@ pub enum ProfileKind {
     Recurring,
     /// Debits that the payer asks for.
     OneClick,
+}
+
+/// imoje's word on a payment link that was ordered: an HTTP answer came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkAnswer {
+    /// The HTTP status.
+    pub http_status: u16,
+    /// What it means.
+    pub outcome: LinkOutcome,
+}
+
+/// What became of a payment link that was ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkOutcome {
+    /// It is there.
+    Created {
+        /// imoje's id of it.
+        payment_id: PaymentId,
+        /// Where the payer pays.
+        url: Url,
+    },
+    /// There is none.
+    Refused {
+        /// imoje's error code.
+        code: String,
+        /// imoje's words, when they can be read.
+        message: Option<String>,
+    },
+    /// There may be one. Nobody knows its address, so nobody can pay by it.
+    Unclear,
+}
+
+/// A payment link as imoje shows it. Each field is absent when the answer does not have it or has something unreadable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownPayment {
+    /// `id`
+    pub id: PaymentId,
+    /// `status`
+    pub status: Option<String>,
+    /// `orderId`
+    pub order_id: Option<String>,
+    /// `amount`, in minor units
+    pub amount_minor: Option<i64>,
+    /// `currency`
+    pub currency: Option<String>,
+    /// `serviceId`
+    pub service_id: Option<String>,
+    /// `isActive`: whether it can be paid.
+    pub is_active: Option<bool>,
+    /// `transactions`: what payers did. `None` when the list cannot be read whole.
+    pub transactions: Option<Vec<ListedPayment>>,
+}
+
+/// A transaction in the list of the payment link by which it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedPayment {
+    /// `id`
+    pub transaction_id: TransactionId,
+    /// `status`
+    pub status: String,
 }
 
 /// What imoje says about a refund before it is asked for (imoje API, `POST transaction/{id}/can-refund`).

@@ -14,6 +14,7 @@ mod client;
 mod client_config;
 mod notice;
 mod order;
+mod payments;
 mod refunds;
 mod signature;
 mod transport;
@@ -25,8 +26,9 @@ mod tests;
 mod tls_tests;
 
 pub use answer::{
-    ConnectFailure, ConnectStep, Lookup, Lost, NoAnswer, NotSent, PostAnswer, Profile, ProfileKind,
-    ReadAnswer, ReadError, Refundable, Service, is_denial,
+    ConnectFailure, ConnectStep, LinkAnswer, LinkOutcome, ListedPayment, Lookup, Lost, NoAnswer,
+    NotSent, PostAnswer, Profile, ProfileKind, ReadAnswer, ReadError, Refundable, Service,
+    ShownPayment, is_denial,
 };
 pub use client::ImojeClient;
 pub use client_config::{ClientConfig, ClientError};
@@ -35,6 +37,7 @@ pub use notice::{
     verify_notice_token,
 };
 pub use order::{DebitOrder, ReturnAddresses};
+pub use payments::{LinkDetails, LinkOrder};
 pub use refunds::RefundOrder;
 pub use signature::{
     Algorithm, NoticeCredentials, NoticeRejected, SIGNATURE_HEADER, verify_notice,

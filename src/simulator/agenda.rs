@@ -4,20 +4,41 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use chrono::{DateTime, Utc};
 
+/// What a notice tells. Transactions and links are named by their position in the book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Topic {
+    /// A transaction has reached a step of its course.
+    Step { position: usize, step: usize },
+    /// A transaction that never was, modelled on this one, has settled.
+    Forgery { position: usize },
+    /// A link cannot be paid any more.
+    End { link: usize },
+}
+
+impl Topic {
+    /// Notices of one subject stay in their order.
+    pub(super) fn subject(self) -> (bool, usize) {
+        match self {
+            Topic::Step { position, .. } | Topic::Forgery { position } => (false, position),
+            Topic::End { link } => (true, link),
+        }
+    }
+}
+
 /// Which notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct NoticeItem {
-    pub(super) position: usize,
-    pub(super) step: usize,
+    pub(super) topic: Topic,
     pub(super) try_number: u8,
-    pub(super) forged: bool,
 }
 
-/// Something that happens at a known time. Transactions are named by their position in the book.
+/// Something that happens at a known time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Item {
     /// A transaction reaches the next step of its course.
     Change { position: usize, step: usize },
+    /// A link is not valid any longer.
+    Expiry { link: usize },
     /// A notice leaves.
     Notice(NoticeItem),
 }

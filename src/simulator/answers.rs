@@ -116,7 +116,7 @@ impl<'a> TransactionJson<'a> {
             id: transaction.id,
             kind: if is_sale { "sale" } else { "refund" },
             status: &state.status,
-            source: "api",
+            source: if transaction.is_by_link { "web" } else { "api" },
             created: transaction.created_at.timestamp(),
             modified: transaction
                 .course
@@ -131,7 +131,7 @@ impl<'a> TransactionJson<'a> {
             payment_method: is_sale.then_some("card"),
             payment_method_code: is_sale.then_some("recurring"),
             payment: None,
-            payment_profile: (is_sale && transaction.profile_type.is_none())
+            payment_profile: (is_sale && transaction.profile_type.is_none() && !profile.is_plain)
                 .then(|| ProfileJson::new(&transaction.shop.merchant_id, profile)),
             first_transaction_id: None,
             refunds: Vec::new(),
@@ -159,6 +159,12 @@ impl<'a> TransactionJson<'a> {
             self.first_transaction_id = profile.profile.first_transaction_id.as_deref();
         }
         self
+    }
+
+    /// Without `paymentProfile`, which comes beside.
+    pub(super) fn without_profile(mut self) -> (Self, Option<ProfileJson<'a>>) {
+        let profile = self.payment_profile.take();
+        (self, profile)
     }
 
     /// With `refunds`, as they were at a moment.

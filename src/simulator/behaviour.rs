@@ -201,6 +201,8 @@ pub struct Notices {
     pub algorithm: Algorithm,
     /// Leave out the `transaction` object.
     pub payment_only: bool,
+    /// Name the profile beside the transaction, and not in it.
+    pub profile_beside: bool,
     /// Also send a `settled` notice, signed with the shop's key, for this order, which nobody ever debited.
     pub forged_order: Option<String>,
 }
@@ -216,6 +218,7 @@ impl Default for Notices {
             wrong_key: false,
             algorithm: Algorithm::Sha256,
             payment_only: false,
+            profile_beside: false,
             forged_order: None,
         }
     }

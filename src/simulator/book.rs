@@ -8,15 +8,16 @@ use uuid::Uuid;
 
 use super::{
     SimulatedShop,
-    agenda::{Agenda, Item, NoticeItem},
+    agenda::{Agenda, Item, NoticeItem, Topic},
     behaviour::{Behaviour, Fate, Notices},
     course::{Course, delta, later},
     currency::Currency,
     director::{Director, Facts},
-    ledger::{Ledger, Notice, Post, ProfileType, RefundPost, Totals, Transaction},
+    ledger::{Ledger, Notice, Post, ProfileType, Records, RefundPost, Totals, Transaction},
+    links::Link,
     notices,
     profile::{ProfileNow, Profiles, SimulatedProfile},
-    script::{Call, CardData, Channel, Script},
+    script::{Call, CardData, Channel, Registration, Script},
 };
 
 /// What names the card of a debit.
@@ -86,20 +87,36 @@ pub(super) enum DebitOutcome {
 #[derive(Clone, Debug)]
 pub(super) struct NoticeJob {
     pub(super) item: NoticeItem,
-    pub(super) transaction: Transaction,
-    pub(super) profile: ProfileNow,
+    pub(super) told: Told,
+}
+
+/// What it tells.
+#[derive(Clone, Debug)]
+pub(super) enum Told {
+    /// A transaction as it is at a step of its course.
+    Step {
+        transaction: Box<Transaction>,
+        profile: ProfileNow,
+        step: usize,
+    },
+    /// A transaction that never was.
+    Forgery(Box<Transaction>, ProfileNow),
+    /// A link that ended.
+    End(Box<Link>),
 }
 
 pub(super) struct Book {
     default: Behaviour,
     channel: Channel,
     card_data: CardData,
+    registration: Registration,
     director: Director,
     profiles: Profiles,
     posts: Vec<Post>,
     posts_by_order: HashMap<Arc<str>, u32>,
     pub(super) refund_posts: Vec<RefundPost>,
     transactions: Vec<Transaction>,
+    pub(super) links: Vec<Link>,
     /// The positions of the refunds of each debit.
     refunds: HashMap<Uuid, Vec<usize>>,
     /// When each shop was last given a refund.
@@ -107,7 +124,7 @@ pub(super) struct Book {
     positions: HashMap<Uuid, usize>,
     courses: HashMap<(Fate, Notices, Duration), Arc<Course>>,
     notices: Vec<Notice>,
-    agenda: Agenda,
+    pub(super) agenda: Agenda,
     pub(super) totals: Totals,
 }
 
@@ -117,12 +134,14 @@ impl Book {
             default: script.behaviour,
             channel: script.channel,
             card_data: script.card_data,
+            registration: script.registration,
             director: Director::new(seed, script.rules),
             profiles: Profiles::new(script.accept_unknown_profiles, script.profiles),
             posts: Vec::new(),
             posts_by_order: HashMap::new(),
             refund_posts: Vec::new(),
             transactions: Vec::new(),
+            links: Vec::new(),
             refunds: HashMap::new(),
             last_refunds: HashMap::new(),
             positions: HashMap::new(),
@@ -145,6 +164,10 @@ impl Book {
         &self.channel
     }
 
+    pub(super) fn registration(&self) -> Registration {
+        self.registration
+    }
+
     pub(super) fn card_data(&self) -> CardData {
         self.card_data
     }
@@ -154,14 +177,20 @@ impl Book {
     }
 
     pub(super) fn ledger(&self, as_of: DateTime<Utc>) -> Ledger {
-        Ledger::new(
-            as_of,
-            self.posts.clone(),
-            self.refund_posts.clone(),
-            self.transactions.clone(),
-            self.notices.clone(),
-            self.totals,
-        )
+        let records = Records {
+            posts: self.posts.clone(),
+            refund_posts: self.refund_posts.clone(),
+            transactions: self.transactions.clone(),
+            links: self.links.clone(),
+            notices: self.notices.clone(),
+            totals: self.totals,
+        };
+        Ledger::new(as_of, records)
+    }
+
+    /// Every debit and refund, in order.
+    pub(super) fn transactions(&self) -> &[Transaction] {
+        &self.transactions
     }
 
     pub(super) fn count_call(&mut self) {
@@ -292,6 +321,7 @@ impl Book {
             payment_id: Uuid::new_v4(),
             payment_profile_id: profile.profile.id,
             profile_type: request.card.profile_type(),
+            is_by_link: false,
             order_id: Arc::clone(&request.order_id),
             title: Arc::clone(&request.title),
             amount_minor: request.amount_minor,
@@ -385,32 +415,44 @@ impl Book {
             course.begins(step, transaction.created_at)
         };
         let due = later(begins, delta(wanted.late_by));
-        let item = |forged| {
+        let item = |topic| {
             (
                 due,
                 NoticeItem {
-                    position,
-                    step,
+                    topic,
                     try_number: 1,
-                    forged,
                 },
             )
         };
-        let mut planned = vec![item(false); usize::from(wanted.copies)];
+        let mut planned = vec![item(Topic::Step { position, step }); usize::from(wanted.copies)];
         if step == 0 && wanted.forged_order.is_some() {
-            planned.push(item(true));
+            planned.push(item(Topic::Forgery { position }));
         }
         planned
     }
 
     fn job(&self, item: NoticeItem, now: DateTime<Utc>) -> Option<NoticeJob> {
-        let transaction = self.transactions.get(item.position)?.clone();
-        let profile = self.profiles.find(transaction.payment_profile_id, now)?;
-        Some(NoticeJob {
-            item,
-            transaction,
-            profile,
-        })
+        let found = |position: usize| {
+            let transaction = self.transactions.get(position)?.clone();
+            let profile = self.profiles.find(transaction.payment_profile_id, now)?;
+            Some((Box::new(transaction), profile))
+        };
+        let told = match item.topic {
+            Topic::Step { position, step } => {
+                let (transaction, profile) = found(position)?;
+                Told::Step {
+                    transaction,
+                    profile,
+                    step,
+                }
+            }
+            Topic::Forgery { position } => {
+                let (transaction, profile) = found(position)?;
+                Told::Forgery(transaction, profile)
+            }
+            Topic::End { link } => Told::End(Box::new(self.links.get(link)?.clone())),
+        };
+        Some(NoticeJob { item, told })
     }
 
     /// The time of the next change of status or notice.
@@ -434,6 +476,7 @@ impl Book {
                         self.agenda.plan(due, Item::Notice(item));
                     }
                 }
+                Item::Expiry { link } => self.expire(link, now),
                 Item::Notice(item) => jobs.extend(self.job(item, now)),
             }
         }

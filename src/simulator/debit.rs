@@ -198,7 +198,7 @@ pub(super) fn unprocessable(
     ))
 }
 
-fn uuid(instance: &Value, field: &str) -> Option<Uuid> {
+pub(super) fn uuid(instance: &Value, field: &str) -> Option<Uuid> {
     instance[field].as_str().and_then(|text| text.parse().ok())
 }
 
@@ -208,7 +208,7 @@ pub(super) fn amount(instance: &Value) -> Option<u32> {
         .and_then(|amount| u32::try_from(amount).ok())
 }
 
-fn currency(instance: &Value) -> Option<Currency> {
+pub(super) fn currency(instance: &Value) -> Option<Currency> {
     instance["currency"].as_str().and_then(Currency::from_code)
 }
 

@@ -114,7 +114,7 @@ impl Engine {
             if changes == 0 && jobs.is_empty() {
                 return report;
             }
-            for group in by_transaction(jobs) {
+            for group in by_subject(jobs) {
                 if sending.len() >= CONCURRENT_RECEIVERS {
                     report.add(sending.join_next().await);
                 }
@@ -133,7 +133,7 @@ impl Engine {
             let room = CONCURRENT_RECEIVERS.saturating_sub(sending.len());
             let now = self.now();
             let (_, jobs) = self.book().take_due(now, room);
-            for group in by_transaction(jobs) {
+            for group in by_subject(jobs) {
                 sending.spawn(Arc::clone(&self).deliver(group));
             }
             tokio::select! {
@@ -169,11 +169,14 @@ impl Engine {
     }
 }
 
-/// Notices of one transaction stay in their order; those of different transactions may overtake each other.
-fn by_transaction(jobs: Vec<NoticeJob>) -> Vec<Vec<NoticeJob>> {
-    let mut groups: BTreeMap<usize, Vec<NoticeJob>> = BTreeMap::new();
+/// Notices of one subject stay in their order; those of different ones may overtake each other.
+fn by_subject(jobs: Vec<NoticeJob>) -> Vec<Vec<NoticeJob>> {
+    let mut groups: BTreeMap<(bool, usize), Vec<NoticeJob>> = BTreeMap::new();
     for job in jobs {
-        groups.entry(job.item.position).or_default().push(job);
+        groups
+            .entry(job.item.topic.subject())
+            .or_default()
+            .push(job);
     }
     groups.into_values().collect()
 }

@@ -9,7 +9,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{SimulatedShop, course::Course, currency::Currency};
+use super::{SimulatedShop, course::Course, currency::Currency, links::Link};
 
 /// A `POST transaction/profile` or `POST transaction` that was received, whatever came of it. Fields that the request lacked are `None`.
 #[derive(Clone, Debug)]
@@ -67,6 +67,8 @@ pub struct Transaction {
     pub payment_profile_id: Uuid,
     /// `profileType` of a debit without a profile.
     pub profile_type: Option<ProfileType>,
+    /// Whether a payer made it on the page of a link, `payment_id`.
+    pub is_by_link: bool,
     /// `orderId`
     pub order_id: Arc<str>,
     /// `title`, empty if the debit had none.
@@ -173,6 +175,17 @@ pub struct Totals {
     pub notices_accepted: u64,
 }
 
+/// Everything that happened, in order.
+pub(super) struct Records {
+    pub(super) posts: Vec<Post>,
+    pub(super) refund_posts: Vec<RefundPost>,
+    /// Debits and refunds.
+    pub(super) transactions: Vec<Transaction>,
+    pub(super) links: Vec<Link>,
+    pub(super) notices: Vec<Notice>,
+    pub(super) totals: Totals,
+}
+
 /// A snapshot of everything that happened.
 #[derive(Debug)]
 pub struct Ledger {
@@ -181,6 +194,7 @@ pub struct Ledger {
     transactions: Vec<Transaction>,
     refund_posts: Vec<RefundPost>,
     refunds: Vec<Transaction>,
+    links: Vec<Link>,
     notices: Vec<Notice>,
     totals: Totals,
     posts_by_order: OnceLock<HashMap<Arc<str>, Vec<usize>>>,
@@ -188,25 +202,20 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(
-        as_of: DateTime<Utc>,
-        posts: Vec<Post>,
-        refund_posts: Vec<RefundPost>,
-        transactions: Vec<Transaction>,
-        notices: Vec<Notice>,
-        totals: Totals,
-    ) -> Self {
-        let (refunds, transactions) = transactions
+    pub(super) fn new(as_of: DateTime<Utc>, records: Records) -> Self {
+        let (refunds, transactions) = records
+            .transactions
             .into_iter()
             .partition(|transaction| transaction.refund_of.is_some());
         Self {
             as_of,
-            posts,
+            posts: records.posts,
             transactions,
-            refund_posts,
+            refund_posts: records.refund_posts,
             refunds,
-            notices,
-            totals,
+            links: records.links,
+            notices: records.notices,
+            totals: records.totals,
             posts_by_order: OnceLock::new(),
             transactions_by_order: OnceLock::new(),
         }
@@ -235,6 +244,11 @@ impl Ledger {
     /// Every refund, in order.
     pub fn refunds(&self) -> &[Transaction] {
         &self.refunds
+    }
+
+    /// Every payment link, in order.
+    pub fn links(&self) -> &[Link] {
+        &self.links
     }
 
     /// How much of a debit went back, in minor units.

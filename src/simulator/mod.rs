@@ -27,6 +27,7 @@ use uuid::Uuid;
 pub mod behaviour;
 pub mod currency;
 pub mod ledger;
+pub mod links;
 pub mod profile;
 pub mod script;
 
@@ -41,6 +42,8 @@ mod debit;
 mod director;
 mod engine;
 mod notices;
+mod page;
+mod payment;
 mod plain;
 mod recipes;
 mod refund;
@@ -62,8 +65,9 @@ pub use engine::Now;
 pub use ledger::{
     Ledger, Notice, Post, ProfileType, RefundPost, StatusChange, Totals, Transaction,
 };
+pub use links::{Link, PayersCard};
 pub use profile::{DeclinesFirst, SimulatedProfile};
-pub use script::{Call, CardData, Channel, Percent, Rule, Script, ScriptError, When};
+pub use script::{Call, CardData, Channel, Percent, Registration, Rule, Script, ScriptError, When};
 
 /// How long connections may take to end when the simulator goes down.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);

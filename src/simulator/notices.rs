@@ -9,11 +9,13 @@ use uuid::Uuid;
 
 use super::{
     SimulatedShop,
-    answers::TransactionJson,
+    answers::{ProfileJson, TransactionJson},
     behaviour::Algorithm,
-    book::NoticeJob,
+    book::{NoticeJob, Told},
     course::Course,
     ledger::{Notice, Transaction},
+    links::Link,
+    profile::ProfileNow,
 };
 
 /// Tries of one notice: 3 every 10 seconds, 5 every 5 minutes, 5 every hour, 5 every 6 hours, 5 every 12 hours.
@@ -45,6 +47,8 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     transaction: Option<TransactionJson<'a>>,
     payment: PaymentJson<'a>,
+    #[serde(rename = "paymentProfile", skip_serializing_if = "Option::is_none")]
+    payment_profile: Option<ProfileJson<'a>>,
     #[serde(
         rename = "originalTransactionId",
         skip_serializing_if = "Option::is_none"
@@ -69,12 +73,31 @@ struct PaymentJson<'a> {
 
 /// Writes and signs a notice. `None` if there is nowhere to send it.
 pub(super) fn letter(job: &NoticeJob) -> Option<Letter> {
-    let forged = job.item.forged.then(|| forge(&job.transaction)).flatten();
-    let transaction = forged.as_ref().unwrap_or(&job.transaction);
+    match &job.told {
+        Told::Step {
+            transaction,
+            profile,
+            step,
+        } => about_transaction(transaction, profile, *step),
+        Told::Forgery(model, profile) => about_transaction(&forge(model)?, profile, 0),
+        Told::End(link) => about_link(link),
+    }
+}
+
+fn about_transaction(
+    transaction: &Transaction,
+    profile: &ProfileNow,
+    step: usize,
+) -> Option<Letter> {
     let course: &Course = &transaction.course;
-    let url = transaction.notification_url()?.to_owned();
-    let step = if job.item.forged { 0 } else { job.item.step };
-    let view = TransactionJson::new(transaction, &job.profile, step).with_status_code();
+    let wanted = &course.notices;
+    let url = transaction.notification_url()?;
+    let view = TransactionJson::new(transaction, profile, step).with_status_code();
+    let (view, beside) = if wanted.profile_beside {
+        view.without_profile()
+    } else {
+        (view, None)
+    };
     let payment = PaymentJson {
         id: transaction.payment_id,
         title: &transaction.title,
@@ -85,25 +108,60 @@ pub(super) fn letter(job: &NoticeJob) -> Option<Letter> {
         currency: transaction.currency.code(),
         modified: course.begins(step, transaction.created_at).timestamp(),
         service_id: transaction.service_id(),
-        notification_url: &url,
+        notification_url: url,
     };
     let body = Body {
-        transaction: (!course.notices.payment_only).then_some(view),
+        transaction: (!wanted.payment_only).then_some(view),
         payment,
+        payment_profile: beside,
         original_transaction_id: transaction.refund_of,
     };
-    let body = serde_json::to_string(&body).expect("a notice has text keys only");
-    let key = if course.notices.wrong_key {
+    let key = if wanted.wrong_key {
         "not-the-service-key"
     } else {
         &transaction.shop.service_key
     };
-    let signature = header(&transaction.shop, &body, key, course.notices.algorithm);
-    Some(Letter {
-        url,
-        signature,
+    Some(sealed(&transaction.shop, url, &body, key, wanted.algorithm))
+}
+
+/// "A notice about a link that was cancelled or has expired holds the `payment` object alone" (imoje API, notifications).
+fn about_link(link: &Link) -> Option<Letter> {
+    let url = link.notification_url()?;
+    let payment = PaymentJson {
+        id: link.id,
+        title: link.text("title").unwrap_or_default(),
+        amount: link.amount_minor,
+        status: "cancelled",
+        created: link.created_at.timestamp(),
+        order_id: &link.order_id,
+        currency: link.currency.code(),
+        modified: link.modified_at.timestamp(),
+        service_id: link.shop.service_id,
+        notification_url: url,
+    };
+    let body = Body {
+        transaction: None,
+        payment,
+        payment_profile: None,
+        original_transaction_id: None,
+    };
+    let key = &link.shop.service_key;
+    Some(sealed(&link.shop, url, &body, key, Algorithm::default()))
+}
+
+fn sealed(
+    shop: &SimulatedShop,
+    url: &str,
+    body: &Body<'_>,
+    key: &str,
+    algorithm: Algorithm,
+) -> Letter {
+    let body = serde_json::to_string(body).expect("a notice has text keys only");
+    Letter {
+        url: url.to_owned(),
+        signature: header(shop, &body, key, algorithm),
         body,
-    })
+    }
 }
 
 /// A settled transaction that never was, for the order that the script names.
@@ -125,21 +183,26 @@ fn forge(model: &Transaction) -> Option<Transaction> {
 
 /// The record of a notice that was sent.
 pub(super) fn record(job: &NoticeJob, at: DateTime<Utc>, answer: Option<u16>) -> Notice {
-    let forged_order = job
-        .item
-        .forged
-        .then_some(job.transaction.course.notices.forged_order.as_deref())
-        .flatten();
-    let step = job.transaction.course.step(job.item.step);
+    let (transaction_id, order_id, status): (_, Arc<str>, Arc<str>) = match &job.told {
+        Told::Step {
+            transaction, step, ..
+        } => (
+            Some(transaction.id),
+            Arc::clone(&transaction.order_id),
+            Arc::clone(&transaction.course.step(*step).status),
+        ),
+        Told::Forgery(model, _) => {
+            let order_id = model.course.notices.forged_order.as_deref();
+            let order_id = order_id.unwrap_or(&model.order_id).into();
+            (None, order_id, "settled".into())
+        }
+        Told::End(link) => (None, Arc::clone(&link.order_id), "cancelled".into()),
+    };
     Notice {
         at,
-        transaction_id: (!job.item.forged).then_some(job.transaction.id),
-        order_id: forged_order.map_or_else(|| Arc::clone(&job.transaction.order_id), Into::into),
-        status: if job.item.forged {
-            "settled".into()
-        } else {
-            Arc::clone(&step.status)
-        },
+        transaction_id,
+        order_id,
+        status,
         try_number: job.item.try_number,
         answer,
     }
@@ -186,10 +249,10 @@ mod tests {
 
     use super::*;
     use crate::simulator::{
-        agenda::NoticeItem,
+        agenda::{NoticeItem, Topic},
         behaviour::{Fate, Notices},
         currency::Currency,
-        profile::{ProfileNow, SimulatedProfile},
+        profile::SimulatedProfile,
     };
 
     const KEY: &str = "sim-service-key-000";
@@ -213,34 +276,51 @@ mod tests {
                 .with_cid("cus-77-card-1")
                 .expiring(9, 2030)
         };
+        let transaction = Box::new(Transaction {
+            id: "7c1f3b52-5a0e-4c1d-9f2a-3d9b8f6a1e01".parse().unwrap(),
+            refund_of: None,
+            payment_id: "e4b1d0aa-6f55-4b7e-a1c2-5f60718293a4".parse().unwrap(),
+            payment_profile_id: profile.id,
+            profile_type: None,
+            is_by_link: false,
+            order_id: "inv-1042-a1".into(),
+            title: "Abonament 2026-10".into(),
+            amount_minor: 4900,
+            currency: Currency::Pln,
+            created_at: DateTime::from_timestamp(1_790_000_000, 0).unwrap(),
+            notification_url: Some("https://billing.example.test/imoje/n".into()),
+            shop: Arc::new(shop()),
+            course: Arc::new(Course::new(&fate, notices, Duration::ZERO)),
+        });
+        let profile = ProfileNow {
+            profile: Arc::new(profile),
+            is_active: true,
+            debits: 0,
+            is_plain: false,
+        };
+        let (topic, told) = if forged {
+            let told = Told::Forgery(transaction, profile);
+            (Topic::Forgery { position: 0 }, told)
+        } else {
+            let told = Told::Step {
+                transaction,
+                profile,
+                step: 1,
+            };
+            (
+                Topic::Step {
+                    position: 0,
+                    step: 1,
+                },
+                told,
+            )
+        };
         NoticeJob {
             item: NoticeItem {
-                position: 0,
-                step: 1,
+                topic,
                 try_number: 1,
-                forged,
             },
-            transaction: Transaction {
-                id: "7c1f3b52-5a0e-4c1d-9f2a-3d9b8f6a1e01".parse().unwrap(),
-                refund_of: None,
-                payment_id: "e4b1d0aa-6f55-4b7e-a1c2-5f60718293a4".parse().unwrap(),
-                payment_profile_id: profile.id,
-                profile_type: None,
-                order_id: "inv-1042-a1".into(),
-                title: "Abonament 2026-10".into(),
-                amount_minor: 4900,
-                currency: Currency::Pln,
-                created_at: DateTime::from_timestamp(1_790_000_000, 0).unwrap(),
-                notification_url: Some("https://billing.example.test/imoje/n".into()),
-                shop: Arc::new(shop()),
-                course: Arc::new(Course::new(&fate, notices, Duration::ZERO)),
-            },
-            profile: ProfileNow {
-                profile: Arc::new(profile),
-                is_active: true,
-                debits: 0,
-                is_plain: false,
-            },
+            told,
         }
     }
 

@@ -48,6 +48,19 @@ impl Reply {
         Self::new(StatusCode::OK, JSON, body)
     }
 
+    /// A page for people.
+    pub(super) fn page(status: StatusCode, html: String) -> Self {
+        Self::new(status, HTML, html)
+    }
+
+    /// Leads a browser on.
+    pub(super) fn see_other(location: &str) -> Self {
+        Self {
+            location: Some(location.to_owned()),
+            ..Self::new(StatusCode::SEE_OTHER, HTML, String::new())
+        }
+    }
+
     fn new(status: StatusCode, content_type: &'static str, body: String) -> Self {
         Self {
             status,

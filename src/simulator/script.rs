@@ -24,6 +24,8 @@ pub struct Script {
     pub channel: Channel,
     /// Whether shops may send card data.
     pub card_data: CardData,
+    /// What becomes of a card with which a payment link is paid.
+    pub registration: Registration,
     /// `[[rule]]` in a file.
     #[serde(rename = "rule")]
     pub rules: Vec<Rule>,
@@ -39,6 +41,7 @@ impl Default for Script {
             behaviour: Behaviour::default(),
             channel: Channel::default(),
             card_data: CardData::default(),
+            registration: Registration::default(),
             rules: Vec::new(),
             profiles: Vec::new(),
         }
@@ -88,6 +91,26 @@ impl Default for CardData {
         Self {
             allowed: true,
             standard_needs_all: false,
+        }
+    }
+}
+
+/// What becomes of a card with which a payment link for recurring debits is paid. imoje's documents show no such link from its beginning to
+/// its end, so what they leave open can be had either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registration {
+    /// Whether imoje makes a profile of it.
+    pub creates_profile: bool,
+    /// Whether a link that was paid can be paid once more.
+    pub pays_again: bool,
+}
+
+impl Default for Registration {
+    fn default() -> Self {
+        Self {
+            creates_profile: true,
+            pays_again: false,
         }
     }
 }
@@ -183,6 +206,14 @@ pub enum Call {
     Profile,
     /// `POST profile/deactivate` and `DELETE profile/id/{id}`
     Deactivate,
+    /// `POST payment`
+    Link,
+    /// `GET payment/{id}`
+    Payment,
+    /// `POST payment/cancel`
+    CancelPayment,
+    /// A payer who pays by a link.
+    Payer,
     /// `POST transaction/{id}/refund`
     Refund,
     /// `POST transaction/{id}/can-refund`

@@ -22,6 +22,7 @@ use super::{
     debit::{check_json, debit, unprocessable},
     director::Facts,
     engine::{Caller, Engine},
+    page, payment,
     plain::transact,
     refund::{can_refund, refund},
     reply::Reply,
@@ -34,11 +35,20 @@ use super::{
 #[derive(Clone)]
 struct Desk {
     engine: Arc<Engine>,
+    /// Where the pages of links are.
+    origin: Arc<str>,
     closing: CancellationToken,
 }
 
 /// Serves until `closing` is cancelled. Then no connection is kept and no caller is waited for.
 pub(super) async fn serve(listener: TcpListener, engine: Arc<Engine>, closing: CancellationToken) {
+    let origin = listener
+        .local_addr()
+        .map_or_else(
+            |_| "http://127.0.0.1".to_owned(),
+            |at| format!("http://{at}"),
+        )
+        .into();
     let router = Router::new()
         .route(
             "/v1/merchant/{merchant_id}/transaction/profile",
@@ -73,10 +83,18 @@ pub(super) async fn serve(listener: TcpListener, engine: Arc<Engine>, closing: C
             post(post_deactivate),
         )
         .route("/v1/merchant/{merchant_id}/service/{id}", get(get_service))
+        .route("/v1/merchant/{merchant_id}/payment", post(post_payment))
+        .route(
+            "/v1/merchant/{merchant_id}/payment/cancel",
+            post(post_cancel_payment),
+        )
+        .route("/v1/merchant/{merchant_id}/payment/{id}", get(get_payment))
+        .route("/pay/{id}", get(get_page).post(post_page))
         .fallback(unknown_endpoint)
         .method_not_allowed_fallback(unknown_endpoint)
         .with_state(Desk {
             engine,
+            origin,
             closing: closing.clone(),
         });
     let door = Door::new(listener, closing.clone());
@@ -252,6 +270,67 @@ async fn get_service(
         Ok(desk.service(caller, &id))
     })
     .await
+}
+
+async fn post_payment(
+    State(desk): State<Desk>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    Path(merchant_id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    desk.answer(&line, &merchant_id, &headers, |caller| {
+        payment::create(&desk.engine, caller, &desk.origin, &headers, &body)
+    })
+    .await
+}
+
+async fn get_payment(
+    State(desk): State<Desk>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    Path((merchant_id, id)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    desk.answer(&line, &merchant_id, &headers, |caller| {
+        Ok(payment::show(
+            &desk.engine,
+            caller,
+            &desk.origin,
+            id_of(&id),
+        ))
+    })
+    .await
+}
+
+async fn post_cancel_payment(
+    State(desk): State<Desk>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    Path(merchant_id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    desk.answer(&line, &merchant_id, &headers, |caller| {
+        payment::cancel(&desk.engine, caller, &desk.origin, &headers, &body)
+    })
+    .await
+}
+
+async fn get_page(
+    State(desk): State<Desk>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    Path(id): Path<String>,
+) -> Response {
+    desk.send(&line, page::show(&desk.engine, id_of(&id))).await
+}
+
+async fn post_page(
+    State(desk): State<Desk>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response {
+    let reply = page::submit(&desk.engine, id_of(&id), &body).await;
+    desk.send(&line, reply).await
 }
 
 async fn unknown_endpoint(

@@ -67,6 +67,14 @@ impl Findings {
                 Some(_) => self.add(property, "must be greater than or equal to 0"),
                 None => self.add(property, "is not of a type(s) number"),
             },
+            Kind::Number => {
+                if !value.is_number() {
+                    self.add(property, "is not of a type(s) number");
+                }
+            }
+            Kind::NumberOrWord(numbers, words) => {
+                self.check_number_or_word(numbers, words, property, value);
+            }
             Kind::Boolean => {
                 if !value.is_boolean() {
                     self.add(property, "is not of a type(s) boolean");
@@ -90,6 +98,28 @@ impl Findings {
                     self.add(property, message);
                 }
             }
+        }
+    }
+
+    fn check_number_or_word(
+        &mut self,
+        numbers: &[i64],
+        words: &[&str],
+        property: &str,
+        value: &Value,
+    ) {
+        let is_number = |number: i64| numbers.contains(&number);
+        let is_listed = value.as_i64().is_some_and(is_number)
+            || value
+                .as_str()
+                .is_some_and(|text| words.contains(&text) || text.parse().is_ok_and(is_number));
+        if !is_listed {
+            let numbers = numbers.iter().map(i64::to_string);
+            let all: Vec<String> = numbers
+                .chain(words.iter().map(|word| (*word).to_owned()))
+                .collect();
+            let message = format!("is not one of enum values: {}", all.join(","));
+            self.add(property, message);
         }
     }
 

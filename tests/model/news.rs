@@ -113,6 +113,8 @@ fn shown(order: u8, transaction: u8, fate: Fate) -> Body {
         service_id: Some(SERVICE.to_owned()),
         status_code,
         masked_number: None,
+        profile_id: None,
+        first_transaction_id: None,
         refunds: None,
     }))
 }

@@ -106,6 +106,15 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// A member that must be there and be a number.
+    pub(super) fn number(&self, name: &str) -> Result<(), FieldError> {
+        const ALLOWED: &str = "a number";
+        if self.required(name, ALLOWED)?.is_number() {
+            return Ok(());
+        }
+        Err(FieldError::new(&self.path_of(name), Problem::Form, ALLOWED))
+    }
+
     /// A member that must be there and be an e-mail address.
     pub(super) fn email(&self, name: &str) -> Result<(), FieldError> {
         let wrong = |problem| FieldError::new(&self.path_of(name), problem, EMAIL_ALLOWED);

@@ -6,6 +6,7 @@
 
 mod customer;
 mod invoice;
+mod link;
 mod members;
 mod multipayout;
 mod text;
@@ -19,6 +20,7 @@ use crate::domain::id::ProfileId;
 
 pub use customer::{validate_card_aliases, validate_customer};
 pub use invoice::validate_invoice;
+pub use link::{validate_billing, validate_cart, validate_description, validate_shipping};
 pub use multipayout::{validate_multipayout, validate_payout_sum};
 
 /// What is wrong with a field, and what would be right.

@@ -93,12 +93,60 @@ pub(super) const PHONE: TextRule = TextRule {
     allowed: "1 to 20 characters of 0-9 + - space",
 };
 
-/// `customer.company`: `^[A-Za-z0-9#&_\-\,\.\/ \u00C0-\u02C0"']+$`
+/// `customer.company` and `billing.company`: `^[A-Za-z0-9#&_\-\,\.\/ \u00C0-\u02C0"']+$`
 pub(super) const COMPANY: TextRule = TextRule {
     min: 1,
     max: 200,
-    takes: |c| c != '\\' && is_of_title(c),
+    takes: is_of_company,
     allowed: r#"1 to 200 characters of A-Z a-z 0-9 # & _ - , . / " ' space and U+00C0 to U+02C0"#,
+};
+
+/// `additionalDescription`: `^[A-Za-z0-9#&_\s\-\,\.\/ \u00C0-\u02C0"']+$`
+pub(super) const DESCRIPTION: TextRule = TextRule {
+    min: 1,
+    max: 255,
+    takes: |c| is_pattern_space(c) || is_of_company(c),
+    allowed: r#"1 to 255 characters of A-Z a-z 0-9 # & _ - , . / " ' spaces and U+00C0 to U+02C0"#,
+};
+
+/// `shipping.company`: `^[A-Za-z0-9#_\-\,\.\/ \u00C0-\u02C0"']+$`
+pub(super) const SHIPPING_COMPANY: TextRule = TextRule {
+    min: 1,
+    max: 200,
+    takes: |c| c != '&' && is_of_company(c),
+    allowed: r#"1 to 200 characters of A-Z a-z 0-9 # _ - , . / " ' space and U+00C0 to U+02C0"#,
+};
+
+/// `billing.street` and `shipping.street`: `^[A-Za-z0-9 ]+$`
+pub(super) const PLAIN_STREET: TextRule = TextRule {
+    min: 1,
+    max: 200,
+    takes: is_plain,
+    allowed: "1 to 200 characters of A-Z a-z 0-9 space",
+};
+
+/// `city` and `region` of `billing` and `shipping`: as `street`
+pub(super) const PLAIN_PLACE: TextRule = TextRule {
+    min: 1,
+    max: 100,
+    takes: is_plain,
+    allowed: "1 to 100 characters of A-Z a-z 0-9 space",
+};
+
+/// `billing.taxId`: only the length is documented.
+pub(super) const TAX_ID: TextRule = TextRule {
+    min: 1,
+    max: 12,
+    takes: is_printable,
+    allowed: "1 to 12 printable characters",
+};
+
+/// `cart.items[].unit`: only the length is documented.
+pub(super) const UNIT: TextRule = TextRule {
+    min: 1,
+    max: 35,
+    takes: is_printable,
+    allowed: "1 to 35 printable characters",
 };
 
 /// `card.firstTransactionId`, for which imoje's documents give no rule.
@@ -219,6 +267,14 @@ fn is_of_title(c: char) -> bool {
     c.is_ascii_alphanumeric() || r#"#&_-,.\/ "'"#.contains(c) || is_latin(c)
 }
 
+fn is_of_company(c: char) -> bool {
+    c != '\\' && is_of_title(c)
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == ' '
+}
+
 fn is_of_address(c: char) -> bool {
     c.is_ascii_alphanumeric() || r#"-#.'"&,_/"#.contains(c) || is_latin(c) || is_pattern_space(c)
 }
@@ -315,6 +371,21 @@ mod tests {
             );
         }
         assert_eq!(ranges(COUNTRY.takes), class("", &ALNUM[..2]));
+        assert_eq!(ranges(COMPANY.takes), class("#&_-,./ \"'", &with(&[LATIN])));
+        assert_eq!(
+            ranges(SHIPPING_COMPANY.takes),
+            class("#_-,./ \"'", &with(&[LATIN]))
+        );
+        for place in [&PLAIN_STREET, &PLAIN_PLACE] {
+            assert_eq!(ranges(place.takes), class(" ", &ALNUM));
+        }
+        assert_eq!(
+            ranges(DESCRIPTION.takes),
+            class(
+                "\u{20}\u{00A0}\u{1680}\u{2028}\u{2029}\u{202F}\u{205F}\u{3000}\u{FEFF}#&_-,./\"'",
+                &with(&[LATIN, ('\t', '\r'), ('\u{2000}', '\u{200A}')])
+            )
+        );
     }
 
     #[test]

@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use super::*;
 
+mod links;
 mod refunds;
 
 const START: i64 = 1_790_000_000;

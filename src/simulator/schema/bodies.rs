@@ -1,7 +1,7 @@
 //! The bodies, member by member.
 
 use super::{
-    AMOUNT, CURRENCIES, Field, Format, Kind,
+    AMOUNT, AMOUNT_MAX, ANY_TEXT, CURRENCIES, Field, Format, Kind,
     invoice::{INVOICE, PAYOUTS},
     optional, pattern,
     patterns::{
@@ -27,6 +27,80 @@ pub(in crate::simulator) static DEBIT: &[Field] = &[
 /// The body of `POST profile/deactivate`.
 pub(in crate::simulator) static DEACTIVATE: &[Field] =
     &[required("paymentProfileId", Kind::Format(Format::UuidV4))];
+
+/// The body of `POST payment`.
+pub(in crate::simulator) static PAYMENT: &[Field] = &[
+    required("serviceId", Kind::Format(Format::UuidV4)),
+    required("amount", AMOUNT),
+    required("currency", Kind::OneOf(CURRENCIES)),
+    required("orderId", pattern(100, ORDER_ID)),
+    required("customer", Kind::Object(CUSTOMER)),
+    optional("title", pattern(255, TITLE)),
+    optional("additionalDescription", pattern(255, DESCRIPTION)),
+    optional("visibleMethod", Kind::List(&Kind::OneOf(VISIBLE_METHODS))),
+    optional("preselectMethodCode", Kind::OneOf(METHOD_CODES)),
+    optional("returnUrl", Kind::Format(Format::Url)),
+    optional("successReturnUrl", Kind::Format(Format::Url)),
+    optional("failureReturnUrl", Kind::Format(Format::Url)),
+    optional("notificationUrl", Kind::Format(Format::NotificationUrl)),
+    optional("validTo", VALID_TO),
+    optional("billing", Kind::Object(BILLING)),
+    optional("shipping", Kind::Object(SHIPPING)),
+    optional("cart", Kind::Object(CART)),
+    optional("multipayout", PAYOUTS),
+    optional("invoice", Kind::Object(INVOICE)),
+    optional("isKsef", Kind::Boolean),
+];
+
+/// The body of `POST payment/cancel`.
+pub(in crate::simulator) static CANCEL: &[Field] = &[
+    required("serviceId", Kind::Format(Format::UuidV4)),
+    required("paymentId", Kind::Format(Format::UuidV4)),
+];
+
+/// What is bought, for ING Lease Now.
+static CART: &[Field] = &[required("items", Kind::List(&Kind::Object(ITEM)))];
+
+static ITEM: &[Field] = &[
+    required("id", ANY_TEXT),
+    required("name", ANY_TEXT),
+    required("amount", AMOUNT_OR_ZERO),
+    required("tax", Kind::Number),
+    required(
+        "taxStake",
+        Kind::NumberOrWord(
+            &[23, 22, 8, 7, 5, 3, 0],
+            &[
+                "TAX_EXEMPT",
+                "TAX_NOT_LIABLE",
+                "TAX_REVERSE_CHARGE",
+                "TAX_EXCLUDING",
+            ],
+        ),
+    ),
+    required(
+        "quantity",
+        Kind::Integer {
+            min: 1,
+            max: i64::MAX,
+        },
+    ),
+    required("url", Kind::Format(Format::Url)),
+    required("categoryId", ANY_TEXT),
+    optional("unit", text(35)),
+    optional("state", Kind::OneOf(&["NEW", "USED"])),
+    optional("discount", Kind::Object(DISCOUNT)),
+];
+
+static DISCOUNT: &[Field] = &[
+    optional("amount", AMOUNT_OR_ZERO),
+    optional("tax", Kind::Number),
+];
+
+const AMOUNT_OR_ZERO: Kind = Kind::Integer {
+    min: 0,
+    max: AMOUNT_MAX,
+};
 
 /// The body of `POST transaction/{id}/refund`.
 pub(in crate::simulator) static REFUND: &[Field] = &[

@@ -6,7 +6,7 @@ mod bodies;
 mod invoice;
 mod patterns;
 
-pub(super) use bodies::{CAN_REFUND, DEACTIVATE, DEBIT, REFUND, TRANSACTION};
+pub(super) use bodies::{CAN_REFUND, CANCEL, DEACTIVATE, DEBIT, PAYMENT, REFUND, TRANSACTION};
 pub(super) use patterns::Pattern;
 
 /// A property of a JSON object.
@@ -34,6 +34,10 @@ pub(super) enum Kind {
     IntegerOrNull { min: i64 },
     /// A number that is not negative.
     Quantity,
+    /// Any number.
+    Number,
+    /// One of these whole numbers, as a number or a text, or one of these words.
+    NumberOrWord(&'static [i64], &'static [&'static str]),
     /// `true` or `false`.
     Boolean,
     /// An object with these properties and no others.

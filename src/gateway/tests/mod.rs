@@ -1,5 +1,8 @@
 //! The client against small servers that answer with canned bytes, or do not answer.
 
+mod payments;
+mod refunds;
+
 use std::time::Duration;
 
 use chrono::TimeDelta;
