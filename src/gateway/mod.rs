@@ -18,6 +18,7 @@ mod payments;
 mod refunds;
 mod signature;
 mod transport;
+mod widget;
 mod wire;
 
 #[cfg(test)]
@@ -43,4 +44,5 @@ pub use signature::{
     Algorithm, NoticeCredentials, NoticeRejected, SIGNATURE_HEADER, verify_notice,
 };
 pub use transport::install_crypto;
+pub use widget::{WidgetHost, WidgetOrder, WidgetShop};
 pub use wire::read_body;

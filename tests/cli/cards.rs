@@ -213,3 +213,46 @@ async fn a_card_that_imoje_does_not_end_is_not_charged_and_can_be_ended_later() 
     let (_, gateway, told) = shop.state().await;
     assert_eq!((gateway[2], told.len()), (false, 1));
 }
+
+/// The arguments of a widget that a payer could use.
+const WIDGET: [&str; 14] = [
+    "card",
+    "widget",
+    "--order-id",
+    "reg-1",
+    "--amount-minor",
+    "4900",
+    "--currency",
+    "PLN",
+    "--cid",
+    "cus-1",
+    "--customer",
+    r#"{"firstName": "Anna", "lastName": "Nowak", "email": "anna@example.test"}"#,
+    "--title",
+    "Abonament",
+];
+
+#[test]
+fn the_widget_is_printed_signed_for_the_environment_of_the_shop() {
+    let sandbox = |toml: &str| {
+        let place = Place::with_config(toml);
+        place.run(&WIDGET)
+    };
+    let toml = crate::place::config("postgres://nobody@localhost/none", NO_GATEWAY);
+    let simulated = sandbox(&toml).ended(2);
+    assert!(simulated.stderr.contains("sandbox"), "{simulated:?}");
+    let toml = toml
+        .replace("\"simulator\"", "\"sandbox\"")
+        .replace(&format!("base_url = \"{NO_GATEWAY}\"\n"), "");
+    let html = sandbox(&toml).succeeded().stdout;
+    assert!(
+        html.starts_with("<script\n  src=\"https://sandbox.paywall.imoje.pl/js/widget.min.js\""),
+        "{html}"
+    );
+    assert!(html.contains("data-customer-id=\"cus-1\""), "{html}");
+    assert!(!html.contains("sim-service-key"), "{html}");
+    let place = Place::with_config(&toml);
+    let quoted = [&WIDGET[..], &["--cancel-url", "shop"]].concat();
+    let refused = place.run(&quoted).ended(65);
+    assert!(refused.stderr.contains("urlCancel"), "{refused:?}");
+}

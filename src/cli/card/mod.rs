@@ -1,5 +1,7 @@
 //! `cykl card`: what imoje knows about a stored card, and its end.
 
+mod widget;
+
 use chrono::{Days, Months, NaiveDate};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -22,6 +24,8 @@ pub enum CardCommand {
     Show(ShowArgs),
     /// End a card at imoje and here: nothing is ever charged to it again
     Deactivate(DeactivateArgs),
+    /// Print the signed HTML of imoje's widget, by which a payer registers a card on a page of the shop
+    Widget(Box<widget::WidgetArgs>),
 }
 
 /// Arguments of `cykl card show`.
@@ -108,6 +112,7 @@ impl Row for ShownCard {
 pub(super) async fn run(command: &CardCommand, context: &Context) -> Outcome {
     match command {
         CardCommand::Show(args) => show(args, context).await,
+        CardCommand::Widget(args) => widget::run(args, context),
         CardCommand::Deactivate(args) => deactivate(args, context).await,
     }
 }

@@ -132,6 +132,22 @@ pub fn validate_title(title: &str) -> Result<(), FieldError> {
     text::TITLE.check("title", title)
 }
 
+/// The title of a payment by imoje's widget: `data-order-description`, 1 to 255 characters.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn validate_widget_title(title: &str) -> Result<(), FieldError> {
+    text::WIDGET_TITLE.check("orderDescription", title)
+}
+
+/// The payer's `firstName` or `lastName` in imoje's widget, which takes fewer characters than the API.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn validate_widget_name(field: &str, name: &str) -> Result<(), FieldError> {
+    text::WIDGET_NAME.check(field, name)
+}
+
 /// The id of a payment instrument: `cid`, 1 to 36 letters, digits and hyphens (imoje API, `GET profile/cid`).
 ///
 /// # Errors

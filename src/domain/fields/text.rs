@@ -85,6 +85,27 @@ pub(super) const NAME: TextRule = TextRule {
     ),
 };
 
+/// `data-order-description` of the widget: `A-Za-z0-9#&_-,.\/`, space and U+00C0 to U+02C0
+pub(super) const WIDGET_TITLE: TextRule = TextRule {
+    min: 1,
+    max: 255,
+    takes: |c| !matches!(c, '"' | '\'') && is_of_title(c),
+    allowed: r"1 to 255 characters of A-Z a-z 0-9 # & _ - , . \ / space and U+00C0 to U+02C0",
+};
+
+/// `data-customer-first-name` and `data-customer-last-name` of the widget: `A-Za-z0-9-,.`, space, U+00C0 to U+02C0 and U+0400 to U+04FF
+pub(super) const WIDGET_NAME: TextRule = TextRule {
+    min: 1,
+    max: 100,
+    takes: |c| {
+        c.is_ascii_alphanumeric()
+            || "-,. ".contains(c)
+            || is_latin(c)
+            || ('\u{0400}'..='\u{04FF}').contains(&c)
+    },
+    allowed: "1 to 100 characters of A-Z a-z 0-9 - , . space, U+00C0 to U+02C0 and U+0400 to U+04FF",
+};
+
 /// `customer.phone`: `^[0-9\+\- ]+$`
 pub(super) const PHONE: TextRule = TextRule {
     min: 1,
