@@ -25,14 +25,17 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub struct ChannelWatch(Arc<Mutex<HashMap<ShopName, Instant>>>);
 
 impl ChannelWatch {
-    /// Whether imoje has to be asked about `shop`: it was not lately. Then it counts as asked.
-    fn asks(&self, shop: &ShopName) -> bool {
+    /// Those of `shops` about which imoje was not asked lately.
+    fn unasked(&self, mut shops: Vec<ShopName>) -> Vec<ShopName> {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shops.retain(|shop| asked.get(shop).is_none_or(|at| at.elapsed() >= ASK_EVERY));
+        shops
+    }
+
+    /// Notes that imoje is asked about `shop`.
+    fn note(&self, shop: &ShopName) {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = asked.get(shop).is_none_or(|at| at.elapsed() >= ASK_EVERY);
-        if is_due {
-            asked.insert(shop.clone(), Instant::now());
-        }
-        is_due
+        asked.insert(shop.clone(), Instant::now());
     }
 }
 
@@ -43,10 +46,14 @@ impl Charger {
     /// # Errors
     /// When the database does not answer.
     pub(super) async fn look_at_channels(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let crowded = self.store.crowded_shops(&self.shops.names(), now).await?;
+        let unasked = self.channels.unasked(self.shops.names());
+        if unasked.is_empty() {
+            return Ok(());
+        }
+        let crowded = self.store.crowded_shops(&unasked, now).await?;
         for shop in crowded.iter().filter_map(|shop| self.shops.get(shop)) {
-            if self.channels.asks(&shop.name)
-                && is_offline(shop).await
+            self.channels.note(&shop.name);
+            if is_offline(shop).await
                 && self
                     .store
                     .trip(Some(&shop.name), Trip::ChannelOffline, now)
@@ -82,9 +89,9 @@ mod tests {
     fn imoje_is_asked_about_each_shop_once_in_a_while() {
         let watch = ChannelWatch::default();
         let shops: [ShopName; 2] = ["main", "second"].map(|name| name.parse().unwrap());
-        for shop in &shops {
-            assert!(watch.asks(shop));
-            assert!(!watch.asks(shop), "it was asked just now");
-        }
+        let [main, second] = shops.clone();
+        assert_eq!(watch.unasked(shops.to_vec()), shops);
+        watch.note(&main);
+        assert_eq!(watch.unasked(shops.to_vec()), [second]);
     }
 }
