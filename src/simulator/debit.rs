@@ -67,13 +67,7 @@ pub(super) async fn execute(engine: &Arc<Engine>, accepted: Accepted, instance: 
             profile,
             notices,
         } => {
-            if !notices.is_empty() {
-                // Its own task, so that a caller who leaves does not take the notice along.
-                let delivery = tokio::spawn(Arc::clone(engine).deliver(notices));
-                if let Err(error) = delivery.await {
-                    tracing::warn!(%error, "a notice could not be delivered before the answer");
-                }
-            }
+            engine.deliver_before_answer(notices).await;
             let json = TransactionJson::new(&transaction, &profile, 0)
                 .with_payment(transaction.payment_id);
             let json = if behaviour.status_code_in_answer == Some(true) {
@@ -181,6 +175,13 @@ pub(super) fn check_json(headers: &HeaderMap, is_json: bool) -> Result<(), Box<R
         StatusCode::BAD_REQUEST,
         &Value::Null,
     )))
+}
+
+/// The body, which has to be JSON and to say so.
+pub(super) fn read_json(headers: &HeaderMap, body: &[u8]) -> Result<Value, Box<Reply>> {
+    let parsed: Option<Value> = serde_json::from_slice(body).ok();
+    check_json(headers, parsed.is_some())?;
+    Ok(parsed.unwrap_or_default())
 }
 
 /// 422 with everything that is wrong.

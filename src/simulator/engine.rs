@@ -144,6 +144,17 @@ impl Engine {
         }
     }
 
+    /// Delivers what a caller is to be told before the answer, in a task of its own: a caller who leaves does not take it along.
+    pub(super) async fn deliver_before_answer(self: &Arc<Self>, jobs: Vec<NoticeJob>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let delivery = tokio::spawn(Arc::clone(self).deliver(jobs));
+        if let Err(error) = delivery.await {
+            tracing::warn!(%error, "a notice could not be delivered before the answer");
+        }
+    }
+
     /// Delivers notices one after the other. Returns how many were sent and how many of them accepted.
     pub(super) async fn deliver(self: Arc<Self>, jobs: Vec<NoticeJob>) -> (usize, usize) {
         let (mut sent, mut accepted) = (0, 0);

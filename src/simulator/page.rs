@@ -67,12 +67,7 @@ pub(super) async fn submit(engine: &Arc<Engine>, id: Option<Uuid>, body: &[u8]) 
     };
     let status = transaction.status_at(now).to_owned();
     tracing::info!(order.id = %link.order_id, amount = link.amount_minor, status, "paid by link");
-    if !notices.is_empty() {
-        let delivery = tokio::spawn(Arc::clone(engine).deliver(notices));
-        if let Err(error) = delivery.await {
-            tracing::warn!(%error, "a notice could not be delivered before the payer was told");
-        }
-    }
+    engine.deliver_before_answer(notices).await;
     match status.as_str() {
         "settled" => lead(&link, "successReturnUrl", "Thank you, it is paid."),
         "rejected" => lead(&link, "failureReturnUrl", "The card was declined."),

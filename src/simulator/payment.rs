@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    debit::{amount, check_json, currency, not_acceptable, shop, unprocessable, uuid},
+    debit::{amount, currency, not_acceptable, read_json, shop, unprocessable, uuid},
     director::Facts,
     engine::{Caller, Engine},
     links::Link,
@@ -32,9 +32,7 @@ pub(super) fn create(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Reply, Box<Reply>> {
-    let parsed: Option<Value> = serde_json::from_slice(body).ok();
-    check_json(headers, parsed.is_some())?;
-    let instance = parsed.unwrap_or_default();
+    let instance = read_json(headers, body)?;
     let now = engine.now();
     let mut errors = validation::violations(PAYMENT, &instance);
     let valid_to = instance["validTo"]
@@ -137,9 +135,7 @@ pub(super) fn cancel(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Reply, Box<Reply>> {
-    let parsed: Option<Value> = serde_json::from_slice(body).ok();
-    check_json(headers, parsed.is_some())?;
-    let instance = parsed.unwrap_or_default();
+    let instance = read_json(headers, body)?;
     let errors = validation::violations(CANCEL, &instance);
     if !errors.is_empty() {
         return Err(unprocessable(INVALID, &instance, &errors));

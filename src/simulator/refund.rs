@@ -12,7 +12,7 @@ use super::{
     behaviour::{Behaviour, Fate},
     book::{Book, NoticeJob},
     course::Course,
-    debit::{amount, check_json, shop, unprocessable},
+    debit::{amount, check_json, read_json, shop, unprocessable},
     director::Facts,
     engine::{Caller, Engine},
     ledger::{RefundPost, Transaction},
@@ -95,13 +95,7 @@ pub(super) async fn refund(
         answer = answered.map_or_else(|| "lost".to_owned(), |status| status.to_string()),
         "refund"
     );
-    if !notices.is_empty() {
-        // Its own task, so that a caller who leaves does not take the notice along.
-        let delivery = tokio::spawn(Arc::clone(engine).deliver(notices));
-        if let Err(error) = delivery.await {
-            tracing::warn!(%error, "a notice could not be delivered before the answer");
-        }
-    }
+    engine.deliver_before_answer(notices).await;
     reply.altered(&behaviour, &instance)
 }
 
@@ -113,11 +107,10 @@ pub(super) fn can_refund(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Reply {
-    let parsed: Option<Value> = serde_json::from_slice(body).ok();
-    if let Err(reply) = check_json(headers, parsed.is_some()) {
-        return *reply;
-    }
-    let instance = parsed.unwrap_or_default();
+    let instance = match read_json(headers, body) {
+        Ok(instance) => instance,
+        Err(reply) => return *reply,
+    };
     let errors = validation::violations(CAN_REFUND, &instance);
     if !errors.is_empty() {
         return *unprocessable("REQ-ERROR-100002", &instance, &errors);

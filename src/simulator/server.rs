@@ -19,7 +19,7 @@ use super::{
     answers::{ProfileJson, TransactionJson, service},
     behaviour::{Answer, Behaviour},
     connection::{Door, Line},
-    debit::{check_json, debit, unprocessable},
+    debit::{debit, read_json, unprocessable},
     director::Facts,
     engine::{Caller, Engine},
     page, payment,
@@ -241,9 +241,7 @@ async fn post_deactivate(
     body: Bytes,
 ) -> Response {
     desk.answer(&line, &merchant_id, &headers, |caller| {
-        let parsed: Option<Value> = serde_json::from_slice(&body).ok();
-        check_json(&headers, parsed.is_some())?;
-        desk.deactivate(caller, &parsed.unwrap_or_default())
+        desk.deactivate(caller, &read_json(&headers, &body)?)
     })
     .await
 }
