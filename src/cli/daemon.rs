@@ -11,9 +11,7 @@ use crate::clock::Clock;
 use crate::config::{ClockConfig, Config, ShopConfig};
 use crate::domain::id::{FenceId, SubscriptionId};
 use crate::domain::shop::ShopName;
-use crate::gateway::{
-    Algorithm, ClientConfig, ClientError, ImojeClient, NoticeCredentials, ReturnAddresses,
-};
+use crate::gateway::{Algorithm, ClientConfig, ClientError, ImojeClient, NoticeCredentials};
 use crate::http::ShopDoor;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -314,10 +312,7 @@ pub fn client(config: &Config, shop: &ShopConfig) -> Result<ImojeClient, ClientE
         merchant_id: shop.merchant_id.clone(),
         service_id: shop.service_id,
         token: shop.token.clone(),
-        return_to: shop.return_urls.as_ref().map(|urls| ReturnAddresses {
-            success: urls.success.clone(),
-            failure: urls.failure.clone(),
-        }),
+        return_to: shop.return_urls.clone(),
         card_proxy_url: config.gateway.card_proxy_url.clone(),
         connect_timeout: config.charging.connect_timeout,
         request_timeout: config.charging.request_timeout,

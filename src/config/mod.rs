@@ -30,7 +30,7 @@ pub use crate::config::sensitive::{DatabaseUrl, HookUrl};
 use crate::domain::history::HistoryPolicy;
 use crate::domain::resolution::Policy;
 use crate::domain::schedule::CatchUp;
-use crate::domain::shop::{Environment, ShopName};
+use crate::domain::shop::{Environment, ReturnUrls, ShopName};
 use crate::domain::tick::Tick;
 use crate::telemetry::LogFormat;
 
@@ -117,15 +117,6 @@ pub struct ShopConfig {
     pub catch_up: CatchUp,
     /// How late a charge may be without a person's approval.
     pub max_lateness: TimeDelta,
-}
-
-/// Where imoje leads payers back to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReturnUrls {
-    /// After a payment.
-    pub success: String,
-    /// Without one.
-    pub failure: String,
 }
 
 /// `[gateway]`

@@ -7,9 +7,9 @@ use chrono::TimeDelta;
 use url::Url;
 
 use crate::config::reader::{Exposure, Reader};
-use crate::config::{ReturnUrls, ShopConfig, parse};
+use crate::config::{ShopConfig, parse};
 use crate::domain::fields::validate_return_url;
-use crate::domain::shop::{Environment, ShopName};
+use crate::domain::shop::{Environment, ReturnUrls, ShopName};
 
 const SECTION: &str = "shops";
 

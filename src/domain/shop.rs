@@ -60,6 +60,15 @@ impl FromStr for Environment {
     }
 }
 
+/// Where imoje leads payers back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReturnUrls {
+    /// After a payment: `successReturnUrl`.
+    pub success: String,
+    /// Without one: `failureReturnUrl`.
+    pub failure: String,
+}
+
 /// The name of a shop: 1 to 63 lower-case letters, digits, `-` and `_`, of which the first is a letter or a digit.
 ///
 /// It is a label of metrics, a column of reports and a part of environment variables, hence the narrow alphabet.

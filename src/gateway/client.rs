@@ -14,11 +14,12 @@ use crate::domain::answer::{
 use crate::domain::fields::is_uuid_v4;
 use crate::domain::id::{ProfileId, TransactionId};
 use crate::domain::money::Money;
+use crate::domain::shop::ReturnUrls;
 use crate::gateway::answer::{
     Lookup, NoAnswer, NotSent, PostAnswer, Profile, ReadAnswer, ReadError, Service, is_denial,
 };
 use crate::gateway::client_config::{self, ClientConfig, ClientError, bearer, is_plain_http};
-use crate::gateway::order::{DebitOrder, Endpoint, ReturnAddresses};
+use crate::gateway::order::{DebitOrder, Endpoint};
 use crate::gateway::transport::{self, NotReceived, Received, TransportConfig};
 use crate::gateway::wire::{self, to_json};
 
@@ -31,7 +32,7 @@ pub struct ImojeClient {
     plain_debit_url: Url,
     proxied_debit_url: Option<Url>,
     pub(super) service_id: Uuid,
-    return_to: Option<ReturnAddresses>,
+    return_to: Option<ReturnUrls>,
     permit_age_max: Duration,
 }
 
@@ -175,9 +176,21 @@ impl ImojeClient {
         id: TransactionId,
         expected: &Expected,
     ) -> Result<ReadAnswer, ReadError> {
+        self.classified(id, |http_status, body| {
+            classify_read(id, http_status, body, expected)
+        })
+        .await
+    }
+
+    /// Reads a transaction, and says by `classify` what the answer means for the money.
+    pub(super) async fn classified(
+        &self,
+        id: TransactionId,
+        classify: impl FnOnce(u16, &Body) -> Verdict,
+    ) -> Result<ReadAnswer, ReadError> {
         let received = self.read(&["transaction", &id.to_string()]).await?;
         let body = transaction_body(&received);
-        let verdict = classify_read(id, received.http_status, &body, expected);
+        let verdict = classify(received.http_status, &body);
         let (shown, error_code) = evidence(body);
         Ok(ReadAnswer {
             http_status: received.http_status,
@@ -324,7 +337,7 @@ pub(super) fn transaction_body(received: &Received) -> Body {
         .map_or(Body::Unreadable, wire::read_body)
 }
 
-pub(super) fn evidence(body: Body) -> (Option<Box<ShownTransaction>>, Option<String>) {
+fn evidence(body: Body) -> (Option<Box<ShownTransaction>>, Option<String>) {
     match body {
         Body::Transaction(shown) => (Some(shown), None),
         Body::Error { code, .. } => (None, Some(code)),

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 use uuid::Uuid;
 
-use crate::gateway::order::ReturnAddresses;
+use crate::domain::shop::ReturnUrls;
 
 /// The longest merchant id that is taken; imoje's have 20 characters (imoje FRONT API).
 const MERCHANT_ID_LENGTH_MAX: usize = 64;
@@ -25,7 +25,7 @@ pub struct ClientConfig {
     /// The authorization token.
     pub token: SecretString,
     /// Where imoje leads payers back to, which it asks for in debits of cards without a profile as well.
-    pub return_to: Option<ReturnAddresses>,
+    pub return_to: Option<ReturnUrls>,
     /// A tokenising proxy in front of the API, in the form of `base_url`: requests with aliases of card data go through it.
     pub card_proxy_url: Option<Url>,
     /// How long opening a connection may take.

@@ -37,7 +37,7 @@ pub use notice::{
     NoticeKind, NoticeUnreadable, ParsedNotice, notice_token, notification_url, parse_notice,
     verify_notice_token,
 };
-pub use order::{DebitOrder, ReturnAddresses};
+pub use order::DebitOrder;
 pub use payments::{LinkDetails, LinkOrder};
 pub use refunds::RefundOrder;
 pub use signature::{

@@ -13,6 +13,7 @@ use crate::domain::fields::{
 use crate::domain::id::ProfileId;
 use crate::domain::money::Money;
 use crate::domain::order_id::OrderId;
+use crate::domain::shop::ReturnUrls;
 use crate::gateway::wire::{DebitData, DebitRequest, PlainDebitRequest, to_json};
 
 /// A debit of a card, by its profile (imoje API, `POST transaction/profile`) or without one (`POST transaction`). There is one for each
@@ -35,15 +36,6 @@ pub struct DebitOrder {
     pub invoice: Option<Value>,
     /// The payouts, an array as documented for `data.multipayout`; for cards with a profile only.
     pub multipayout: Option<Value>,
-}
-
-/// Where imoje leads payers back to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReturnAddresses {
-    /// `successReturnUrl`
-    pub success: String,
-    /// `failureReturnUrl`
-    pub failure: String,
 }
 
 /// A debit as it is sent.
@@ -70,7 +62,7 @@ impl DebitOrder {
     pub(super) fn to_body(
         &self,
         service_id: Uuid,
-        return_to: Option<&ReturnAddresses>,
+        return_to: Option<&ReturnUrls>,
     ) -> Result<DebitBody, FieldError> {
         let order_id = self.order_id.to_string();
         validate_order_id(&order_id)?;
@@ -131,7 +123,7 @@ impl DebitOrder {
         service_id: Uuid,
         order_id: &str,
         notification_url: Option<&str>,
-        return_to: &ReturnAddresses,
+        return_to: &ReturnUrls,
     ) -> Result<Vec<u8>, FieldError> {
         validate_cid(&self.cid)?;
         validate_customer(&plain.customer)?;
@@ -224,8 +216,8 @@ mod tests {
         }
     }
 
-    fn return_to() -> ReturnAddresses {
-        ReturnAddresses {
+    fn return_to() -> ReturnUrls {
+        ReturnUrls {
             success: "https://shop.example.test/ok".to_owned(),
             failure: "https://shop.example.test/no".to_owned(),
         }

@@ -6,7 +6,7 @@ use crate::domain::fields::{FieldError, validate_title};
 use crate::domain::id::TransactionId;
 use crate::domain::money::Money;
 use crate::gateway::answer::{NoAnswer, NotSent, PostAnswer, ReadAnswer, ReadError, Refundable};
-use crate::gateway::client::{self, ImojeClient, below, evidence, found, transaction_body};
+use crate::gateway::client::{self, ImojeClient, below, found, transaction_body};
 use crate::gateway::transport;
 use crate::gateway::wire::{self, CanRefundRequest, RefundRequest, to_json};
 
@@ -95,15 +95,9 @@ impl ImojeClient {
         id: TransactionId,
         expected: &Expected,
     ) -> Result<ReadAnswer, ReadError> {
-        let received = self.read(&["transaction", &id.to_string()]).await?;
-        let body = transaction_body(&received);
-        let verdict = classify_refund_read(id, received.http_status, &body, expected);
-        let (shown, error_code) = evidence(body);
-        Ok(ReadAnswer {
-            http_status: received.http_status,
-            verdict,
-            shown,
-            error_code,
+        self.classified(id, |http_status, body| {
+            classify_refund_read(id, http_status, body, expected)
         })
+        .await
     }
 }

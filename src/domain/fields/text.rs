@@ -67,7 +67,7 @@ pub(super) const CID: TextRule = TextRule {
 pub(super) const FULL_NAME: TextRule = TextRule {
     min: 1,
     max: 200,
-    takes: |c| is_of_title(c) || ('\u{0400}'..='\u{04FF}').contains(&c),
+    takes: |c| is_of_title(c) || is_cyrillic(c),
     allowed: concat!(
         r#"1 to 200 characters of A-Z a-z 0-9 # & _ - , . \ / " ' space, "#,
         "U+00C0 to U+02C0 and U+0400 to U+04FF"
@@ -97,12 +97,7 @@ pub(super) const WIDGET_TITLE: TextRule = TextRule {
 pub(super) const WIDGET_NAME: TextRule = TextRule {
     min: 1,
     max: 100,
-    takes: |c| {
-        c.is_ascii_alphanumeric()
-            || "-,. ".contains(c)
-            || is_latin(c)
-            || ('\u{0400}'..='\u{04FF}').contains(&c)
-    },
+    takes: |c| c.is_ascii_alphanumeric() || "-,. ".contains(c) || is_latin(c) || is_cyrillic(c),
     allowed: "1 to 100 characters of A-Z a-z 0-9 - , . space, U+00C0 to U+02C0 and U+0400 to U+04FF",
 };
 
@@ -303,6 +298,11 @@ fn is_of_address(c: char) -> bool {
 /// The accented letters of imoje's patterns; `×` and `÷` are among them.
 fn is_latin(c: char) -> bool {
     ('\u{00C0}'..='\u{02C0}').contains(&c)
+}
+
+/// The letters that imoje takes in names besides.
+fn is_cyrillic(c: char) -> bool {
+    ('\u{0400}'..='\u{04FF}').contains(&c)
 }
 
 /// `\s` as JSON Schema patterns mean it (ECMA-262, CharacterClassEscape).
