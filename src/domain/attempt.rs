@@ -78,6 +78,19 @@ impl AttemptState {
         }
     }
 
+    /// Whether it is not known yet whether money moved by this attempt.
+    pub const fn is_open(self) -> bool {
+        match self {
+            AttemptState::InDoubt | AttemptState::Pending => true,
+            AttemptState::NotSent
+            | AttemptState::Refused
+            | AttemptState::Settled
+            | AttemptState::Rejected
+            | AttemptState::Absent
+            | AttemptState::Surplus => false,
+        }
+    }
+
     /// Whether money may move, or has moved, by this attempt, so that no other may be made.
     pub const fn blocks(self) -> bool {
         match self {

@@ -328,9 +328,7 @@ fn person(actor: &str) -> String {
 impl Case {
     /// The attempt that may have moved money without anybody knowing. There is one at most.
     pub fn undecided(&self) -> Option<&CaseAttempt> {
-        self.attempts
-            .iter()
-            .find(|attempt| matches!(attempt.state, AttemptState::InDoubt | AttemptState::Pending))
+        self.attempts.iter().find(|attempt| attempt.state.is_open())
     }
 
     fn money_stayed(&self) -> Result<(), Refused> {

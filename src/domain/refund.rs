@@ -129,7 +129,6 @@ fn step(
         return Decision::unchanged(standing, NextPoll::AsPlanned)
             .incident(EventKind::IncidentContradiction, "contradicting_news");
     };
-    let is_open = matches!(state, AttemptState::InDoubt | AttemptState::Pending);
     let mut events = Vec::new();
     if state != standing.state {
         events.extend(match state {
@@ -146,7 +145,11 @@ fn step(
     Decision {
         state,
         transaction_id: named.filter(|_| standing.transaction_id.is_none()),
-        next_poll: if is_open { later } else { NextPoll::Never },
+        next_poll: if state.is_open() {
+            later
+        } else {
+            NextPoll::Never
+        },
         brake: None,
         events,
     }
@@ -154,16 +157,9 @@ fn step(
 
 /// Whether people should look for a refund that nothing has told of for as long as notices may come.
 pub fn opens_case(standing: &Standing, policy: &ResolverPolicy, now: DateTime<Utc>) -> bool {
-    let is_open = match standing.state {
-        AttemptState::InDoubt | AttemptState::Pending => true,
-        AttemptState::NotSent
-        | AttemptState::Refused
-        | AttemptState::Settled
-        | AttemptState::Rejected
-        | AttemptState::Absent
-        | AttemptState::Surplus => false,
-    };
-    is_open && !standing.case_open && now >= standing.permitted_at + policy.answer_window
+    standing.state.is_open()
+        && !standing.case_open
+        && now >= standing.permitted_at + policy.answer_window
 }
 
 /// A refund of the books.
@@ -184,14 +180,7 @@ pub struct Known {
 impl Known {
     /// Whether it counts against what can go back: it did, or may.
     pub fn counts(&self) -> bool {
-        match self.state {
-            AttemptState::InDoubt | AttemptState::Pending | AttemptState::Settled => true,
-            AttemptState::NotSent
-            | AttemptState::Refused
-            | AttemptState::Rejected
-            | AttemptState::Absent
-            | AttemptState::Surplus => false,
-        }
+        self.state.blocks()
     }
 
     fn is_lost(&self) -> bool {

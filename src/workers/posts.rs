@@ -14,10 +14,7 @@ pub(super) fn told_by(answer: Result<PostAnswer, NoAnswer>) -> (News, Evidence) 
             (News::Answered(answer.verdict), evidence)
         }
         Err(no_answer) => {
-            let evidence = Evidence {
-                detail: Some(no_answer.to_string()),
-                ..Evidence::default()
-            };
+            let evidence = Evidence::of_words(no_answer.to_string());
             let news = match no_answer {
                 NoAnswer::NotSent(NotSent::Invalid(_) | NotSent::NoCardProxy) => News::Unsendable,
                 NoAnswer::NotSent(_) => News::NotSent,

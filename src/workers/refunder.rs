@@ -411,10 +411,7 @@ fn not_sent<'a>(refund_id: RefundId, why: &str) -> RefundFinding<'a> {
     RefundFinding {
         refund_id,
         news: News::NotSent,
-        evidence: Evidence {
-            detail: Some(why.to_owned()),
-            ..Evidence::default()
-        },
+        evidence: Evidence::of_words(why),
         by: None,
     }
 }

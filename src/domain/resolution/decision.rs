@@ -65,6 +65,14 @@ impl News {
             News::NotSent | News::Unsendable | News::DeclaredAbsent | News::Read(_) => false,
         }
     }
+
+    /// The transaction that it names.
+    pub const fn transaction_id(&self) -> Option<TransactionId> {
+        match self {
+            News::Answered(verdict) | News::Read(verdict) => verdict.transaction_id(),
+            News::NotSent | News::Unsendable | News::DeclaredAbsent => None,
+        }
+    }
 }
 
 /// When an attempt is looked at again.

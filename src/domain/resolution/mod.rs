@@ -33,7 +33,7 @@ pub fn decide(standing: &Standing, news: &News, policy: &Policy, now: DateTime<U
         News::Answered(verdict) => (verdict, true),
         News::Read(verdict) => (verdict, false),
     };
-    if let Some(shown) = shown_transaction(verdict) {
+    if let Some(shown) = verdict.transaction_id() {
         if standing.transaction_taken {
             return unchanged.incident(EventKind::IncidentMismatch, "transaction_mismatch");
         }
@@ -84,15 +84,6 @@ fn second_transaction(standing: &Standing, verdict: &Verdict) -> Decision {
         | Verdict::InDoubt(_) => Decision::unchanged(standing),
     };
     decision.incident(EventKind::IncidentMismatch, "transaction_mismatch")
-}
-
-fn shown_transaction(verdict: &Verdict) -> Option<TransactionId> {
-    match verdict {
-        Verdict::Settled { transaction_id }
-        | Verdict::Pending { transaction_id, .. }
-        | Verdict::Rejected { transaction_id, .. } => Some(*transaction_id),
-        Verdict::Refused(_) | Verdict::InDoubt(_) => None,
-    }
 }
 
 /// The news contradicts what is known: it changes nothing, and people are told. What would have been tried again waits for them.

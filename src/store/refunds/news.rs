@@ -267,8 +267,7 @@ impl Store {
             evidence: listed_evidence(listed),
             by: None,
         };
-        let named = Some(listed.id);
-        write_evidence(transaction, evidence_id, &finding, state, named, now).await?;
+        write_evidence(transaction, evidence_id, &finding, state, now).await?;
         let told = subject.event(EventKind::RefundFound, state, None, None);
         events::append(transaction, &[told], self.channels, now).await?;
         Ok(Some(RecordedRefund {
@@ -343,7 +342,7 @@ async fn insert_found(
     next_poll_at: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
     let found_at = subject.standing.permitted_at;
-    let is_open = subject.standing.state == AttemptState::Pending;
+    let is_open = subject.standing.state.is_open();
     let inserted = sqlx::query!(
         "-- insert_found_refund
         INSERT INTO refunds (refund_id, attempt_id, charge_id, subscription_id, shop, sale_transaction_id, order_id, origin,
@@ -427,19 +426,7 @@ async fn insert_evidence(
     now: DateTime<Utc>,
 ) -> Result<EvidenceId, StoreError> {
     let evidence_id = EvidenceId::from_uuid(new_id(now));
-    let named = match &finding.news {
-        News::Answered(verdict) | News::Read(verdict) => verdict.transaction_id(),
-        News::NotSent | News::Unsendable | News::DeclaredAbsent => None,
-    };
-    write_evidence(
-        transaction,
-        evidence_id,
-        finding,
-        decision.state,
-        named,
-        now,
-    )
-    .await?;
+    write_evidence(transaction, evidence_id, finding, decision.state, now).await?;
     Ok(evidence_id)
 }
 
@@ -448,7 +435,6 @@ async fn write_evidence(
     evidence_id: EvidenceId,
     finding: &RefundFinding<'_>,
     verdict: AttemptState,
-    named: Option<TransactionId>,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     let evidence = &finding.evidence;
@@ -468,7 +454,7 @@ async fn write_evidence(
         evidence.http_status.and_then(|status| i16::try_from(status).ok()),
         evidence.error_code,
         evidence.gateway_status,
-        named as Option<TransactionId>,
+        finding.news.transaction_id() as Option<TransactionId>,
         detail,
         actor,
         now,
@@ -485,10 +471,6 @@ async fn update(
     evidence_id: EvidenceId,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
-    let is_open = matches!(
-        decision.state,
-        AttemptState::InDoubt | AttemptState::Pending
-    );
     let next_poll_at = match decision.next_poll {
         NextPoll::At(at) => Some(at),
         NextPoll::Never | NextPoll::AsPlanned => None,
@@ -504,7 +486,7 @@ async fn update(
         decision.state as AttemptState,
         decision.transaction_id as Option<TransactionId>,
         evidence_id as EvidenceId,
-        is_open,
+        decision.state.is_open(),
         now,
         next_poll_at,
     )

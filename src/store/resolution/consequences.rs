@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 use sqlx::PgTransaction;
 
-use super::{Resolved, named_transaction};
+use super::Resolved;
 use crate::domain::attempt::AttemptState;
 use crate::domain::charge::ChargeState;
 use crate::domain::decline::DeclineClass;
@@ -100,7 +100,7 @@ fn own_events(one: &Resolved<'_>) -> Vec<NewEvent> {
             next_action_at: decision.charge.and_then(|step| step.next_action_at),
             attempt_no: Some(subject.attempt_no),
             attempt_state: Some(decision.attempt),
-            transaction_id: named_transaction(&one.finding.news),
+            transaction_id: one.finding.news.transaction_id(),
         });
         event(EventKind::ChargeDecided, payload)
     });

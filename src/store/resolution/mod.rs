@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use sqlx::PgTransaction;
 
-use crate::domain::answer::{ShownTransaction, Verdict};
+use crate::domain::answer::ShownTransaction;
 use crate::domain::attempt::AttemptState;
 use crate::domain::charge::ChargeState;
 use crate::domain::decline::DeclineClass;
@@ -45,10 +45,7 @@ impl Finding {
             subscription_id,
             attempt_id,
             news: News::NotSent,
-            evidence: Evidence {
-                detail: Some(why.to_owned()),
-                ..Evidence::default()
-            },
+            evidence: Evidence::of_words(why),
         }
     }
 }
@@ -82,6 +79,14 @@ pub struct Bearer {
 }
 
 impl Evidence {
+    /// What happened, in a few words, where there is no answer to keep.
+    pub fn of_words(detail: impl Into<String>) -> Self {
+        Self {
+            detail: Some(detail.into()),
+            ..Self::default()
+        }
+    }
+
     /// What is kept of an HTTP answer of the gateway.
     pub fn of_answer(
         http_status: u16,
@@ -261,19 +266,6 @@ fn one_per_attempt<'a>(findings: &[&'a Finding]) -> (Vec<&'a Finding>, Vec<&'a F
         .partition(|finding| seen.insert(finding.attempt_id))
 }
 
-/// The transaction that a piece of news names.
-fn named_transaction(news: &News) -> Option<TransactionId> {
-    match news {
-        News::NotSent | News::Unsendable | News::DeclaredAbsent => None,
-        News::Answered(verdict) | News::Read(verdict) => match verdict {
-            Verdict::Settled { transaction_id }
-            | Verdict::Pending { transaction_id, .. }
-            | Verdict::Rejected { transaction_id, .. } => Some(*transaction_id),
-            Verdict::Refused(_) | Verdict::InDoubt(_) => None,
-        },
-    }
-}
-
 async fn subjects(
     transaction: &mut PgTransaction<'_>,
     findings: &[&Finding],
@@ -285,7 +277,7 @@ async fn subjects(
         .collect();
     let transactions: Vec<_> = findings
         .iter()
-        .map(|finding| named_transaction(&finding.news))
+        .map(|finding| finding.news.transaction_id())
         .collect();
     // Locked first and read afterwards, so that what is read includes what the lock had to wait for.
     sqlx::query!(

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgTransaction;
 
-use super::{Resolved, named_transaction};
+use super::Resolved;
 use crate::domain::answer::{Doubt, Verdict};
 use crate::domain::attempt::AttemptState;
 use crate::domain::charge::ChargeState;
@@ -91,7 +91,7 @@ async fn insert_evidence(
         .collect();
     let transactions: Vec<_> = news
         .iter()
-        .map(|one| named_transaction(&one.finding.news))
+        .map(|one| one.finding.news.transaction_id())
         .collect();
     let details: Vec<_> = news
         .iter()
