@@ -82,7 +82,8 @@ CREATE TABLE attempts (
     charge_id        uuid NOT NULL,
     subscription_id  uuid NOT NULL,
     shop             text NOT NULL,
-    card_id          uuid NOT NULL,
+    -- Null for what a payer paid by a link: see 0009.
+    card_id          uuid,
     period_no        integer NOT NULL,
     attempt_no       smallint NOT NULL CHECK (attempt_no > 0),
     order_id         text NOT NULL,
@@ -104,10 +105,11 @@ CREATE TABLE attempts (
     decided_at       timestamptz,
     confirmed_at     timestamptz,
     last_evidence_id uuid,
-    -- The order id is made of these three and nothing else, so this holds for it as well.
+    -- The order id of a debit is made of these three and nothing else, so this holds for it as well.
     CONSTRAINT order_id_is_never_reused UNIQUE (subscription_id, period_no, attempt_no),
-    CONSTRAINT order_id_is_derived CHECK (
-        order_id = 'cykl-' || replace(subscription_id::text, '-', '') || '-' || period_no || '-' || attempt_no),
+    CONSTRAINT order_id_is_derived CHECK (CASE
+        WHEN card_id IS NULL THEN order_id ~ '^cykl-r-[0-9a-f]{32}$'
+        ELSE order_id = 'cykl-' || replace(subscription_id::text, '-', '') || '-' || period_no || '-' || attempt_no END),
     CONSTRAINT final_attempts_say_when CHECK ((decided_at IS NULL) = (state IN ('in_doubt', 'pending'))),
     CONSTRAINT the_gateway_named_it CHECK (
         transaction_id IS NOT NULL OR state IN ('in_doubt', 'not_sent', 'refused', 'absent')),

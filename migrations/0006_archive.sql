@@ -48,7 +48,7 @@ CREATE TABLE archived_attempts (
     charge_id        uuid NOT NULL,
     subscription_id  uuid NOT NULL,
     shop             text NOT NULL,
-    card_id          uuid NOT NULL,
+    card_id          uuid,
     period_no        integer NOT NULL,
     due_on           date NOT NULL,
     attempt_no       smallint NOT NULL,

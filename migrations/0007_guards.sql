@@ -289,7 +289,9 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS
 DECLARE
     refused record;
 BEGIN
-    SELECT n.attempt_id INTO refused FROM new_rows n WHERE n.state NOT IN ('in_doubt', 'not_sent') LIMIT 1;
+    -- What a payer paid by a link has a guard of its own.
+    SELECT n.attempt_id INTO refused FROM new_rows n
+    WHERE n.state NOT IN ('in_doubt', 'not_sent') AND n.card_id IS NOT NULL LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'attempt % must be born in doubt', refused.attempt_id USING ERRCODE = 'CY006';
     END IF;
@@ -354,7 +356,7 @@ BEGIN
         LEFT JOIN charges c ON c.charge_id = n.charge_id AND c.subscription_id = n.subscription_id
         LEFT JOIN subscriptions s ON s.subscription_id = n.subscription_id
         LEFT JOIN cards k ON k.card_id = n.card_id
-    WHERE c.charge_id IS NULL OR k.card_id IS NULL OR n.state = 'in_doubt' AND (
+    WHERE c.charge_id IS NULL OR k.card_id IS NULL AND n.card_id IS NOT NULL OR n.state = 'in_doubt' AND (
         (n.subscription_id, n.shop, n.period_no, n.amount_minor, n.currency, n.card_id)
             IS DISTINCT FROM (c.subscription_id, c.shop, c.period_no, c.amount_minor, c.currency, s.card_id)
         OR c.state NOT IN ('planned', 'retry_wait')

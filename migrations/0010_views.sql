@@ -42,6 +42,12 @@ SELECT r.refund_id, r.charge_id, r.subscription_id, s.external_id, r.shop, r.att
        r.currency, r.state, r.transaction_id, r.sale_transaction_id, r.reason, r.actor, r.permitted_at, r.decided_at, r.case_opened_at
 FROM refunds r JOIN subscriptions s USING (subscription_id);
 
+CREATE VIEW billing.registrations AS
+SELECT r.registration_id, r.subscription_id, s.external_id, r.shop, r.state, r.reason, r.purpose, r.period_no, r.cid, r.amount_minor,
+       r.currency, r.order_id, r.payment_id, r.url, r.transaction_id, cardinality(r.surplus_ids) AS surplus_payments, r.actor,
+       r.created_at, r.valid_to, r.paid_at, r.ended_at
+FROM registrations r JOIN subscriptions s USING (subscription_id);
+
 CREATE VIEW billing.due_today AS
 SELECT s.subscription_id, s.external_id, s.shop, d.period_no, d.due_on, d.due_at,
        s.amount_minor, s.currency, 'scheduled'::text AS state
@@ -81,6 +87,7 @@ COMMENT ON VIEW billing.subscriptions IS 'One row per subscription.';
 COMMENT ON VIEW billing.charges IS 'One row per subscription and period that fell due: what was to be paid, and what became of it.';
 COMMENT ON VIEW billing.attempts IS 'One row per request to the gateway. At most one of a charge is ever in doubt, pending or settled.';
 COMMENT ON VIEW billing.refunds IS 'One row per refund: what people ordered with Cykl, and what imoje lists besides.';
+COMMENT ON VIEW billing.registrations IS 'One row per link by which a payer registers a card, and what became of it.';
 COMMENT ON VIEW billing.due_today IS 'What is still to be charged today, in each subscription''s zone: periods that fall due and charges that are planned or retried.';
 COMMENT ON VIEW billing.failed_now IS 'Charges that were given up and whose subscription has not ended.';
 COMMENT ON VIEW billing.held IS 'Charges that wait for a person.';
@@ -107,13 +114,13 @@ DECLARE
         "next_charge_on": "Local date of the next period that falls due; null when none will.",
         "next_due_at": "The instant at which that period falls due.",
         "charges_paid": "How many charges have been paid through Cykl.",
-        "created_at": "When the subscription was stored.",
+        "created_at": "When it was stored.",
         "charge_id": "The charge.",
         "period_no": "The period, counted from 0 at the anchor date.",
         "due_on": "Local date on which the charge is due.",
         "due_at": "The instant at which it falls due.",
         "state": "Where it stands; see ARCHITECTURE.md.",
-        "reason": "Why, for failed, held, skipped and void charges, and for refunds.",
+        "reason": "Why, for failed, held, skipped and void charges, for refunds, and for registrations that came to nothing.",
         "attempts": "How many permits to debit have been given for it.",
         "next_action_at": "When it is looked at again; null exactly when it is closed.",
         "paid_at": "When the payment was established.",
@@ -129,6 +136,13 @@ DECLARE
         "origin": "Who asked for it: cykl, or elsewhere when imoje lists it and nobody here ordered it.",
         "sale_transaction_id": "imoje''s id of the transaction that took the money.",
         "actor": "Who ordered it; cykl itself where it was found.",
+        "registration_id": "The registration of a card: one link.",
+        "purpose": "What its payment counts as: first_charge or verification.",
+        "payment_id": "imoje''s id of the link.",
+        "url": "Where the payer pays.",
+        "surplus_payments": "How many further payments were made by the link; they have to go back.",
+        "valid_to": "Until when it can be paid.",
+        "ended_at": "When it came to its end; null while it is open, or paid and its card is looked for.",
         "permitted_at": "When the permit was committed, before the request was sent; of a refund from elsewhere, when it was found.",
         "decided_at": "When its fate was established; null while it is in doubt or pending.",
         "card_masked": "The card, masked as imoje shows it.",

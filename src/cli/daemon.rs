@@ -22,6 +22,7 @@ use crate::workers::charger::{ChannelWatch, Charger, ClockWatch, Ground};
 use crate::workers::crew::{Ticks, Workers};
 use crate::workers::notifier::{Notifier, Webhook, WebhookError};
 use crate::workers::refunder::Refunder;
+use crate::workers::registrar::Registrar;
 use crate::workers::resolver::Resolver;
 use crate::workers::scheduler::Scheduler;
 use crate::workers::shops::{NoticeAddress, Shop, ShopCalendar, Shops};
@@ -175,6 +176,23 @@ pub fn refunder(
         fence_id,
         answer_timeout: limits(config).answer_timeout,
         absent_after: config.absent_after,
+        clock: clock.clone(),
+    })
+}
+
+/// What makes and ends links by which payers register cards.
+///
+/// # Errors
+/// [`AssemblyError`] when an HTTP client cannot be built.
+pub fn registrar(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+) -> Result<Registrar, AssemblyError> {
+    Ok(Registrar {
+        store: store.clone(),
+        shops: shops(config)?,
+        policy: config.policy.resolver.clone(),
         clock: clock.clone(),
     })
 }

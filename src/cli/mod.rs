@@ -105,7 +105,7 @@ pub enum Command {
     Charge(charge::ChargeCommand),
     /// Give money back, whole or in part
     Refund(refund::RefundArgs),
-    /// See what imoje knows about a card, or end one
+    /// Have a card registered, see what imoje knows about it, or end it
     #[command(subcommand)]
     Card(card::CardCommand),
     /// Stop all charging at once, or let it go on

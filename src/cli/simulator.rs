@@ -76,7 +76,10 @@ const AFTER_LONG_HELP: &str = r#"Endpoints, under /v1/merchant/{merchantId}:
   POST transaction/profile      debit a stored profile; any UUID v4 is a profile unless the script says otherwise
   POST transaction              register a card without a profile (FIRST), or debit one (STANDARD)
   GET  transaction/{id}         read a transaction
-  GET  profile/id/{id}, GET profile/cid/{cid}, POST profile/deactivate
+  POST transaction/{id}/refund, POST transaction/{id}/can-refund
+  POST payment                  make a payment link; its page, /pay/{id}, takes the cards of imoje's sandbox
+  GET  payment/{id}, POST payment/cancel
+  GET  profile/id/{id}, GET profile/cid/{cid}, POST profile/deactivate, DELETE profile/id/{id}
   GET  service/{id}             is the recurring channel on line
 
 Examples:

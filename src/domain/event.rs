@@ -19,6 +19,20 @@ pub enum EventKind {
     SubscriptionCancelled,
     /// Its last period is closed.
     SubscriptionCompleted,
+    /// It has its first card, and is billed from now on.
+    SubscriptionActivated,
+    /// There is a link by which a payer pays and registers a card.
+    RegistrationOpened,
+    /// A payer paid by such a link.
+    RegistrationPaid,
+    /// Nobody paid by such a link in time.
+    RegistrationExpired,
+    /// Such a link was ended before anybody paid.
+    RegistrationCancelled,
+    /// A payer paid by such a link, and no card is to be had from it.
+    RegistrationCardless,
+    /// A card that was registered is that of a subscription now.
+    CardAttached,
     /// A person ended a card.
     CardDeactivated,
     /// The money moved.
@@ -49,7 +63,7 @@ pub enum EventKind {
     RefundCaseOpened,
     /// The gateway has a refund that was not ordered here.
     RefundFound,
-    /// Money moved twice for one charge.
+    /// Money moved twice for one charge, or for one registration.
     IncidentSurplus,
     /// The gateway answered about another order, amount, currency or shop.
     IncidentMismatch,
@@ -87,7 +101,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, for the documentation and its test.
-    pub const ALL: [EventKind; 40] = [
+    pub const ALL: [EventKind; 47] = [
         EventKind::SubscriptionCreated,
         EventKind::SubscriptionPastDue,
         EventKind::SubscriptionRecovered,
@@ -96,6 +110,13 @@ impl EventKind {
         EventKind::SubscriptionDeactivated,
         EventKind::SubscriptionCancelled,
         EventKind::SubscriptionCompleted,
+        EventKind::SubscriptionActivated,
+        EventKind::RegistrationOpened,
+        EventKind::RegistrationPaid,
+        EventKind::RegistrationExpired,
+        EventKind::RegistrationCancelled,
+        EventKind::RegistrationCardless,
+        EventKind::CardAttached,
         EventKind::CardDeactivated,
         EventKind::ChargePaid,
         EventKind::ChargeDeclined,
@@ -141,6 +162,13 @@ impl EventKind {
             EventKind::SubscriptionDeactivated => "subscription.deactivated",
             EventKind::SubscriptionCancelled => "subscription.cancelled",
             EventKind::SubscriptionCompleted => "subscription.completed",
+            EventKind::SubscriptionActivated => "subscription.activated",
+            EventKind::RegistrationOpened => "registration.opened",
+            EventKind::RegistrationPaid => "registration.paid",
+            EventKind::RegistrationExpired => "registration.expired",
+            EventKind::RegistrationCancelled => "registration.cancelled",
+            EventKind::RegistrationCardless => "registration.cardless",
+            EventKind::CardAttached => "card.attached",
             EventKind::CardDeactivated => "card.deactivated",
             EventKind::ChargePaid => "charge.paid",
             EventKind::ChargeDeclined => "charge.declined",
@@ -186,6 +214,7 @@ impl EventKind {
             | EventKind::ChargeWrittenOff
             | EventKind::RefundFailed
             | EventKind::RefundCaseOpened
+            | EventKind::RegistrationCardless
             | EventKind::IncidentSurplus
             | EventKind::IncidentMismatch
             | EventKind::IncidentContradiction
@@ -210,6 +239,12 @@ impl EventKind {
             | EventKind::SubscriptionResumed
             | EventKind::SubscriptionCancelled
             | EventKind::SubscriptionCompleted
+            | EventKind::SubscriptionActivated
+            | EventKind::RegistrationOpened
+            | EventKind::RegistrationPaid
+            | EventKind::RegistrationExpired
+            | EventKind::RegistrationCancelled
+            | EventKind::CardAttached
             | EventKind::CardDeactivated
             | EventKind::ChargePaid
             | EventKind::ChargeDeclined

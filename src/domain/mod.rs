@@ -32,6 +32,7 @@ pub mod money;
 pub mod order_id;
 pub mod permit_record;
 pub mod refund;
+pub mod registration;
 pub mod schedule;
 pub mod shop;
 pub mod slow_start;

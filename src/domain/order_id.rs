@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::id::SubscriptionId;
+use crate::domain::registration::RegistrationOrderId;
 
 /// What imoje is told as `orderId`: `cykl-<subscription>-<period number>-<attempt number>`.
 ///
@@ -31,6 +32,11 @@ pub struct ForeignOrderId;
 
 impl OrderId {
     const PREFIX: &str = "cykl-";
+}
+
+/// Whether an order id is one that Cykl makes, of a debit or of a payment link.
+pub fn is_ours(order_id: &str) -> bool {
+    order_id.parse::<OrderId>().is_ok() || order_id.parse::<RegistrationOrderId>().is_ok()
 }
 
 impl fmt::Display for OrderId {

@@ -62,6 +62,12 @@ impl Terms {
         self.period(self.period.first_due_from(self.anchor, from)?)
     }
 
+    /// The first period, from number `from_period_no` on, that is due on `date` or later.
+    pub fn first_period_from(&self, date: NaiveDate, from_period_no: u32) -> Option<DuePeriod> {
+        let period_no = self.period.first_due_from(self.anchor, date)?;
+        self.period(period_no.max(from_period_no))
+    }
+
     /// The first period, from number `from_period_no` on, that falls due after `now`, where `due_at` says when a date does.
     ///
     /// What fell due by `now` is passed over, so a subscription that goes on after a pause charges nothing of that time; a period
@@ -209,6 +215,17 @@ mod tests {
             first(terms(), None, "2020-01-01"),
             Some((0, "2026-01-31".to_owned()))
         );
+    }
+
+    #[test]
+    fn a_card_that_was_verified_is_charged_from_that_day_on() {
+        let first = |date_, from| {
+            let due = terms().first_period_from(date(date_), from).unwrap();
+            (due.period_no, due.due_on.to_string())
+        };
+        assert_eq!(first("2026-02-28", 0), (1, "2026-02-28".to_owned()));
+        assert_eq!(first("2026-03-01", 0), (2, "2026-03-31".to_owned()));
+        assert_eq!(first("2026-03-01", 4), (4, "2026-05-31".to_owned()));
     }
 
     #[test]

@@ -85,6 +85,18 @@ impl SubscriptionStatus {
         }
     }
 
+    /// Whether it has ended for good.
+    pub const fn is_over(self) -> bool {
+        match self {
+            SubscriptionStatus::Cancelled | SubscriptionStatus::Completed => true,
+            SubscriptionStatus::Registering
+            | SubscriptionStatus::Active
+            | SubscriptionStatus::PastDue
+            | SubscriptionStatus::Paused
+            | SubscriptionStatus::Deactivated => false,
+        }
+    }
+
     /// What `event` makes of this subscription. The same state again means that nothing changes.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ pub use client::ImojeClient;
 pub use client_config::{ClientConfig, ClientError};
 pub use notice::{
     NoticeKind, NoticeUnreadable, ParsedNotice, notice_token, notification_url, parse_notice,
-    verify_notice_token,
+    registration_url, verify_notice_token,
 };
 pub use order::DebitOrder;
 pub use payments::{LinkDetails, LinkOrder};

@@ -50,14 +50,19 @@ pub fn verify_notice_token(token: &str, keys: &[SecretString]) -> Option<Attempt
 /// imoje takes it only without a port and without `localhost`, see
 /// [`validate_notification_url`](crate::domain::fields::validate_notification_url).
 pub fn notification_url(public_url: &Url, attempt_id: AttemptId, key: &SecretString) -> Url {
+    let mut url = registration_url(public_url);
+    let path = format!("{}/{}", url.path(), notice_token(attempt_id, key));
+    url.set_path(&path);
+    url
+}
+
+/// The address for notices about payment links, which name no attempt: `{public_url}/imoje/notifications`.
+pub fn registration_url(public_url: &Url) -> Url {
     let mut url = public_url.clone();
     url.set_query(None);
     url.set_fragment(None);
     let prefix = public_url.path().trim_end_matches('/');
-    url.set_path(&format!(
-        "{prefix}/imoje/notifications/{}",
-        notice_token(attempt_id, key)
-    ));
+    url.set_path(&format!("{prefix}/imoje/notifications"));
     url
 }
 

@@ -185,6 +185,11 @@ impl Book {
             .any(|payment| matches!(payment.status_at(now), "settled" | "pending"))
     }
 
+    /// Whether a payer can pay by a link.
+    pub(super) fn can_be_paid(&self, link: &Link, now: DateTime<Utc>) -> bool {
+        link.is_open(now) && (self.registration().pays_again || !self.is_paid(link.id, now))
+    }
+
     /// Ends a link that is not paid, as its shop wants. Returns whether there is one to end.
     pub(super) fn cancel_link(&mut self, id: Uuid, now: DateTime<Utc>) -> bool {
         let is_paid = self.is_paid(id, now);
@@ -226,7 +231,7 @@ impl Book {
         let Some(link) = self.link(id).cloned() else {
             return Paid::Closed;
         };
-        if !link.is_open(now) || self.is_paid(id, now) && !rules.pays_again {
+        if !self.can_be_paid(&link, now) {
             return Paid::Closed;
         }
         let repetition = self.payments_by(id).len();

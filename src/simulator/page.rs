@@ -16,7 +16,7 @@ pub(super) fn show(engine: &Engine, id: Option<Uuid>) -> Reply {
     let now = engine.now();
     let book = engine.book();
     match id.and_then(|id| book.link(id)) {
-        Some(link) if link.is_open(now) => Reply::page(StatusCode::OK, form(link)),
+        Some(link) if book.can_be_paid(link, now) => Reply::page(StatusCode::OK, form(link)),
         Some(_) => gone(),
         None => nothing(),
     }

@@ -38,7 +38,7 @@ impl Spent {
             .collect();
         let declines = sqlx::query!(
             r#"-- declines_of_cards
-            SELECT card_id AS "card_id: CardId", array_agg(decided_at ORDER BY decided_at DESC) AS "decided_at!"
+            SELECT card_id AS "card_id!: CardId", array_agg(decided_at ORDER BY decided_at DESC) AS "decided_at!"
             FROM attempts
             WHERE card_id = ANY($1) AND state = 'rejected' AND decided_at > $2::timestamptz - interval '30 days'
             GROUP BY card_id"#,
@@ -110,7 +110,7 @@ async fn retries_of(
     .await?;
     let rows = sqlx::query!(
         r#"-- retries_of_cards
-        SELECT card_id AS "card_id: CardId", array_agg(permitted_at ORDER BY permitted_at DESC) AS "permitted_at!"
+        SELECT card_id AS "card_id!: CardId", array_agg(permitted_at ORDER BY permitted_at DESC) AS "permitted_at!"
         FROM attempts
         WHERE card_id = ANY($1) AND is_retry AND permitted_at > $2::timestamptz - interval '24 hours'
         GROUP BY card_id"#,

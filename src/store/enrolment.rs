@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::domain::card::{CardKey, ChargedCard, FirstTransactionId};
-use crate::domain::enrolment::NewSubscription;
+use crate::domain::enrolment::{NewCard, NewSubscription};
 use crate::domain::id::{CardId, ProfileId, SubscriptionId};
 use crate::domain::shop::ShopName;
 use crate::store::enrolment_rows::{Batch, Newcomer, store_all};
@@ -201,7 +201,10 @@ impl Store {
         }
         for card in stored_cards(&mut connection, batch).await? {
             let place = place_in_batch(card.place);
-            match card.fit(&batch[place])? {
+            let Some(new) = &batch[place].card else {
+                continue;
+            };
+            match card.fit(new)? {
                 Ok(card_id) => cards[place] = Some(card_id),
                 Err(with) => conflicts.push(Conflict { place, with }),
             }
@@ -232,9 +235,9 @@ impl Enrolment<'_> {
         };
         let mut rows = Batch::default();
         for (new, known_card) in batch.iter().zip(known_cards) {
-            let card_id = match known_card {
-                Some(known_card) => known_card,
-                None => self.new_card(&mut rows, new)?,
+            let card_id = match (known_card, &new.card) {
+                (None, Some(card)) => Some(self.new_card(&mut rows, &new.shop, card)?),
+                (known_card, _) => known_card,
             };
             let subscription_id = SubscriptionId::from_uuid(new_id(self.now));
             let newcomer = Newcomer {
@@ -271,18 +274,20 @@ impl Enrolment<'_> {
         })
     }
 
-    /// The card of `new`, which is not stored yet but may be on the list already.
-    fn new_card(&mut self, rows: &mut Batch, new: &NewSubscription) -> Result<CardId, StoreError> {
-        if !self.new_cards.contains_key(&new.shop) {
-            self.new_cards.insert(new.shop.clone(), HashMap::new());
+    /// A card, which is not stored yet but may be on the list already.
+    fn new_card(
+        &mut self,
+        rows: &mut Batch,
+        shop: &ShopName,
+        card: &NewCard,
+    ) -> Result<CardId, StoreError> {
+        if !self.new_cards.contains_key(shop) {
+            self.new_cards.insert(shop.clone(), HashMap::new());
         }
-        let of_shop = self
-            .new_cards
-            .get_mut(&new.shop)
-            .expect("inserted if missing");
-        Ok(match of_shop.entry(new.card.charged.key()) {
+        let of_shop = self.new_cards.get_mut(shop).expect("inserted if missing");
+        Ok(match of_shop.entry(card.charged.key()) {
             Entry::Occupied(listed) => *listed.get(),
-            Entry::Vacant(free) => *free.insert(rows.add_card(new, self.now)?),
+            Entry::Vacant(free) => *free.insert(rows.add_card(shop, card, self.now)?),
         })
     }
 }
@@ -329,19 +334,19 @@ struct StoredCard {
 }
 
 impl StoredCard {
-    /// This card, if it is the one that `new` means and can be charged.
-    fn fit(self, new: &NewSubscription) -> Result<Result<CardId, Stored>, StoreError> {
+    /// This card, if it is the one that is meant and can be charged.
+    fn fit(self, new: &NewCard) -> Result<Result<CardId, Stored>, StoreError> {
         let charged = readings::charged_card(
             self.profile_id,
             self.first_transaction_id,
             self.customer,
             self.aliases,
         )?;
-        Ok(if self.cid != new.card.cid {
+        Ok(if self.cid != new.cid {
             Err(Stored::OtherCid(self.cid))
-        } else if charged.key() != new.card.charged.key() {
+        } else if charged.key() != new.charged.key() {
             Err(Stored::OtherCard(charged.key()))
-        } else if charged != new.card.charged {
+        } else if charged != new.charged {
             Err(Stored::OtherDetails)
         } else if !self.is_active {
             Err(Stored::InactiveCard)
@@ -359,12 +364,12 @@ async fn stored_cards(
         StoredCard,
         "src/store/sql/stored_cards.sql",
         &column(batch, |new| new.shop.as_str()) as &[&str],
-        &column(batch, |new| new.card.cid.as_str()) as &[&str],
-        &column(batch, |new| match &new.card.charged {
+        &column(batch, |new| Some(new.card.as_ref()?.cid.as_str())) as &[Option<&str>],
+        &column(batch, |new| match &new.card.as_ref()?.charged {
             ChargedCard::Stored(profile_id) => Some(*profile_id),
             ChargedCard::Plain(_) => None,
         }) as &[Option<ProfileId>],
-        &column(batch, |new| match &new.card.charged {
+        &column(batch, |new| match &new.card.as_ref()?.charged {
             ChargedCard::Stored(_) => None,
             ChargedCard::Plain(plain) => Some(plain.first_transaction_id.as_str()),
         }) as &[Option<&str>],

@@ -6,10 +6,11 @@ use sqlx::PgTransaction;
 use tokio::sync::mpsc;
 
 use crate::domain::card::ChargedCard;
-use crate::domain::enrolment::NewSubscription;
+use crate::domain::enrolment::{NewCard, NewSubscription};
 use crate::domain::event::EventKind;
 use crate::domain::id::{CardId, SubscriptionId};
 use crate::domain::money::Currency;
+use crate::domain::shop::ShopName;
 use crate::domain::subscription::SubscriptionStatus;
 use crate::store::copying::Rows;
 use crate::store::daily_cap::Additions;
@@ -21,9 +22,18 @@ use crate::store::{Channels, StoreError, new_id, readings};
 /// A new subscription with what the store adds to it.
 pub(super) struct Newcomer<'a> {
     pub subscription_id: SubscriptionId,
-    pub card_id: CardId,
+    pub card_id: Option<CardId>,
     pub first_due_at: DateTime<Utc>,
     pub new: &'a NewSubscription,
+}
+
+impl Newcomer<'_> {
+    fn status(&self) -> SubscriptionStatus {
+        match self.card_id {
+            Some(_) => SubscriptionStatus::Active,
+            None => SubscriptionStatus::Registering,
+        }
+    }
 }
 
 /// Subscriptions that are ready to be stored, with their new cards and their first events.
@@ -55,21 +65,22 @@ pub(super) async fn store_all(
 }
 
 impl Batch {
-    /// Adds the card of `new`, which is not stored yet.
+    /// Adds a card, which is not stored yet.
     pub fn add_card(
         &mut self,
-        new: &NewSubscription,
+        shop: &ShopName,
+        card: &NewCard,
         now: DateTime<Utc>,
     ) -> Result<CardId, StoreError> {
         let card_id = CardId::from_uuid(new_id(now));
-        let (profile_id, plain) = match &new.card.charged {
+        let (profile_id, plain) = match &card.charged {
             ChargedCard::Stored(profile_id) => (Some(profile_id), None),
             ChargedCard::Plain(plain) => (None, Some(&**plain)),
         };
         self.cards.push(&[
             &card_id,
-            &new.shop,
-            &new.card.cid,
+            shop,
+            &card.cid,
             &profile_id,
             &plain.map(|plain| &plain.first_transaction_id),
             &plain.map(|plain| &plain.customer),
@@ -79,7 +90,7 @@ impl Batch {
         Ok(card_id)
     }
 
-    /// Adds a subscription.
+    /// Adds a subscription. Without a card, nothing of it falls due.
     pub fn add(&mut self, newcomer: &Newcomer<'_>, now: DateTime<Utc>) -> Result<(), StoreError> {
         let (new, terms) = (newcomer.new, &newcomer.new.terms);
         let first_period_no = readings::stored_count(new.first.period_no)?;
@@ -88,7 +99,7 @@ impl Batch {
             &newcomer.subscription_id,
             &new.shop,
             &new.external_id,
-            &SubscriptionStatus::Active,
+            &newcomer.status(),
             &newcomer.card_id,
             &new.amount.minor(),
             &new.amount.currency(),
@@ -101,13 +112,16 @@ impl Batch {
             &max_charges,
             &new.paid_until,
             &first_period_no,
-            &newcomer.first_due_at,
+            &newcomer.card_id.map(|_| newcomer.first_due_at),
             &new.notification_url,
             &new.invoice,
             &new.multipayout,
             &now,
             &now,
         ])?;
+        if newcomer.card_id.is_none() {
+            return Ok(());
+        }
         self.due_soon
             .add(&new.shop, new.amount, newcomer.first_due_at, now);
         self.due_periods.push(&[
@@ -134,7 +148,7 @@ impl Batch {
             currency: new.amount.currency(),
             period: new.terms.period.to_string(),
             first_period_no: new.first.period_no,
-            next_charge_on: new.first.due_on,
+            next_charge_on: newcomer.card_id.map(|_| new.first.due_on),
         };
         match telling {
             Telling::Everybody => self.told.push(NewEvent {
@@ -188,5 +202,6 @@ struct Payload<'a> {
     currency: Currency,
     period: String,
     first_period_no: u32,
-    next_charge_on: NaiveDate,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_charge_on: Option<NaiveDate>,
 }

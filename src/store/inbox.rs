@@ -8,9 +8,9 @@ use sqlx::PgTransaction;
 
 use crate::domain::attempt::AttemptState;
 use crate::domain::event::EventKind;
-use crate::domain::id::{AttemptId, NoticeId, SubscriptionId, TransactionId};
+use crate::domain::id::{AttemptId, NoticeId, RegistrationId, SubscriptionId, TransactionId};
 use crate::domain::money::Currency;
-use crate::domain::order_id::OrderId;
+use crate::domain::order_id::is_ours;
 use crate::domain::shop::ShopName;
 use crate::store::events::{self, NewEvent};
 use crate::store::{Store, StoreError, Wake, brakes, despite_others, new_id, readings, wake};
@@ -49,10 +49,7 @@ impl NewNotice {
     /// What it is stored as. A transaction under an order id that is not ours, at an address that is not an attempt's, is about no
     /// attempt of these books whoever looks.
     fn first_state(&self) -> NoticeState {
-        let names_an_order_of_ours = self
-            .order_id
-            .as_deref()
-            .is_some_and(|order_id| order_id.parse::<OrderId>().is_ok());
+        let names_an_order_of_ours = self.order_id.as_deref().is_some_and(is_ours);
         let may_be_ours = self.attempt_id.is_some() || names_an_order_of_ours;
         if self.transaction_id.is_some() && !may_be_ours {
             NoticeState::Foreign
@@ -107,6 +104,8 @@ pub struct OpenNotice {
     pub received_at: DateTime<Utc>,
     /// The attempt that it is about, when this database has it.
     pub attempt: Option<NoticedAttempt>,
+    /// The registration that it is about, when this database has it.
+    pub registration_id: Option<RegistrationId>,
     /// Whether it repeats what the archive says about an attempt of long ago.
     pub is_archived: bool,
 }
@@ -223,6 +222,7 @@ impl Store {
                     says_settled: row.says_settled,
                     received_at: row.received_at,
                     attempt,
+                    registration_id: row.registration_id,
                     is_archived: row.is_archived,
                 })
             })

@@ -38,6 +38,7 @@ pub mod permits;
 pub mod planning;
 pub mod polling;
 pub mod refunds;
+pub mod registrations;
 pub mod report;
 pub mod resolution;
 pub mod situation;

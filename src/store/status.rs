@@ -13,7 +13,9 @@ use crate::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
 use crate::store::events::{self, NewEvent};
 use crate::store::planning::NextPeriod;
 use crate::store::readings::{self, Zone};
-use crate::store::{Store, StoreError, Wake, daily_cap, despite_others, wake};
+use crate::store::{
+    Store, StoreError, Wake, brakes, daily_cap, despite_others, registrations, wake,
+};
 
 /// Who does something, and why.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +24,16 @@ pub struct By<'a> {
     pub actor: &'a str,
     /// Why.
     pub reason: &'a str,
+}
+
+impl<'a> By<'a> {
+    /// Cykl itself, of its own accord.
+    pub const fn itself(reason: &'a str) -> Self {
+        Self {
+            actor: brakes::ITSELF,
+            reason,
+        }
+    }
 }
 
 /// What a step did. The same status before and after means that there was nothing to do, and nothing was done.
@@ -159,6 +171,9 @@ impl Store {
                 restart(&mut transaction, subscription_id, next, now).await?;
             }
             let told = told(&stopped, event, is, by, voided, next);
+            if is.is_over() {
+                registrations::look_again(&mut transaction, subscription_id, now).await?;
+            }
             events::append(&mut transaction, &[told], self.channels, now).await?;
             (voided, next)
         };
@@ -177,7 +192,7 @@ impl Store {
 }
 
 /// Locks everything that a step may change, in the order in which every transaction locks: charges, next period, subscription.
-async fn lock(
+pub(super) async fn lock(
     transaction: &mut PgTransaction<'_>,
     subscription_id: SubscriptionId,
 ) -> Result<(SubscriptionStatus, Stopped), StepError> {
@@ -223,7 +238,7 @@ async fn lock(
     Ok((row.status, stopped))
 }
 
-fn told(
+pub(super) fn told(
     stopped: &Stopped,
     event: SubscriptionEvent,
     status: SubscriptionStatus,
@@ -259,7 +274,7 @@ fn told(
 }
 
 /// Gives a subscription that is billed again its next period; without one it is finishing.
-async fn restart(
+pub(super) async fn restart(
     transaction: &mut PgTransaction<'_>,
     subscription_id: SubscriptionId,
     next: Option<NextPeriod>,

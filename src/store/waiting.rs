@@ -115,8 +115,8 @@ impl Store {
         .await?)
     }
 
-    /// Whether a notice of `shops` is to be followed up, an attempt or a refund is to be looked at, or, because as many attempts as `in_doubt_max`
-    /// are in doubt past their deadline, people are to be asked about one of them before its time.
+    /// Whether a notice of `shops` is to be followed up, an attempt, a refund or a registration is to be looked at, or, because as many attempts as
+    /// `in_doubt_max` are in doubt past their deadline, people are to be asked about one of them before its time.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -135,6 +135,8 @@ impl Store {
                 WHERE next_poll_at <= $1 AND (shop = ANY($2) OR (state = 'in_doubt' AND transaction_id IS NULL))
             ) OR EXISTS (
                 SELECT FROM refunds WHERE next_poll_at <= $1 AND shop = ANY($2)
+            ) OR EXISTS (
+                SELECT FROM registrations WHERE next_poll_at <= $1 AND shop = ANY($2)
             ) OR EXISTS (
                 SELECT FROM attempts
                 WHERE state = 'in_doubt' AND deadline_at <= $1 AND case_opened_at IS NULL AND next_poll_at > $1

@@ -7,6 +7,7 @@ pub mod caretaker;
 pub mod charger;
 pub mod notifier;
 pub mod refunder;
+pub mod registrar;
 pub mod resolver;
 pub mod scheduler;
 

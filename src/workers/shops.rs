@@ -13,10 +13,11 @@ use url::Url;
 
 use crate::domain::calendar::{self, ChargeTime};
 use crate::domain::id::{AttemptId, SubscriptionId};
-use crate::domain::schedule::CatchUp;
+use crate::domain::schedule::{CatchUp, DuePeriod};
 use crate::domain::shop::ShopName;
 use crate::gateway::{self, ImojeClient};
 use crate::store::planning::NextPeriod;
+use crate::store::registrations::Attaching;
 use crate::store::status::Stopped;
 
 /// A shop, as the workers see it.
@@ -67,11 +68,34 @@ impl ShopCalendar {
     pub fn next_period(&self, stopped: &Stopped, now: DateTime<Utc>) -> Option<NextPeriod> {
         let due_at = |date| self.due_at(stopped.subscription_id, stopped.zone, date);
         let due = (stopped.terms).first_period_due_after(now, stopped.from_period_no, due_at)?;
-        Some(NextPeriod {
+        Some(self.with_instant(stopped, due))
+    }
+
+    /// The first period of a subscription that goes on with a new card, if there is one.
+    pub fn period_with_card(
+        &self,
+        stopped: &Stopped,
+        how: Attaching,
+        now: DateTime<Utc>,
+    ) -> Option<NextPeriod> {
+        let (terms, from) = (&stopped.terms, stopped.from_period_no);
+        let due = match how {
+            Attaching::AfterFirstCharge => terms.period(from)?,
+            Attaching::FromToday => {
+                let today = now.with_timezone(&stopped.zone).date_naive();
+                terms.first_period_from(today, from)?
+            }
+            Attaching::AfterStop => return self.next_period(stopped, now),
+        };
+        Some(self.with_instant(stopped, due))
+    }
+
+    fn with_instant(&self, stopped: &Stopped, due: DuePeriod) -> NextPeriod {
+        NextPeriod {
             period_no: due.period_no,
             due_on: due.due_on,
-            due_at: due_at(due.due_on),
-        })
+            due_at: self.due_at(stopped.subscription_id, stopped.zone, due.due_on),
+        }
     }
 }
 

@@ -105,6 +105,20 @@ const DIFFERENCES: &[(&str, &str, &[&str], &str)] = &[
         &["books_have_what_is_settled", "export_debits_once"],
         "cykl-00000000000070008000000000005001-1-2 00000000-0000-4000-8000-000000e10102",
     ),
+    // A payment by a link that the books have lost. Another that moved no money is none.
+    (
+        "2025-04-15",
+        "2025-03-05,1000c0de-0000-4000-8000-000000e20001,cykl-r-000000000000700080000000000000f1,4900,PLN,settled,,\n2025-04-15",
+        &["books_have_what_links_moved"],
+        "line 10: order cykl-r-000000000000700080000000000000f1 is settled in the export, transaction \
+         1000c0de-0000-4000-8000-000000e20001, 4900 PLN; the books do not know the link",
+    ),
+    (
+        "2025-04-15",
+        "2025-03-05,1000c0de-0000-4000-8000-000000e20001,cykl-r-000000000000700080000000000000f1,4900,PLN,rejected,,\n2025-04-15",
+        &[],
+        "",
+    ),
     // The same row once more is no second movement.
     (
         "2025-04-15",
@@ -169,7 +183,7 @@ async fn an_export_that_agrees_passes_and_is_told() {
     let table = against(&place, EXPORT, &[]).succeeded().stdout;
     for text in [
         "nothing found: the books keep the promise, and the export agrees with them",
-        "rows: 9, debits of Cykl: 6, refunds: 1, of other systems: 2",
+        "rows: 9, debits of Cykl: 6, payments by links: 0, refunds: 1, of other systems: 2",
         "  settled: 4 (money moved)",
         "  rejected: 2 (money did not move)",
         "no proof that no money moved",
@@ -184,7 +198,37 @@ async fn an_export_that_agrees_passes_and_is_told() {
     let alone = place.run(&["audit", "--output", "json"]).succeeded().json();
     assert!(alone.get("against").is_none());
     let checks = |audit: &Value| audit["checks"].as_array().unwrap().len();
-    assert_eq!(checks(&alone) + 6, checks(&audit));
+    assert_eq!(checks(&alone) + 7, checks(&audit));
+}
+
+#[tokio::test]
+async fn a_first_charge_that_was_paid_by_a_link_is_found_by_its_transaction() {
+    let place = Place::healthy().await;
+    let paid_by_link = "SET search_path = cykl; SET session_replication_role = replica;
+         UPDATE attempts SET card_id = NULL, order_id = 'cykl-r-000000000000700080000000000000f1'
+         WHERE subscription_id = '00000000-0000-7000-8000-000000005002';
+         INSERT INTO registrations (registration_id, subscription_id, shop, cid, purpose, period_no, order_id, amount_minor, currency,
+                                    state, transaction_id, card_id, actor, created_at, valid_to, paid_at, ended_at)
+         SELECT '00000000-0000-7000-8000-0000000000f1', a.subscription_id, a.shop, 'cid-9', 'first_charge', 0, a.order_id, 4900, 'PLN',
+                'attached', a.transaction_id, s.card_id, 'eve', permitted_at, permitted_at, permitted_at, permitted_at
+         FROM attempts a JOIN subscriptions s USING (subscription_id) WHERE a.card_id IS NULL";
+    place.sql(paid_by_link).await;
+    let debit = "cykl-00000000000070008000000000005002-0-1";
+    let link = "cykl-r-000000000000700080000000000000f1";
+    assert!(EXPORT.contains(debit));
+    let audit = compared(&place, EXPORT.replace(debit, link), &[]);
+    assert_eq!(checks_with_findings(&audit), names(&[]), "{audit:#}");
+    assert_eq!(audit["against"]["by_link"], 1);
+    for (order_id, amount, check) in [
+        (debit, "4900", "export_has_what_is_settled"),
+        (link, "490", "books_have_what_links_moved"),
+    ] {
+        let export = EXPORT
+            .replace(debit, order_id)
+            .replace(&format!("{order_id},4900"), &format!("{order_id},{amount}"));
+        let audit = compared(&place, export, &[]);
+        assert!(checks_with_findings(&audit).contains(check), "{audit:#}");
+    }
 }
 
 #[tokio::test]
@@ -232,7 +276,7 @@ async fn each_planted_difference_is_found_by_the_check_that_names_it() {
         }
     }
     let audit = compared(&place, EXPORT, &[]);
-    let all = audit["checks"].as_array().unwrap().iter().rev().take(6);
+    let all = audit["checks"].as_array().unwrap().iter().rev().take(7);
     let all = all.map(|check| check["check"].as_str().unwrap().to_owned());
     assert_eq!(tested, all.collect());
 }

@@ -206,6 +206,31 @@ const FAULTS: &[(&str, &str)] = &[
         "no_period_is_forgotten",
         "UPDATE events SET kind = 'charge.declined' WHERE kind = 'subscription.paused'",
     ),
+    // A payment by a link that counts as a verification and as a charge, and one that counts as nothing.
+    (
+        "payments_by_link_count_once",
+        "INSERT INTO registrations (registration_id, subscription_id, shop, cid, purpose, order_id, amount_minor, currency, state,
+                                    transaction_id, card_id, actor, created_at, valid_to, paid_at, ended_at)
+         SELECT '00000000-0000-7000-8000-0000000000f1', subscription_id, shop, 'cid-9', 'verification',
+                'cykl-r-000000000000700080000000000000f1', 100, 'PLN', 'attached', transaction_id, card_id, 'eve', permitted_at,
+                permitted_at, permitted_at, permitted_at
+         FROM attempts WHERE subscription_id = '00000000-0000-7000-8000-000000005003'",
+    ),
+    (
+        "payments_by_link_count_once",
+        "INSERT INTO registrations (registration_id, subscription_id, shop, cid, purpose, period_no, order_id, amount_minor, currency,
+                                    state, transaction_id, card_id, actor, created_at, valid_to, paid_at, ended_at)
+         SELECT '00000000-0000-7000-8000-0000000000f1', subscription_id, shop, 'cid-9', 'first_charge', 0,
+                'cykl-r-000000000000700080000000000000f1', 4900, 'PLN', 'attached', gen_random_uuid(), card_id, 'eve', permitted_at,
+                permitted_at, permitted_at, permitted_at
+         FROM attempts WHERE subscription_id = '00000000-0000-7000-8000-000000005003'",
+    ),
+    // Paid by a link that nobody made.
+    (
+        "order_ids_are_derived",
+        "UPDATE attempts SET card_id = NULL, order_id = 'cykl-r-000000000000700080000000000000f1'
+         WHERE subscription_id = '00000000-0000-7000-8000-000000005003'",
+    ),
     (
         "nothing_ends_early",
         "UPDATE subscriptions SET max_charges = 2 WHERE external_id = 'C-3'",

@@ -8,6 +8,7 @@ mod cards;
 mod commands;
 mod place;
 mod refunds;
+mod registering;
 #[path = "../scratch/mod.rs"]
 mod scratch;
 mod start;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cykl::embedded::{EmbeddedConfig, EmbeddedDatabase};
-use cykl::simulator::{Script, Simulator, SimulatorConfig};
+use cykl::simulator::{Now, Script, Simulator, SimulatorConfig};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
@@ -128,9 +128,14 @@ impl Place {
     /// Opens a gateway that does what `script` says, and leads the configuration to it.
     pub async fn open_gateway(&self, script: Script) -> Simulator {
         let start = "2027-01-01T07:00:00Z".parse().unwrap();
+        self.open_gateway_at(script, Arc::new(move || start)).await
+    }
+
+    /// As [`Place::open_gateway`], with a gateway for which it is this time.
+    pub async fn open_gateway_at(&self, script: Script, now: Now) -> Simulator {
         let simulator = Simulator::start(SimulatorConfig {
             script,
-            ..SimulatorConfig::new(Arc::new(move || start))
+            ..SimulatorConfig::new(now)
         })
         .await
         .unwrap();

@@ -202,6 +202,7 @@ fn a_spoilt_import_is_stored_whole_or_not_at_all() {
         channels: BTreeMap::new(),
         plain_cards: BTreeSet::new(),
         has_card_proxy: false,
+        is_without_card: false,
         now: "2026-11-20T12:00:00Z".parse().expect("it is a time"),
     };
     check!(name = "import")

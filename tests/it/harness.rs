@@ -410,6 +410,7 @@ impl World {
                  UNION ALL SELECT send_at FROM charges
                  UNION ALL SELECT next_poll_at FROM attempts
                  UNION ALL SELECT next_poll_at FROM refunds
+                 UNION ALL SELECT next_poll_at FROM registrations
                  UNION ALL SELECT next_action_at FROM notices WHERE state = 'new'
                  UNION ALL SELECT next_attempt_at FROM outbox
                  UNION ALL SELECT until FROM brakes) d (due)
@@ -427,7 +428,9 @@ impl World {
 
     /// Stores a subscription on a card of its own.
     pub async fn subscribe(&self, agreement: Agreement) -> Uuid {
-        self.simulator.register_profile(agreement.profile());
+        if agreement.has_card {
+            self.simulator.register_profile(agreement.profile());
+        }
         agreement
             .store(&self.books, &self.config, self.clock.now())
             .await
@@ -577,7 +580,13 @@ impl World {
             .map(|transaction| format!("{} {}", transaction.order_id, transaction.id))
             .collect();
         let ours: BTreeSet<String> = self
-            .column("SELECT order_id || ' ' || transaction_id FROM all_attempts WHERE state IN ('settled', 'surplus')")
+            .column(
+                "SELECT order_id || ' ' || transaction_id FROM all_attempts WHERE state IN ('settled', 'surplus')
+                 UNION ALL
+                 SELECT r.order_id || ' ' || p.transaction_id
+                 FROM registrations r, unnest(r.surplus_ids || r.transaction_id) AS p (transaction_id)
+                 WHERE r.purpose = 'verification' AND p.transaction_id IS NOT NULL",
+            )
             .await
             .into_iter()
             .collect();
@@ -761,6 +770,8 @@ pub struct Agreement {
     pub max_charges: Option<i32>,
     /// Whether the card has no profile, and the aliases that its debits name.
     pub plain: Option<Option<Value>>,
+    /// Whether it has a card; else it waits for one.
+    pub has_card: bool,
 }
 
 static NUMBER: OnceLock<std::sync::atomic::AtomicU32> = OnceLock::new();
@@ -782,7 +793,14 @@ impl Agreement {
             behaviour: cykl::simulator::Behaviour::settle_at_once(),
             max_charges: None,
             plain: None,
+            has_card: true,
         }
+    }
+
+    /// Without a card: it waits for one.
+    pub fn without_card(mut self) -> Self {
+        self.has_card = false;
+        self
     }
 
     /// With a card that has no profile.
@@ -840,6 +858,9 @@ impl Agreement {
 
     /// Stores it.
     pub async fn store(self, books: &PgPool, config: &Config, now: DateTime<Utc>) -> Uuid {
+        if !self.has_card {
+            return self.store_waiting(books, now).await;
+        }
         let subscription_id = self.id;
         let first_transaction_id = self.first_transaction_id();
         let calendar = daemon::calendar(config.shops.values().next().unwrap());
@@ -880,6 +901,33 @@ impl Agreement {
         .await
         .unwrap();
         subscription_id
+    }
+}
+
+impl Agreement {
+    /// Stores it as one that waits for its card.
+    async fn store_waiting(self, books: &PgPool, now: DateTime<Utc>) -> Uuid {
+        sqlx::query(
+            "WITH subscription AS (
+                INSERT INTO subscriptions (subscription_id, shop, external_id, status, amount_minor, currency, period, anchor_date,
+                                           timezone, max_charges, first_period_no, created_at, updated_at)
+                VALUES ($1, 'main', $2, 'registering', $3, 'PLN', $4, $5, 'Europe/Warsaw', $6, 0, $7, $7)
+            )
+            INSERT INTO events (event_id, subscription_id, sequence_no, kind, is_alert, shop, payload, occurred_at)
+            VALUES ($8, $1, 1, 'subscription.created', false, 'main', '{}', $7)",
+        )
+        .bind(self.id)
+        .bind(self.external_id)
+        .bind(self.amount_minor)
+        .bind(self.period)
+        .bind(self.anchor)
+        .bind(self.max_charges)
+        .bind(now)
+        .bind(Uuid::now_v7())
+        .execute(books)
+        .await
+        .unwrap();
+        self.id
     }
 }
 

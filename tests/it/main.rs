@@ -34,6 +34,8 @@ mod plans;
 mod racing;
 mod refund_guards;
 mod refunds;
+mod registering;
+mod registration_guards;
 mod resolving;
 mod restored;
 mod robustness;

@@ -16,7 +16,7 @@ use crate::schema::permit;
 
 /// Each index with a statement that needs it: one of the program's by the name in its first line, or what a person asks a view, as about
 /// a transaction that imoje's panel shows.
-const READ_BY: [(&str, &str); 18] = [
+const READ_BY: [(&str, &str); 21] = [
     (
         "archived_attempts_by_transaction",
         "SELECT * FROM billing.attempts WHERE transaction_id = '00000000-0000-4000-8000-000000000001'",
@@ -35,6 +35,9 @@ const READ_BY: [(&str, &str); 18] = [
     ("refunds_by_sale", "known_refunds"),
     ("refunds_of_shop", "last_refund_at"),
     ("refunds_to_resolve", "take_refunds"),
+    ("registrations_by_cid", "is_cid_taken"),
+    ("registrations_by_subscription", "open_registration_of"),
+    ("registrations_to_resolve", "take_registrations"),
     ("subscriptions_by_card", "hold_charges_of_cards"),
     ("subscriptions_finishing", "complete_finished"),
     ("subscriptions_without_card", "figures_of_deactivations"),

@@ -86,3 +86,12 @@ INSERT INTO lost_permits (attempt_id, subscription_id, shop, card_id, period_no,
 SELECT md5('lost ' || attempt_id)::uuid, subscription_id, shop, card_id, period_no, 9, 'lost ' || order_id, amount_minor, currency, false,
        permitted_at, permitted_at, 'superseded'
 FROM attempts WHERE state = 'settled';
+
+-- Links by which cards were registered, and a few that are open.
+INSERT INTO registrations (registration_id, subscription_id, shop, cid, purpose, order_id, amount_minor, currency, state, payment_id, url,
+                           actor, created_at, valid_to, ended_at, next_poll_at)
+SELECT md5('registration ' || n)::uuid, md5('subscription ' || n)::uuid, 'main', 'registered-' || n, 'verification',
+       'cykl-r-' || md5('registration ' || n), 100, 'PLN', CASE WHEN n > 10 THEN 'expired' ELSE 'open' END::registration_state,
+       md5('link ' || n)::uuid, 'https://paywall.example.test/' || n, 'eve', '2026-11-01Z', '2026-11-08Z',
+       CASE WHEN n > 10 THEN timestamptz '2026-11-08Z' END, CASE WHEN n <= 10 THEN timestamptz '2026-12-01Z' END
+FROM generate_series(1, 5000) AS n;

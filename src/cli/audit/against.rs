@@ -84,6 +84,7 @@ pub(super) struct Against {
     file: String,
     rows: u64,
     compared: usize,
+    by_link: usize,
     refunds: u64,
     foreign: u64,
     statuses: Vec<StatusCount>,
@@ -207,6 +208,7 @@ impl Against {
             file: file.display().to_string(),
             rows: export.rows,
             compared: export.entries.len(),
+            by_link: export.by_link.len(),
             refunds: export.refunds,
             foreign: export.foreign,
             statuses: export.statuses.into_iter().map(status).collect(),
@@ -228,8 +230,8 @@ impl Against {
             writeln!(text, "{}", visible(&told)).expect("a String can be written to")
         };
         line(format!(
-            "compared with {}: rows: {}, debits of Cykl: {}, refunds: {}, of other systems: {}",
-            self.file, self.rows, self.compared, self.refunds, self.foreign
+            "compared with {}: rows: {}, debits of Cykl: {}, payments by links: {}, refunds: {}, of other systems: {}",
+            self.file, self.rows, self.compared, self.by_link, self.refunds, self.foreign
         ));
         for status in &self.statuses {
             let meaning = if status.is_settled {

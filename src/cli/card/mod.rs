@@ -1,5 +1,6 @@
-//! `cykl card`: what imoje knows about a stored card, and its end.
+//! `cykl card`: how a card is registered, what imoje knows about it, and its end.
 
+mod register;
 mod widget;
 
 use chrono::{Days, Months, NaiveDate};
@@ -24,6 +25,8 @@ pub enum CardCommand {
     Show(ShowArgs),
     /// End a card at imoje and here: nothing is ever charged to it again
     Deactivate(DeactivateArgs),
+    /// Make a link by which a payer pays once and registers a card for a subscription
+    Register(Box<register::RegisterArgs>),
     /// Print the signed HTML of imoje's widget, by which a payer registers a card on a page of the shop
     Widget(Box<widget::WidgetArgs>),
 }
@@ -112,6 +115,7 @@ impl Row for ShownCard {
 pub(super) async fn run(command: &CardCommand, context: &Context) -> Outcome {
     match command {
         CardCommand::Show(args) => show(args, context).await,
+        CardCommand::Register(args) => register::run(args, context).await,
         CardCommand::Widget(args) => widget::run(args, context),
         CardCommand::Deactivate(args) => deactivate(args, context).await,
     }

@@ -122,6 +122,7 @@ impl Stage {
             channels: BTreeMap::new(),
             plain_cards: BTreeSet::new(),
             has_card_proxy: false,
+            is_without_card: false,
             now: self.start,
         };
         let mut subscriptions = Vec::new();

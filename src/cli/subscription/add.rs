@@ -40,6 +40,10 @@ pub struct AddArgs {
     #[arg(long, value_name = "JSON")]
     card: Option<String>,
 
+    /// Without a card: nothing is charged until "cykl card register" has led the payer to register one
+    #[arg(long)]
+    without_card: bool,
+
     /// The amount of every charge in minor units: 1999 is 19.99 (required)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     amount_minor: Option<String>,
@@ -139,7 +143,7 @@ impl AddArgs {
 
 pub(super) async fn run(args: &AddArgs, context: &Context) -> Outcome {
     let reason = kept_reason(&args.reason.reason)?;
-    let circumstances = circumstances(context, None, context.now()).await?;
+    let circumstances = circumstances(context, None, args.without_card, context.now()).await?;
     let new = enrol(&args.fields(), &circumstances)
         .map_err(|mistakes| refused(mistakes.iter().map(ToString::to_string)))?;
     let by = By {

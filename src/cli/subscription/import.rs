@@ -106,7 +106,7 @@ enum Taken {
 pub(super) async fn run(args: &ImportArgs, context: &Context) -> Outcome {
     let reason = reason(args)?;
     let bytes = read_file(&args.file)?;
-    let circumstances = circumstances(context, args.shop.as_ref(), context.now()).await?;
+    let circumstances = circumstances(context, args.shop.as_ref(), false, context.now()).await?;
     let mut reader = Reader::start(bytes, circumstances);
     let outcome = match reader.next().await {
         Some(first) => {
@@ -297,10 +297,15 @@ fn refused(args: &ImportArgs, faults: &[Fault]) -> CliError {
 /// In what a description contradicts the database.
 pub(super) fn told(new: &NewSubscription, stored: &Stored) -> String {
     let quoted = |text: &str| shown(text).unwrap_or_default();
-    let cid = quoted(&new.card.cid);
-    let (name, key) = match new.card.charged.key() {
-        CardKey::Profile(id) => ("payment_profile_id", id.to_string()),
-        CardKey::FirstTransaction(id) => ("first_transaction_id", id.to_string()),
+    let (cid, name, key) = match &new.card {
+        Some(card) => match card.charged.key() {
+            CardKey::Profile(id) => (quoted(&card.cid), "payment_profile_id", id.to_string()),
+            CardKey::FirstTransaction(id) => {
+                (quoted(&card.cid), "first_transaction_id", id.to_string())
+            }
+        },
+        // Nothing but its name can stand in the way.
+        None => Default::default(),
     };
     match stored {
         Stored::Name => format!(

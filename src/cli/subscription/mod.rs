@@ -78,7 +78,7 @@ pub(super) async fn run(command: &SubscriptionCommand, global: &GlobalArgs) -> O
 
 impl Which {
     /// The one subscription that is meant.
-    async fn find(&self, store: &Store) -> Result<SubscriptionRow, CliError> {
+    pub(in crate::cli) async fn find(&self, store: &Store) -> Result<SubscriptionRow, CliError> {
         let name = shown(&self.name).unwrap_or_else(|| "of that name".to_owned());
         let mut found = store
             .find_subscriptions(&self.name, self.shop.as_ref())
@@ -112,6 +112,7 @@ impl Which {
 async fn circumstances(
     context: &Context,
     shop: Option<&ShopName>,
+    is_without_card: bool,
     now: DateTime<Utc>,
 ) -> Result<Circumstances, CliError> {
     let shops: BTreeMap<ShopName, Tz> = context
@@ -144,6 +145,7 @@ async fn circumstances(
             .map(|(name, _)| name.clone())
             .collect(),
         has_card_proxy: context.config.gateway.card_proxy_url.is_some(),
+        is_without_card,
         now,
     })
 }

@@ -209,6 +209,7 @@ mod tests {
             channels: BTreeMap::new(),
             plain_cards: BTreeSet::new(),
             has_card_proxy: false,
+            is_without_card: false,
             now: "2026-11-20T12:00:00Z".parse().unwrap(),
         }
     }

@@ -40,6 +40,20 @@ impl Reading<'_> {
         })
     }
 
+    /// No card: the payer registers one later.
+    pub fn refuse_card(&mut self) {
+        for column in [
+            Column::Cid,
+            Column::PaymentProfileId,
+            Column::FirstTransactionId,
+            Column::Customer,
+            Column::Card,
+        ] {
+            let wrong = Wrong::new("names a card that is registered later", "nothing");
+            self.refuse(column, wrong);
+        }
+    }
+
     /// A card that has a profile.
     fn stored_card(&mut self) -> Option<ChargedCard> {
         let id = self.required(Column::PaymentProfileId, PROFILE, profile);

@@ -41,6 +41,8 @@ pub struct Circumstances {
     pub plain_cards: BTreeSet<ShopName>,
     /// Whether there is a tokenising proxy that puts card numbers in the place of aliases.
     pub has_card_proxy: bool,
+    /// Whether the payer registers a card later: then the description names none.
+    pub is_without_card: bool,
     /// When it is read.
     pub now: DateTime<Utc>,
 }
@@ -52,8 +54,8 @@ pub struct NewSubscription {
     pub external_id: String,
     /// Its shop.
     pub shop: ShopName,
-    /// The card that is charged.
-    pub card: NewCard,
+    /// The card that is charged, unless the payer registers one later.
+    pub card: Option<NewCard>,
     /// The amount of every charge.
     pub amount: Money,
     /// Its dates.
@@ -97,7 +99,12 @@ pub fn enrol(
 ) -> Result<NewSubscription, Vec<Mistake>> {
     let mut reading = Reading::of(fields);
     let external_id = reading.external_id();
-    let card = reading.card(circumstances);
+    let card = if circumstances.is_without_card {
+        reading.refuse_card();
+        None
+    } else {
+        reading.card(circumstances)
+    };
     let amount = reading.amount();
     let terms = reading.terms();
     let shop = reading.shop(circumstances);
@@ -115,8 +122,8 @@ pub fn enrol(
         let today = circumstances.now.with_timezone(&zone).date_naive();
         reading.beginning(&terms, paid_until, today)
     });
-    let (Some(external_id), Some(card), Some(amount), Some(terms), Some(shop)) =
-        (external_id, card, amount, terms, shop)
+    let (Some(external_id), Some(amount), Some(terms), Some(shop)) =
+        (external_id, amount, terms, shop)
     else {
         return Err(reading.mistakes());
     };

@@ -13,6 +13,7 @@ fn circumstances() -> Circumstances {
         channels: BTreeMap::new(),
         plain_cards: BTreeSet::new(),
         has_card_proxy: false,
+        is_without_card: false,
         now: "2026-11-20T12:00:00Z".parse().unwrap(),
     }
 }
@@ -59,7 +60,10 @@ fn what_is_described_is_what_is_stored() {
     ]);
     assert_eq!(subscription.external_id, "sub-1");
     assert_eq!(subscription.shop.as_str(), "main");
-    assert_eq!(subscription.card.charged.key().to_string(), PROFILE);
+    assert_eq!(
+        subscription.card.unwrap().charged.key().to_string(),
+        PROFILE
+    );
     assert_eq!(subscription.amount.to_string(), "19.99 PLN");
     assert_eq!(subscription.zone, chrono_tz::America::New_York);
     assert_eq!(subscription.first.period_no, 1);
@@ -340,6 +344,7 @@ fn read_plain(changes: &[(Column, &'static str)]) -> Result<NewSubscription, Vec
     let circumstances = Circumstances {
         plain_cards: ["main".parse().unwrap()].into(),
         has_card_proxy: true,
+        is_without_card: false,
         ..circumstances()
     };
     let fields = described(&[&plain[..], changes].concat());
@@ -349,7 +354,7 @@ fn read_plain(changes: &[(Column, &'static str)]) -> Result<NewSubscription, Vec
 #[test]
 fn a_card_without_a_profile_says_who_pays() {
     let read = read_plain(&[(Column::Card, ALIASES)]).unwrap();
-    let ChargedCard::Plain(plain) = &read.card.charged else {
+    let ChargedCard::Plain(plain) = &read.card.as_ref().unwrap().charged else {
         panic!("{read:?}");
     };
     assert_eq!(plain.first_transaction_id.as_str(), "first-77");

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::domain::id::TransactionId;
 use crate::domain::money::Currency;
 use crate::domain::order_id::OrderId;
+use crate::domain::registration::RegistrationOrderId;
 use crate::domain::shop::ShopName;
 
 pub use columns::{Column, Layout, Mapping};
@@ -80,6 +81,8 @@ pub enum Matter {
         /// Whether money moved.
         has_moved: bool,
     },
+    /// A payment by a link of ours, which registers a card.
+    ByLink(ByLink),
     /// Money that was given back.
     Refund,
     /// A payment of another system.
@@ -100,6 +103,21 @@ pub struct Debit {
     /// Where it stands, in small letters.
     pub status: String,
     /// Whether that means that money moved.
+    pub has_moved: bool,
+}
+
+/// A payment by a link of ours, as imoje has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByLink {
+    /// Our name for the link.
+    pub order_id: RegistrationOrderId,
+    /// imoje's name for the payment.
+    pub transaction_id: TransactionId,
+    /// How much.
+    pub amount_minor: i64,
+    /// Of what.
+    pub currency: Currency,
+    /// Whether money moved.
     pub has_moved: bool,
 }
 
@@ -147,6 +165,8 @@ pub struct Stranger {
 pub struct Export {
     /// The debits of ours, by line.
     pub entries: Vec<Entry>,
+    /// The payments by links of ours whose money moved, each with its line.
+    pub by_link: Vec<(u64, ByLink)>,
     /// The words for where they stand.
     pub statuses: Vec<Status>,
     /// Money that moved under damaged order ids; the first of them.
@@ -190,6 +210,11 @@ impl Export {
         match row.matter {
             Matter::Refund => self.refunds += 1,
             Matter::Foreign => self.foreign += 1,
+            Matter::ByLink(by_link) => {
+                if by_link.has_moved {
+                    self.by_link.push((line, by_link));
+                }
+            }
             Matter::Strange {
                 order_id,
                 has_moved,

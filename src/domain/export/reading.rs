@@ -8,10 +8,13 @@ use uuid::Uuid;
 
 use crate::domain::calendar::instant;
 use crate::domain::enrolment::shown;
-use crate::domain::export::{Column, Debit, Layout, Matter, REFUND, Row, Rules, SETTLED, Shop};
+use crate::domain::export::{
+    ByLink, Column, Debit, Layout, Matter, REFUND, Row, Rules, SETTLED, Shop,
+};
 use crate::domain::id::TransactionId;
 use crate::domain::money::{Currency, Money};
 use crate::domain::order_id::OrderId;
+use crate::domain::registration::RegistrationOrderId;
 
 /// What the order ids of Cykl begin with.
 const OURS: &str = "cykl-";
@@ -138,17 +141,30 @@ impl<'a> Reading<'a> {
     fn ours(&mut self, rules: &Rules, order: &str) -> Option<Matter> {
         let status = self.status();
         let has_moved = status.as_deref().is_some_and(|word| rules.is_settled(word));
-        let Ok(order_id) = order.parse::<OrderId>() else {
+        let (debit, link) = (
+            order.parse::<OrderId>(),
+            order.parse::<RegistrationOrderId>(),
+        );
+        if debit.is_err() && link.is_err() {
             return Some(Matter::Strange {
                 order_id: order.to_owned(),
                 has_moved,
             });
-        };
+        }
         let transaction_id = self.transaction_id();
         let amount_minor = self.amount();
         let currency = self.currency();
+        if let Ok(order_id) = link {
+            return Some(Matter::ByLink(ByLink {
+                order_id,
+                transaction_id: transaction_id?,
+                amount_minor: amount_minor?,
+                currency: currency?,
+                has_moved,
+            }));
+        }
         Some(Matter::Debit(Debit {
-            order_id,
+            order_id: debit.ok()?,
             transaction_id: transaction_id?,
             amount_minor: amount_minor?,
             currency: currency?,

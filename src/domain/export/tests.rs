@@ -72,7 +72,9 @@ fn with(place: usize, cell: &'static str) -> Result<Row, Vec<String>> {
 fn debit(row: Row) -> Debit {
     match row.matter {
         Matter::Debit(debit) => debit,
-        Matter::Strange { .. } | Matter::Refund | Matter::Foreign => panic!("{row:?}"),
+        Matter::Strange { .. } | Matter::ByLink(_) | Matter::Refund | Matter::Foreign => {
+            panic!("{row:?}")
+        }
     }
 }
 

@@ -117,6 +117,7 @@ pub(super) async fn checks(
             "each debit of the export has the transaction of the books",
             Vec::new()
         ),
+        by_link(transaction, export).await?,
         debits_once(transaction, export).await?,
         each!(
             transaction,
@@ -152,13 +153,58 @@ async fn has_what_is_settled(
         &unmoved.subscriptions,
         &unmoved.periods,
         &unmoved.attempts,
-        &words
+        &words,
+        &links_moved(export)
     )
     .fetch_all(&mut **transaction)
     .await?;
     Ok(Check::new(
         "export_has_what_is_settled",
         "the export has each settled attempt of the time that it covers, as settled",
+        found,
+    ))
+}
+
+/// The payments by links whose money moved.
+fn links_moved(export: &Export) -> Vec<Uuid> {
+    let payments = export.by_link.iter();
+    payments
+        .map(|(_, payment)| payment.transaction_id.as_uuid())
+        .collect()
+}
+
+async fn by_link(
+    transaction: &mut PgTransaction<'_>,
+    export: &Export,
+) -> Result<Check, StoreError> {
+    let payments = || export.by_link.iter().map(|(_, payment)| payment);
+    let lines: Vec<_> = export
+        .by_link
+        .iter()
+        .map(|(line, _)| i64::try_from(*line).unwrap_or(i64::MAX))
+        .collect();
+    let orders: Vec<_> = payments()
+        .map(|payment| payment.order_id.to_string())
+        .collect();
+    let amounts: Vec<_> = payments().map(|payment| payment.amount_minor).collect();
+    let currencies: Vec<_> = payments()
+        .map(|payment| payment.currency.code().to_owned())
+        .collect();
+    let found = sqlx::query_file_as!(
+        Finding,
+        "src/store/sql/audit/books_have_what_links_moved.sql",
+        ASKED,
+        &lines,
+        &orders,
+        &links_moved(export),
+        &amounts,
+        &currencies
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    Ok(Check::new(
+        "books_have_what_links_moved",
+        "the books know each payment by a link of the export that moved money",
         found,
     ))
 }

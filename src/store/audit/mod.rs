@@ -196,6 +196,12 @@ async fn money(transaction: &mut PgTransaction<'_>) -> Result<Vec<Check>, StoreE
         ),
         check!(
             transaction,
+            "payments_by_link_count_once",
+            "src/store/sql/audit/payments_by_link_count_once.sql",
+            "each payment by a link is the charge of its period or a verification, never both"
+        ),
+        check!(
+            transaction,
             "charges_fit_their_subscription",
             "src/store/sql/audit/charges_fit_their_subscription.sql",
             "each charge has the amount, currency, shop and calendar of its subscription"
@@ -213,7 +219,7 @@ async fn attempts(
             transaction,
             "order_ids_are_derived",
             "src/store/sql/audit/order_ids_are_derived.sql",
-            "each order id is made of subscription, period and attempt number"
+            "each order id is made of subscription, period and attempt number, or is that of the link that was paid"
         ),
         check!(
             transaction,

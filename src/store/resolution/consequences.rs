@@ -56,23 +56,23 @@ pub(in crate::store) struct DecidedPayload<'a> {
 
 /// What is told about an attempt; see `docs/events.md`.
 #[derive(Serialize)]
-struct AttemptPayload<'a> {
-    period_no: i32,
-    attempt_no: i16,
-    amount_minor: i64,
-    currency: Currency,
+pub(in crate::store) struct AttemptPayload<'a> {
+    pub period_no: i32,
+    pub attempt_no: i16,
+    pub amount_minor: i64,
+    pub currency: Currency,
     #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<ChargeState>,
+    pub state: Option<ChargeState>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    next_action_at: Option<DateTime<Utc>>,
+    pub next_action_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
+    pub reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    decline: Option<DeclineClass>,
+    pub decline: Option<DeclineClass>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status_code: Option<&'a str>,
+    pub status_code: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    brake: Option<&'a str>,
+    pub brake: Option<&'a str>,
 }
 
 /// The person's decision that brought the news, and the events that follow from it.
@@ -202,7 +202,7 @@ async fn hold_charges_of_inactive_cards(
     let cards: Vec<_> = news
         .iter()
         .filter(|one| one.decision.card_inactive)
-        .map(|one| one.subject.card_id)
+        .filter_map(|one| one.subject.card_id)
         .collect();
     if cards.is_empty() {
         return Ok(Vec::new());

@@ -22,7 +22,7 @@ use crate::store::{Channels, Store, StoreError, TRIES_MAX, Wake, readings, wake}
 mod consequences;
 mod rows;
 
-pub(super) use consequences::{DecidedPayload, step_subscription};
+pub(super) use consequences::{AttemptPayload, DecidedPayload, step_subscription};
 pub(super) use rows::EvidenceKind;
 
 /// News about an attempt, with what is kept as evidence of it.
@@ -135,7 +135,7 @@ struct Subject {
     attempt_id: AttemptId,
     charge_id: ChargeId,
     subscription_id: SubscriptionId,
-    card_id: CardId,
+    card_id: Option<CardId>,
     shop: ShopName,
     amount_minor: i64,
     currency: crate::domain::money::Currency,

@@ -26,6 +26,7 @@ SELECT t.notice_id AS "notice_id!: NoticeId",
        a.amount_minor AS "amount_minor?",
        a.currency AS "currency?: Currency",
        a.transaction_id AS "attempt_transaction_id?: TransactionId",
+       r.registration_id AS "registration_id?: RegistrationId",
        -- Money that the archive knows of, or that did not move for what is there, is nothing new.
        a.attempt_id IS NULL AND NOT t.is_refund AND EXISTS (
            SELECT FROM archived_attempts h
@@ -41,4 +42,5 @@ FROM taken t
               -- Found by the subscription that an order id of ours names.
               AND o.subscription_id = CASE WHEN t.order_id ~ '^cykl-[0-9a-f]{32}-' THEN split_part(t.order_id, '-', 2)::uuid END))
        AND a.shop = t.shop
+    LEFT JOIN registrations r ON r.order_id = t.order_id AND r.shop = t.shop
 ORDER BY t.received_at

@@ -6,6 +6,7 @@
 mod named;
 mod reads;
 mod refunds;
+mod registrations;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::domain::attempt::AttemptState;
 use crate::domain::id::{NoticeId, TransactionId};
-use crate::domain::order_id::OrderId;
+use crate::domain::order_id::is_ours;
 use crate::domain::resolution::{self, DoubtStage, Policy};
 use crate::domain::shop::ShopName;
 use crate::gateway::Lookup;
@@ -105,6 +106,7 @@ impl Resolver {
             }
         }
         self.look_at_refunds(now, &mut report).await?;
+        self.look_at_registrations(now, &mut report).await?;
         Ok(report)
     }
 
@@ -118,6 +120,7 @@ impl Resolver {
         let mut closed = Vec::new();
         let mut unknown = Vec::new();
         let mut refunds = Vec::new();
+        let mut registrations = Vec::new();
         let mut questions: HashMap<TransactionId, Question> = HashMap::new();
         for notice in notices {
             if notice.is_refund {
@@ -130,6 +133,10 @@ impl Resolver {
                         .or_insert_with(|| question(&notice.shop, attempt, sale));
                 }
                 refunds.push(notice);
+                continue;
+            }
+            if let Some(registration_id) = notice.registration_id {
+                registrations.push((notice, registration_id));
                 continue;
             }
             match (notice.transaction_id, &notice.attempt) {
@@ -162,6 +169,7 @@ impl Resolver {
         self.look_for_orphans(unknown, now).await?;
         self.ask(questions.into_values().collect(), now, report)
             .await?;
+        self.follow_up_registrations(registrations, now).await?;
         self.follow_up_refunds(refunds, now, report).await
     }
 
@@ -341,8 +349,5 @@ fn question(shop: &ShopName, attempt: &NoticedAttempt, transaction_id: Transacti
 }
 
 fn names_an_order_of_ours(notice: &OpenNotice) -> bool {
-    notice
-        .order_id
-        .as_deref()
-        .is_some_and(|order_id| order_id.parse::<OrderId>().is_ok())
+    notice.order_id.as_deref().is_some_and(is_ours)
 }

@@ -148,6 +148,10 @@ impl Resolver {
                         closed.push((notice.notice_id, NoticeState::Done));
                     }
                 }
+                // What was paid for nothing but a verification went back.
+                None if notice.registration_id.is_some() => {
+                    closed.push((notice.notice_id, NoticeState::Done));
+                }
                 None => match notice.refund_of.or(notice.transaction_id) {
                     Some(named) if names_an_order_of_ours(&notice) => unknown.push((notice, named)),
                     Some(_) | None => closed.push((notice.notice_id, NoticeState::Foreign)),

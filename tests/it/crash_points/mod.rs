@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use self::people::People;
 use self::stories::{STORIES, Story};
 use crate::fire::{Fault, Instance, Plan, Stage, Stepped};
-use crate::harness::{START, drop_database};
+use crate::harness::{START, World, drop_database};
 
 /// The faults of processes that live one after the other: at which of its effects, and how.
 type Lives = Vec<Vec<(usize, Fault)>>;
@@ -132,7 +132,9 @@ async fn live_on(stage: &Stage, people: &mut People, end: DateTime<Utc>) {
         let left = "SELECT EXISTS (SELECT FROM charges WHERE state IN ('planned', 'retry_wait'))";
         let tomorrow = world.clock.now() + TimeDelta::days(1);
         let looked_at = world.one::<bool>(left).await.then_some(tomorrow);
-        let due = [world.next_due().await, looked_at];
+        let soon = world.clock.now() + TimeDelta::seconds(1);
+        let planned_at = has_unplanned(world).await.then_some(soon);
+        let due = [world.next_due().await, looked_at, planned_at];
         let next = next_of(due.into_iter().flatten().min(), people, world.clock.now());
         match next.filter(|next| *next < end) {
             Some(next) => world
@@ -145,6 +147,15 @@ async fn live_on(stage: &Stage, people: &mut People, end: DateTime<Utc>) {
         }
     }
     panic!("the story has no end");
+}
+
+/// Whether a period has fallen due that nobody has planned.
+async fn has_unplanned(world: &World) -> bool {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM due_periods WHERE due_at <= $1)")
+        .bind(world.clock.now())
+        .fetch_one(&world.books)
+        .await
+        .unwrap()
 }
 
 /// When something is due next, or may be done by people.
@@ -288,9 +299,10 @@ async fn two_failures_in_one_debit_are_no_worse_than_one() {
 }
 
 /// Every effect that the stories have. One that is missing here is a new one, whose failure is tried as well as soon as it is added.
-const POINTS: [&str; 40] = [
+const POINTS: [&str; 54] = [
     "commit append_events",
     "commit append_events, fail_charge",
+    "commit cancel_unanswered_registration, insert_registration",
     "commit close_notices",
     "commit complete_finished",
     "commit complete_finished, append_events",
@@ -299,10 +311,12 @@ const POINTS: [&str; 40] = [
     "commit count_daily_permits, insert_attempts, put_in_flight, put_off",
     "commit count_slow_start",
     "commit delivered",
+    "commit end_registration, append_events",
     "commit forget_plans",
     "commit go_on, put_off, append_events",
     "commit go_on, put_off, raise_plan, append_events",
     "commit go_on, put_off, raise_plan, append_events, set_status",
+    "commit hasten_registrations",
     "commit insert_attempts, put_in_flight",
     "commit insert_charges, move_on",
     "commit insert_charges, move_on, append_events",
@@ -314,6 +328,12 @@ const POINTS: [&str; 40] = [
     "commit insert_evidence, update_attempts, update_charges, unqueue_next_period, void_unsent, set_status, mark_cards_inactive, hold_charges_of_cards, append_events",
     "commit insert_refund_evidence, update_refund",
     "commit insert_refund_evidence, update_refund, append_events",
+    "commit insert_registered_card, set_card, set_status, go_on_from, mark_attached, hasten_registration_of, append_events",
+    "commit insert_registered_card, set_card, set_status, go_on_from, queue_next_period, mark_attached, hasten_registration_of, append_events",
+    "commit insert_registered_card, set_card, set_status, go_on_from, queue_next_period, raise_plan, mark_attached, hasten_registration_of, append_events",
+    "commit note_payment_of_registration, hasten_registration_of, append_events",
+    "commit note_payment_of_registration, insert_first_charge, insert_attempt_by_link, insert_evidence_by_link, pay_charge_by_link, hasten_registration_of, append_events",
+    "commit open_registration, append_events",
     "commit permit_refund",
     "commit receive_notices",
     "commit say, append_events",
@@ -323,9 +343,14 @@ const POINTS: [&str; 40] = [
     "commit take_deliveries",
     "commit take_notices",
     "commit take_refunds",
+    "commit take_registrations",
     "commit take_unresolved",
     "commit unqueue_next_period, void_unsent, set_status, append_events",
+    "commit unqueue_next_period, void_unsent, set_status, hasten_registration_of, append_events",
+    "send GET payment",
+    "send GET profile/cid",
     "send GET transaction",
+    "send POST payment",
     "send POST transaction/can-refund",
     "send POST transaction/profile",
     "send POST transaction/refund",

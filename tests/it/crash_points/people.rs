@@ -5,26 +5,30 @@ use std::collections::{BTreeSet, VecDeque};
 use chrono::{DateTime, TimeDelta, Utc};
 use cykl::cli::daemon;
 use cykl::domain::id::{ChargeId, SubscriptionId, TransactionId};
+use cykl::domain::registration::RegistrationState;
 use cykl::store::Store;
 use cykl::store::brakes::BrakeMode;
 use cykl::store::people::{Instruction, RulingError};
+use cykl::store::registrations::{BeginError, WantedPayment};
 use cykl::store::status::{By, StepError, Stopped};
 use cykl::workers::crew::Workers;
 use cykl::workers::refunder::{RefundError, Refunder, Wanted};
+use cykl::workers::registrar::{RegisterError, Registrar};
 use cykl::workers::resolver::SettleError;
 use cykl::workers::shops::ShopCalendar;
 use uuid::Uuid;
 
 use crate::fire::{Instance, Stage};
 use crate::harness::{START, World};
+use crate::registering::{GOOD, invitation, pay, wanted};
 
 /// Something that a person does.
 #[derive(Clone, Copy)]
 pub struct Deed {
     /// How many hours after the beginning, at the earliest.
     pub hour: i64,
-    /// The charge that it is about, among all charges and their attempts `a`. It waits until there is one.
-    pub about: &'static str,
+    /// The charge that it is about, if any, among all charges and their attempts `a`. It waits until there is one.
+    pub about: Option<&'static str>,
     /// What is done.
     pub command: Command,
 }
@@ -44,6 +48,10 @@ pub enum Command {
     Settle,
     /// All of it goes back.
     Refund,
+    /// A payer is sent a link.
+    Register(WantedPayment),
+    /// The payer pays by the link that is open.
+    Pay,
 }
 
 /// What came of a command.
@@ -125,17 +133,20 @@ impl People {
         if self.next_at()? > now {
             return None;
         }
-        if self.begun.is_none() {
+        if let (None, Some(about)) = (self.begun, deed.about) {
             let query = format!(
                 "SELECT charge_id FROM charges LEFT JOIN attempts a USING (charge_id) WHERE {} ORDER BY charges.due_on LIMIT 1",
-                deed.about
+                about
             );
             self.begun = sqlx::query_scalar(sqlx::AssertSqlSafe(query))
                 .fetch_optional(&world.books)
                 .await
                 .unwrap();
         }
-        let charge_id = self.begun?;
+        if deed.about.is_some() && self.begun.is_none() {
+            return None;
+        }
+        let charge_id = self.begun.unwrap_or_default();
         let order_ids: Vec<String> =
             sqlx::query_scalar("SELECT order_id FROM attempts WHERE charge_id = $1")
                 .bind(charge_id)
@@ -153,6 +164,10 @@ impl People {
             subscription_id: self.subscription_id,
             charge_id: ChargeId::from_uuid(charge_id),
             in_the_panel,
+            link: world
+                .column("SELECT url FROM registrations WHERE state = 'open'")
+                .await
+                .pop(),
             absent_after: world.config.absent_after,
             calendar: daemon::calendar(world.config.shops.values().next().unwrap()),
             now,
@@ -176,6 +191,7 @@ struct Errand {
     subscription_id: SubscriptionId,
     charge_id: ChargeId,
     in_the_panel: Option<TransactionId>,
+    link: Option<String>,
     absent_after: TimeDelta,
     calendar: ShopCalendar,
     now: DateTime<Utc>,
@@ -214,6 +230,8 @@ impl Errand {
             }
             Command::Settle => self.settle(workers).await,
             Command::Refund => self.refund(workers, store).await,
+            Command::Register(payment) => self.register(workers, store, payment).await,
+            Command::Pay => self.pay().await,
         }
     }
 
@@ -261,6 +279,47 @@ impl Errand {
                 | RefundError::NotRecorded { .. },
             ) => Outcome::Failed,
             Err(refused) => Outcome::Refused(refused.to_string()),
+        }
+    }
+
+    /// Makes a link. One that a process left behind when it died is ended first.
+    async fn register(&self, workers: &Workers, store: &Store, payment: WantedPayment) -> Outcome {
+        let charger = &workers.charger;
+        let registrar = Registrar {
+            store: store.clone(),
+            shops: charger.shops.clone(),
+            policy: charger.policy.resolver.clone(),
+            clock: charger.clock.clone(),
+        };
+        let id = self.subscription_id;
+        match registrar.register(&wanted(id, payment), invitation()).await {
+            Ok(_) => Outcome::Done,
+            // It was carried out, and its answer was lost.
+            Err(RegisterError::Begin(BeginError::Open {
+                state: RegistrationState::Open,
+                ..
+            })) => Outcome::Done,
+            Err(RegisterError::Begin(BeginError::Open {
+                registration_id, ..
+            })) => match registrar.cancel(registration_id, by("jan")).await {
+                Ok(()) => Box::pin(self.register(workers, store, payment)).await,
+                Err(_) => Outcome::Failed,
+            },
+            Err(
+                RegisterError::Store(_)
+                | RegisterError::Begin(BeginError::Store(_))
+                | RegisterError::NotSent(_)
+                | RegisterError::AnswerLost
+                | RegisterError::NotRecorded(_),
+            ) => Outcome::Failed,
+            Err(refused) => Outcome::Refused(refused.to_string()),
+        }
+    }
+
+    async fn pay(&self) -> Outcome {
+        match &self.link {
+            Some(link) if pay(link, GOOD).await.is_success() => Outcome::Done,
+            Some(_) | None => Outcome::Refused("there is no link to pay by".to_owned()),
         }
     }
 

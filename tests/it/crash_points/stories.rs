@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use cykl::simulator::{Behaviour, Call, ErrorBody, Notices, Rule};
 use cykl::store::brakes::BrakeMode;
+use cykl::store::registrations::WantedPayment;
 
 use super::people::{Command, Deed};
 use crate::harness::Agreement;
@@ -33,7 +34,7 @@ fn late() -> Agreement {
 }
 
 /// All of them.
-pub const STORIES: [Story; 23] = [
+pub const STORIES: [Story; 26] = [
     Story {
         name: "paid at once, twice, and completed",
         tell: weekly,
@@ -109,7 +110,7 @@ pub const STORIES: [Story; 23] = [
         rules: Vec::new,
         people: &[Deed {
             hour: 0,
-            about: "a.state = 'pending'",
+            about: Some("a.state = 'pending'"),
             command: Command::Pause,
         }],
     },
@@ -119,7 +120,7 @@ pub const STORIES: [Story; 23] = [
         rules: Vec::new,
         people: &[Deed {
             hour: 0,
-            about: "a.state = 'in_doubt'",
+            about: Some("a.state = 'in_doubt'"),
             command: Command::Cancel,
         }],
     },
@@ -130,12 +131,12 @@ pub const STORIES: [Story; 23] = [
         people: &[
             Deed {
                 hour: 100,
-                about: "charges.state = 'held'",
+                about: Some("charges.state = 'held'"),
                 command: Command::DeclareAbsent("jan"),
             },
             Deed {
                 hour: 100,
-                about: "charges.state = 'held'",
+                about: Some("charges.state = 'held'"),
                 command: Command::DeclareAbsent("ewa"),
             },
         ],
@@ -149,7 +150,7 @@ pub const STORIES: [Story; 23] = [
         rules: Vec::new,
         people: &[Deed {
             hour: 2,
-            about: "a.state = 'in_doubt'",
+            about: Some("a.state = 'in_doubt'"),
             command: Command::Settle,
         }],
     },
@@ -163,12 +164,12 @@ pub const STORIES: [Story; 23] = [
         people: &[
             Deed {
                 hour: 97,
-                about: "charges.state = 'held'",
+                about: Some("charges.state = 'held'"),
                 command: Command::WriteOff,
             },
             Deed {
                 hour: 120,
-                about: "a.state = 'in_doubt'",
+                about: Some("a.state = 'in_doubt'"),
                 command: Command::Settle,
             },
         ],
@@ -179,7 +180,7 @@ pub const STORIES: [Story; 23] = [
         rules: Vec::new,
         people: &[Deed {
             hour: 2,
-            about: "charges.state = 'paid'",
+            about: Some("charges.state = 'paid'"),
             command: Command::Refund,
         }],
     },
@@ -192,7 +193,7 @@ pub const STORIES: [Story; 23] = [
         },
         people: &[Deed {
             hour: 2,
-            about: "charges.state = 'paid'",
+            about: Some("charges.state = 'paid'"),
             command: Command::Refund,
         }],
     },
@@ -202,7 +203,7 @@ pub const STORIES: [Story; 23] = [
         rules: Vec::new,
         people: &[Deed {
             hour: 1,
-            about: "charges.state = 'held'",
+            about: Some("charges.state = 'held'"),
             command: Command::Approve,
         }],
     },
@@ -213,12 +214,12 @@ pub const STORIES: [Story; 23] = [
         people: &[
             Deed {
                 hour: 1,
-                about: "charges.state = 'held'",
+                about: Some("charges.state = 'held'"),
                 command: Command::WriteOff,
             },
             Deed {
                 hour: 2,
-                about: "charges.state = 'failed'",
+                about: Some("charges.state = 'failed'"),
                 command: Command::RetryNow,
             },
         ],
@@ -229,7 +230,7 @@ pub const STORIES: [Story; 23] = [
         rules: || vec![Rule::debits(Behaviour::decline_at_once("CODE_51")).times(1)],
         people: &[Deed {
             hour: 1,
-            about: "charges.state = 'retry_wait'",
+            about: Some("charges.state = 'retry_wait'"),
             command: Command::RetryNow,
         }],
     },
@@ -239,7 +240,7 @@ pub const STORIES: [Story; 23] = [
         rules: || vec![Rule::debits(Behaviour::decline_at_once("CODE_51")).times(1)],
         people: &[Deed {
             hour: 1,
-            about: "charges.state = 'retry_wait'",
+            about: Some("charges.state = 'retry_wait'"),
             command: Command::Cancel,
         }],
     },
@@ -250,12 +251,12 @@ pub const STORIES: [Story; 23] = [
         people: &[
             Deed {
                 hour: 1,
-                about: "true",
+                about: Some("true"),
                 command: Command::Brake(BrakeMode::Stop),
             },
             Deed {
                 hour: 200,
-                about: "charges.state = 'planned'",
+                about: Some("charges.state = 'planned'"),
                 command: Command::Brake(BrakeMode::Run),
             },
         ],
@@ -267,13 +268,72 @@ pub const STORIES: [Story; 23] = [
         people: &[
             Deed {
                 hour: 1,
-                about: "charges.state = 'paid'",
+                about: Some("charges.state = 'paid'"),
                 command: Command::Pause,
             },
             Deed {
                 hour: 72,
-                about: "charges.state = 'paid'",
+                about: Some("charges.state = 'paid'"),
                 command: Command::Resume,
+            },
+        ],
+    },
+    Story {
+        name: "a payer pays the first charge by a link",
+        tell: || weekly().without_card(),
+        rules: Vec::new,
+        people: &[
+            Deed {
+                hour: 0,
+                about: None,
+                command: Command::Register(WantedPayment::FirstCharge),
+            },
+            Deed {
+                hour: 1,
+                about: None,
+                command: Command::Pay,
+            },
+        ],
+    },
+    Story {
+        name: "a payer verifies a card by a link, of which no notice tells",
+        tell: || weekly().without_card(),
+        rules: || {
+            let silent = Behaviour::settle_at_once().with_notices(Notices::none());
+            vec![Rule::debits(silent).on(Call::Payer)]
+        },
+        people: &[
+            Deed {
+                hour: 0,
+                about: None,
+                command: Command::Register(WantedPayment::Verification(100)),
+            },
+            Deed {
+                hour: 1,
+                about: None,
+                command: Command::Pay,
+            },
+        ],
+    },
+    Story {
+        name: "nobody pays by a link, and another is paid after the next period fell due",
+        tell: || weekly().without_card(),
+        rules: Vec::new,
+        people: &[
+            Deed {
+                hour: 0,
+                about: None,
+                command: Command::Register(WantedPayment::FirstCharge),
+            },
+            Deed {
+                hour: 200,
+                about: None,
+                command: Command::Register(WantedPayment::FirstCharge),
+            },
+            Deed {
+                hour: 201,
+                about: None,
+                command: Command::Pay,
             },
         ],
     },

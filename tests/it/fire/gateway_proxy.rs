@@ -115,6 +115,8 @@ fn call(request: &[u8]) -> String {
                 "deactivate",
                 "refund",
                 "can-refund",
+                "payment",
+                "cancel",
             ]
             .contains(part)
         })

@@ -6,7 +6,7 @@ FROM (
            max(a.quiet_until) OVER (PARTITION BY a.subscription_id ORDER BY a.permitted_at, a.attempt_id
                                     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS quiet_until
     FROM all_attempts a
-    WHERE a.state <> 'not_sent'
+    WHERE a.state <> 'not_sent' AND a.card_id IS NOT NULL
 ) a
 WHERE a.permitted_at < a.quiet_until
 LIMIT $1

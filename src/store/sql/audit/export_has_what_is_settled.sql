@@ -15,5 +15,7 @@ FROM all_attempts a
         ON m.subscription_id = a.subscription_id AND m.period_no = a.period_no AND m.attempt_no = a.attempt_no
     LEFT JOIN shown w
         ON w.subscription_id = a.subscription_id AND w.period_no = a.period_no AND w.attempt_no = a.attempt_no
-WHERE a.state IN ('settled', 'surplus') AND m.subscription_id IS NULL
+WHERE a.state IN ('settled', 'surplus')
+  -- What was paid by a link is found by its transaction.
+  AND CASE WHEN a.card_id IS NULL THEN a.transaction_id <> ALL ($12::uuid[]) ELSE m.subscription_id IS NULL END
 LIMIT $1

@@ -1,6 +1,6 @@
 -- audit_no_period_is_forgotten
--- Every period up to the next one has a charge, unless the subscription was stopped: then what fell due until it went on
--- is not charged. Such a gap begins after the charge before it was planned, and ends with what fell due by the day of going on.
+-- Every period up to the next one has a charge, unless the subscription was stopped, or had no card yet: then what fell due until it
+-- went on is not charged. Such a gap begins after the charge before it was planned, and ends with what fell due by the day of going on.
 -- Of gaps that begin before what is kept, nobody can tell any more.
 WITH steps AS (
     SELECT c.subscription_id, c.period_no, c.planned_at AS at FROM all_charges c
@@ -23,8 +23,11 @@ FROM gaps g JOIN subscriptions s USING (subscription_id) CROSS JOIN archive h
 WHERE g.since >= h.kept_from AND (s.anchor_date + g.first_no * s.period::interval)::date >= h.kept_from AND NOT EXISTS (
     SELECT FROM all_events stopped JOIN all_events resumed USING (subscription_id)
     WHERE stopped.subscription_id = g.subscription_id
-      AND stopped.kind IN ('subscription.paused', 'subscription.deactivated')
-      AND resumed.kind IN ('subscription.resumed', 'subscription.recovered')
+      AND (stopped.kind IN ('subscription.paused', 'subscription.deactivated')
+               AND resumed.kind IN ('subscription.resumed', 'subscription.recovered')
+           OR stopped.kind = 'subscription.created'
+               AND (resumed.kind = 'subscription.activated'
+                    OR resumed.kind = 'registration.paid' AND resumed.payload ->> 'purpose' = 'first_charge'))
       AND stopped.sequence_no < resumed.sequence_no
       AND stopped.occurred_at >= g.since
       AND (g.until IS NULL OR resumed.occurred_at <= g.until)

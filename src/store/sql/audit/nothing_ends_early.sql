@@ -11,7 +11,7 @@ FROM subscriptions s
     CROSS JOIN LATERAL (
         SELECT max((e.occurred_at AT TIME ZONE s.timezone)::date) AS resumed_on
         FROM all_events e
-        WHERE e.subscription_id = s.subscription_id AND e.kind IN ('subscription.resumed', 'subscription.recovered')
+        WHERE e.subscription_id = s.subscription_id AND e.kind IN ('subscription.resumed', 'subscription.recovered', 'subscription.activated')
           AND e.occurred_at >= l.at
     ) r
     CROSS JOIN LATERAL (

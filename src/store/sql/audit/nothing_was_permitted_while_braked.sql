@@ -15,5 +15,6 @@ FROM settings b
     JOIN all_attempts a ON (b.shop = '*' OR b.shop = a.shop)
         AND a.permitted_at > b.since + interval '1 minute'
         AND (b.until IS NULL OR a.permitted_at < b.until - interval '1 minute')
-WHERE b.mode <> 'run' AND NOT (a.state = 'not_sent' AND a.last_evidence_id IS NULL)
+-- Payers pay by links whenever they want to.
+WHERE b.mode <> 'run' AND a.card_id IS NOT NULL AND NOT (a.state = 'not_sent' AND a.last_evidence_id IS NULL)
 LIMIT $1

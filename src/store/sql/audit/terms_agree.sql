@@ -10,5 +10,5 @@ FROM all_attempts a
 WHERE (a.amount_minor, a.currency, a.shop, a.subscription_id, a.period_no)
           IS DISTINCT FROM (c.amount_minor, c.currency, c.shop, c.subscription_id, c.period_no)
    OR (a.amount_minor, a.currency, a.shop) IS DISTINCT FROM (s.amount_minor, s.currency, s.shop)
-   OR k.shop IS DISTINCT FROM a.shop
+   OR a.card_id IS NOT NULL AND k.shop IS DISTINCT FROM a.shop
 LIMIT $1

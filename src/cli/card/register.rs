@@ -1,0 +1,279 @@
+//! `cykl card register`: a link by which a payer registers a card, without card data ever coming near the shop.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use clap::Args;
+use serde_json::Value;
+
+use crate::cli::context::Context;
+use crate::cli::output::{self, Format, OutputArgs, Row};
+use crate::cli::subscription::Which;
+use crate::cli::{CliError, Exit, Outcome, ReasonArgs, daemon, kept_reason};
+use crate::domain::fields;
+use crate::domain::money::Money;
+use crate::gateway::LinkDetails;
+use crate::store::registrations::{BeginError, EndError, Wanted, WantedPayment};
+use crate::store::status::By;
+use crate::workers::registrar::{CancelError, Invitation, RegisterError, Registered, Registrar};
+
+/// Arguments of `cykl card register`.
+#[derive(Debug, Args)]
+#[command(after_long_help = AFTER_LONG_HELP)]
+pub struct RegisterArgs {
+    #[command(flatten)]
+    which: Which,
+
+    /// Who pays, as {"firstName": .., "lastName": .., "email": ..}
+    #[arg(long, value_name = "JSON", value_parser = json, required_unless_present = "cancel")]
+    customer: Option<Value>,
+
+    /// Let the payer pay so many minor units as a verification, instead of the first charge
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=Money::CHARGE_MINOR_MAX))]
+    verification_minor: Option<i64>,
+
+    /// Under which name imoje keeps the card: one card, one cid [default: the id of the registration]
+    #[arg(long, value_name = "CID", value_parser = cid)]
+    cid: Option<String>,
+
+    /// For how long the link can be paid, from an hour to a year [default: 7d, or until the next period falls due]
+    #[arg(long, value_name = "DURATION", value_parser = valid_for)]
+    valid_for: Option<TimeDelta>,
+
+    /// What the payer reads [default: the title of the subscription]
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+
+    /// What the payer reads besides
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+
+    /// Where the payer goes when the outcome is open
+    #[arg(long, value_name = "URL")]
+    return_url: Option<String>,
+
+    /// Where the payer goes once it is paid
+    #[arg(long, value_name = "URL")]
+    success_url: Option<String>,
+
+    /// Where the payer goes when it failed
+    #[arg(long, value_name = "URL")]
+    failure_url: Option<String>,
+
+    /// The payer's address for the bill, as imoje documents it
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    billing: Option<Value>,
+
+    /// Where things are sent, as imoje documents it
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    shipping: Option<Value>,
+
+    /// What is bought, as imoje documents it
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    cart: Option<Value>,
+
+    /// Have imoje make a payment identifier of KSeF
+    #[arg(long)]
+    ksef: bool,
+
+    /// End the link of the subscription that nobody has paid, instead of making one
+    #[arg(long, conflicts_with_all = [
+        "customer", "verification_minor", "cid", "valid_for", "title", "description", "return_url", "success_url", "failure_url",
+        "billing", "shipping", "cart", "ksef",
+    ])]
+    cancel: bool,
+
+    #[command(flatten)]
+    reason: ReasonArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+const AFTER_LONG_HELP: &str = "\
+Of a subscription that waits for its first card (status registering) the payer pays the charge of the period that has
+fallen due, or falls due first, and the subscription goes on with the next one; with --verification-minor nothing is
+charged by the link, and the first period is the first that is due from that day on. Any other subscription keeps its
+periods and gets the new card, by a verification.
+
+The running daemon finds out what the payer did, by imoje's notice or by asking, attaches the card and tells it as the
+events registration.paid, card.attached and subscription.activated (docs/events.md). A link that nobody paid in time is
+told as registration.expired. billing.registrations shows them all.";
+
+impl Row for Registered {
+    const FIELDS: &'static [&'static str] = &[
+        "registration_id",
+        "url",
+        "valid_to",
+        "amount_minor",
+        "currency",
+        "period_no",
+        "cid",
+        "order_id",
+        "payment_id",
+    ];
+    const SHOWN: &'static [&'static str] = Self::FIELDS;
+}
+
+fn json(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+fn cid(text: &str) -> Result<String, String> {
+    fields::validate_cid(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn valid_for(text: &str) -> Result<TimeDelta, String> {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if !(HOUR..=YEAR).contains(&duration) {
+        return Err("it is not between an hour and a year; write it like 3d or 12h".to_owned());
+    }
+    TimeDelta::from_std(duration).map_err(|error| error.to_string())
+}
+
+pub(super) async fn run(args: &RegisterArgs, context: &Context) -> Outcome {
+    let by = By {
+        actor: &context.actor,
+        reason: kept_reason(&args.reason.reason)?,
+    };
+    context
+        .with_store(async |store| {
+            store
+                .record_shops(&context.shop_identities(), context.now())
+                .await?;
+            let row = args.which.find(store).await?;
+            let registrar = daemon::registrar(&context.config, store, &context.clock)
+                .map_err(CliError::config)?;
+            let of_whom = format!("subscription {}", row.external_id);
+            if args.cancel {
+                let found = store.payable_registration(row.subscription_id).await?;
+                let id = found.ok_or_else(|| {
+                    CliError::no(format!("{of_whom} has no link that may still be paid"))
+                })?;
+                registrar.cancel(id, by).await.map_err(|error| {
+                    not_cancelled(error).context(format!("couldn't end the link of {of_whom}"))
+                })?;
+                output::write(format!("the link of {of_whom} has ended\n").as_bytes())?;
+                return Ok(Exit::Ok);
+            }
+            let registered = register(args, &registrar, row.subscription_id, by)
+                .await
+                .map_err(|error| {
+                    not_registered(error).context(format!("couldn't make a link for {of_whom}"))
+                })?;
+            print(&registered, args.output.output)
+        })
+        .await
+}
+
+async fn register(
+    args: &RegisterArgs,
+    registrar: &Registrar,
+    subscription_id: crate::domain::id::SubscriptionId,
+    by: By<'_>,
+) -> Result<Registered, RegisterError> {
+    let wanted = Wanted {
+        subscription_id,
+        cid: args.cid.as_deref(),
+        payment: args
+            .verification_minor
+            .map_or(WantedPayment::FirstCharge, WantedPayment::Verification),
+        valid_for: args.valid_for,
+        by,
+    };
+    let invitation = Invitation {
+        customer: args.customer.clone().unwrap_or_default(),
+        title: args.title.clone(),
+        details: LinkDetails {
+            description: args.description.clone(),
+            return_url: args.return_url.clone(),
+            success_return_url: args.success_url.clone(),
+            failure_return_url: args.failure_url.clone(),
+            billing: args.billing.clone(),
+            shipping: args.shipping.clone(),
+            cart: args.cart.clone(),
+            is_ksef: args.ksef,
+        },
+    };
+    registrar.register(&wanted, invitation).await
+}
+
+fn print(registered: &Registered, format: Format) -> Outcome {
+    match format {
+        Format::Table => {
+            output::write(output::fields(registered, output::width())?.as_bytes())?;
+        }
+        Format::Json => output::json(registered)?,
+        Format::Csv => output::list(format, std::slice::from_ref(registered))?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// Why there is no link.
+fn not_registered(error: RegisterError) -> CliError {
+    match error {
+        RegisterError::Store(error) | RegisterError::Begin(BeginError::Store(error)) => {
+            error.into()
+        }
+        RegisterError::Begin(BeginError::NotFirst(_) | BeginError::FirstIsPaid) => {
+            CliError::new(Exit::No, error)
+                .hint("let the payer register a card by a verification: --verification-minor N")
+        }
+        RegisterError::Begin(BeginError::Open { .. }) => CliError::new(Exit::No, error)
+            .hint("end it first with --cancel, or wait until it has ended"),
+        RegisterError::Begin(BeginError::PastNextPeriod { next_due_at }) => {
+            CliError::new(Exit::No, error).hint(format!(
+                "give a shorter --valid-for, or ask again after {}",
+                output::instant(next_due_at)
+            ))
+        }
+        RegisterError::Begin(BeginError::CidTaken(_)) => {
+            CliError::new(Exit::No, error).hint("leave --cid out, and it has one of its own")
+        }
+        RegisterError::Begin(
+            BeginError::Missing(_) | BeginError::Over(_) | BeginError::NothingDue,
+        )
+        | RegisterError::Refused { .. } => CliError::new(Exit::No, error),
+        RegisterError::Begin(BeginError::Amount(_)) => CliError::new(Exit::Usage, error),
+        RegisterError::Invalid(_) => CliError::bad_data(error),
+        RegisterError::UnknownShop(_) => CliError::config(error),
+        RegisterError::NotSent(_) | RegisterError::AnswerLost => {
+            CliError::unavailable(error).hint("there is no link; try again")
+        }
+        RegisterError::NotRecorded(_) => {
+            CliError::unavailable(error).hint("nobody can pay by it; try again in two minutes")
+        }
+    }
+}
+
+/// Why a link was not ended.
+fn not_cancelled(error: CancelError) -> CliError {
+    match error {
+        CancelError::Store(error) | CancelError::End(EndError::Store(error)) => error.into(),
+        CancelError::Missing => CliError::new(Exit::No, error),
+        CancelError::End(EndError::Illegal(illegal)) => {
+            CliError::no(format!("it is {} already", illegal.state.as_str()))
+        }
+        CancelError::UnknownShop(_) => CliError::config(error),
+        CancelError::Gateway(_) => CliError::unavailable(error).hint(
+            "it may have been paid: the daemon finds that out, and billing.registrations tells",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_can_be_paid_for_an_hour_at_least_and_a_year_at_most() {
+        assert_eq!(valid_for("1h"), Ok(TimeDelta::hours(1)));
+        assert_eq!(valid_for("3d"), Ok(TimeDelta::days(3)));
+        for wrong in ["59m", "366d", "3", "", "-1h"] {
+            assert!(valid_for(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+-- read_registration
+SELECT r.registration_id AS "registration_id: RegistrationId", r.shop AS "shop: ShopName", r.cid,
+       r.state AS "state: RegistrationState", r.amount_minor, r.currency AS "currency: Currency",
+       r.payment_id AS "payment_id: PaymentId", r.transaction_id AS "transaction_id: TransactionId", r.paid_at, r.valid_to,
+       (r.purpose = 'verification' AND s.status NOT IN ('cancelled', 'completed')
+        OR s.status = 'registering' AND NOT EXISTS (
+            SELECT FROM charges c
+            WHERE c.subscription_id = r.subscription_id AND c.period_no = r.period_no AND c.state = 'paid')) AS "is_wanted!"
+FROM registrations r JOIN subscriptions s USING (subscription_id)
+WHERE r.registration_id = $1
