@@ -18,6 +18,7 @@ setup:
 
 # Two tests for each core: many of them wait, for processes, deadlines and commits.
 unit:
+	@.ci/install-browser
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} PATH="$$(.ci/install-tools $(CURDIR)/$(TOOLS)):$$PATH" cargo test --locked
 
 # What comes from outside, spoilt at random for longer than in `make test`. BOLERO_RANDOM_SEED=n repeats a failure.

@@ -17,6 +17,7 @@ mod site;
 
 mod archive;
 mod brakes;
+mod browser;
 mod charging;
 mod constraints;
 mod crash_points;
