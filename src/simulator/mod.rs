@@ -53,6 +53,8 @@ mod server;
 mod validation;
 
 #[cfg(test)]
+mod generated_tests;
+#[cfg(test)]
 mod http_tests;
 
 use engine::Engine;
