@@ -337,20 +337,44 @@ pub enum NoticeOutcome {
     Unreadable,
     /// The database did not take it.
     Unavailable,
+    /// From a sender that is in none of the networks that may send.
+    Stranger,
+    /// From a sender that has sent too much that was wrong.
+    Limited,
+    /// Its body did not come in in time.
+    TooSlow,
     /// Taken, and imoje does not know the transaction that it names.
     UnknownTransaction,
 }
 
 impl NoticeOutcome {
     /// All outcomes.
-    pub const ALL: [NoticeOutcome; 6] = [
+    pub const ALL: [NoticeOutcome; 9] = [
         NoticeOutcome::Accepted,
         NoticeOutcome::Duplicate,
         NoticeOutcome::BadSignature,
         NoticeOutcome::Unreadable,
         NoticeOutcome::Unavailable,
+        NoticeOutcome::Stranger,
+        NoticeOutcome::Limited,
+        NoticeOutcome::TooSlow,
         NoticeOutcome::UnknownTransaction,
     ];
+
+    /// Whether a sender that means well would not have sent it.
+    pub const fn is_senders_fault(self) -> bool {
+        match self {
+            NoticeOutcome::BadSignature | NoticeOutcome::Unreadable | NoticeOutcome::TooSlow => {
+                true
+            }
+            NoticeOutcome::Accepted
+            | NoticeOutcome::Duplicate
+            | NoticeOutcome::Unavailable
+            | NoticeOutcome::Stranger
+            | NoticeOutcome::Limited
+            | NoticeOutcome::UnknownTransaction => false,
+        }
+    }
 
     /// The value of the label `outcome`.
     pub const fn as_str(self) -> &'static str {
@@ -360,6 +384,9 @@ impl NoticeOutcome {
             NoticeOutcome::BadSignature => "bad_signature",
             NoticeOutcome::Unreadable => "unreadable",
             NoticeOutcome::Unavailable => "unavailable",
+            NoticeOutcome::Stranger => "stranger",
+            NoticeOutcome::Limited => "limited",
+            NoticeOutcome::TooSlow => "too_slow",
             NoticeOutcome::UnknownTransaction => "unknown_transaction",
         }
     }

@@ -257,6 +257,7 @@ impl Door {
             clock: context.clock.clone(),
             metrics: metrics.clone(),
             doors,
+            rules: daemon::notice_rules(&context.config),
             worker_lag_max: daemon::worker_lag_max(&context.config),
         };
         let stop = CancellationToken::new();

@@ -5,6 +5,7 @@
 //! key and where it was written. A key that nobody reads is a mistake too. Secrets appear in no error, no log line and no
 //! `Debug` output. Nothing here talks to the network or the database.
 
+mod http;
 mod layers;
 mod parse;
 mod reader;
@@ -18,8 +19,10 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use chrono_tz::Tz;
+use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
 use uuid::Uuid;
@@ -181,6 +184,14 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// How imoje reaches us: https without a port, no query, no slash at the end. Anything for simulators.
     pub public_url: Option<Url>,
+    /// The header in which the proxy in front says whom it speaks for.
+    pub proxy_header: Option<HeaderName>,
+    /// The networks that may send notices; all of them when empty. Never without `proxy_header`.
+    pub notice_networks: Vec<IpNet>,
+    /// How long the body of a notice may take.
+    pub notice_timeout: Duration,
+    /// How many wrong notices of one sender are looked at in a minute.
+    pub failed_notices_max: NonZeroU32,
 }
 
 /// `[events]`: what the shop's own system hears.

@@ -8,14 +8,13 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
-use url::Url;
 
 use crate::config::layers::{Leaves, Process};
 use crate::config::reader::{Exposure, Reader};
 use crate::config::{
     AlertsConfig, ChargingConfig, ClockConfig, Config, ConfigError, DatabaseConfig, EventsConfig,
-    GatewayConfig, HttpConfig, JournalConfig, LogConfig, ScheduleConfig, ShopConfig, parse,
-    sensitive, shops,
+    GatewayConfig, JournalConfig, LogConfig, ScheduleConfig, ShopConfig, http, parse, sensitive,
+    shops,
 };
 use crate::domain::decline::DeclineTable;
 use crate::domain::history::HistoryPolicy;
@@ -60,7 +59,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Config> {
     let schedule = schedule(reader, shared_zone(known_shops));
     let journal = journal(reader, known_shops);
     let history = history(reader, charging.as_ref());
-    let http = http(reader, known_shops);
+    let http = http::read(reader, only_simulators(known_shops));
     let events = events(reader, known_shops);
     let alerts = AlertsConfig {
         webhook_url: reader.sensitive(
@@ -325,38 +324,6 @@ fn history(reader: &mut Reader, charging: Option<&ChargingConfig>) -> Option<His
         archive_after: archive_after?,
         keep_years,
     })
-}
-
-fn http(reader: &mut Reader, shops: Shops) -> Option<HttpConfig> {
-    let listen = reader.value("http.listen", |text| {
-        text.parse().map_err(|_| {
-            format!("\"{text}\" is not an address with a port, such as 127.0.0.1:8480")
-        })
-    });
-    let public_url = reader.optional("http.public_url", |text| {
-        parse::base_url(text).and_then(|url| {
-            if only_simulators(shops) {
-                Ok(url)
-            } else {
-                reachable_by_imoje(url)
-            }
-        })
-    });
-    Some(HttpConfig {
-        listen: listen?,
-        public_url,
-    })
-}
-
-/// imoje sends notices to public https addresses on the standard port only (imoje API, notifications).
-fn reachable_by_imoje(url: Url) -> Result<Url, String> {
-    if url.scheme() == "https" && url.port().is_none() && !parse::is_loopback(&url) {
-        Ok(url)
-    } else {
-        Err(format!(
-            "\"{url}\" is not an address that imoje sends notices to; it must be public, https and without a port"
-        ))
-    }
 }
 
 fn events(reader: &mut Reader, shops: Shops) -> EventsConfig {

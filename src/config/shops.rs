@@ -13,31 +13,34 @@ use crate::domain::shop::{Environment, ReturnUrls, ShopName};
 
 const SECTION: &str = "shops";
 
-/// The name under which ING's gateway is addressed. Both are taken to lead to the same accounts: if they did not, no more would be lost
-/// than a configuration that is refused.
+/// The name under which the gateway is addressed. The first two, of ING's, are taken to lead to the same accounts: if they did not, no more
+/// would be lost than a configuration that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gateway {
     /// The name that it was built under.
     Imoje,
     /// Its name since 2026.
     IngPay,
+    /// The same platform, of BNP Paribas.
+    Axepta,
 }
 
 impl Gateway {
-    const ALL: [Gateway; 2] = [Gateway::Imoje, Gateway::IngPay];
+    const ALL: [Gateway; 3] = [Gateway::Imoje, Gateway::IngPay, Gateway::Axepta];
 
     fn read(text: &str) -> Result<Self, String> {
         match text {
             "imoje" => Ok(Gateway::Imoje),
             "ing_pay" => Ok(Gateway::IngPay),
+            "axepta" => Ok(Gateway::Axepta),
             _ => Err(format!(
-                "\"{text}\" is not a gateway; allowed are imoje and ing_pay"
+                "\"{text}\" is not a gateway; allowed are imoje, ing_pay and axepta"
             )),
         }
     }
 
-    /// Where its API is (imoje API, "Environments"; for ING Pay the addresses that clients call since the change of the name). The
-    /// simulator has no address of its own.
+    /// Where its API is (imoje API, "Environments"; for ING Pay the addresses that clients call since the change of the name;
+    /// Axepta API, 8.2, whose documents spell no address of its sandbox). The simulator has no address of its own.
     const fn api_url(self, environment: Environment) -> Option<&'static str> {
         match (self, environment) {
             (Gateway::Imoje, Environment::Production) => Some("https://api.imoje.pl/v1/merchant"),
@@ -50,7 +53,9 @@ impl Gateway {
             (Gateway::IngPay, Environment::Sandbox) => {
                 Some("https://api.sandbox.pay.ing.pl/v1/merchant")
             }
-            (Gateway::Imoje | Gateway::IngPay, Environment::Simulator) => None,
+            (Gateway::Axepta, Environment::Production) => Some("https://api.axepta.pl/v1/merchant"),
+            (Gateway::Axepta, Environment::Sandbox)
+            | (Gateway::Imoje | Gateway::IngPay | Gateway::Axepta, Environment::Simulator) => None,
         }
     }
 }
@@ -194,11 +199,17 @@ fn base_url(
         |text: &str| parse::private_base_url(text).and_then(|url| of_environment(url, environment));
     match gateway.api_url(environment) {
         Some(default) => reader.value_or(key, default, check),
-        None => reader.required(
-            key,
-            "a simulator has no address of its own; write what `cykl simulator` prints, such as http://127.0.0.1:8080/v1/merchant",
-            check,
-        ),
+        None => {
+            let advice = match environment {
+                Environment::Simulator => {
+                    "a simulator has no address of its own; write what `cykl simulator` prints, such as http://127.0.0.1:8080/v1/merchant"
+                }
+                Environment::Production | Environment::Sandbox => {
+                    "the address of this gateway's sandbox is not documented; write what the bank tells you, up to /v1/merchant"
+                }
+            };
+            reader.required(key, advice, check)
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::domain::decline::{Decline, DeclineClass};
 
 /// The keys that operators rely on: none of them may be renamed or go away.
-const CONTRACT: [&str; 49] = [
+const CONTRACT: [&str; 53] = [
     "database.url",
     "database.data_dir",
     "database.max_connections",
@@ -54,6 +54,10 @@ const CONTRACT: [&str; 49] = [
     "schedule.caretaker",
     "http.listen",
     "http.public_url",
+    "http.proxy_header",
+    "http.notice_networks",
+    "http.notice_timeout",
+    "http.failed_notices_max",
     "alerts.webhook_url",
     "events.webhook_url",
     "events.webhook_secret",
@@ -346,7 +350,7 @@ const BROKEN: &[(&str, &str)] = &[
         "base_url = \"https://api.pay.ing.pl/v1/merchant\"",
         "shops.main.base_url",
     ),
-    ("gateway = \"axepta\"", "shops.main.gateway"),
+    ("gateway = \"payu\"", "shops.main.gateway"),
     (
         "[database]\nmax_connections = 1",
         "database.max_connections",
@@ -416,6 +420,20 @@ const BROKEN: &[(&str, &str)] = &[
         "[http]\npublic_url = \"https://localhost\"",
         "http.public_url",
     ),
+    (
+        "[http]\nproxy_header = \"X Forwarded\"",
+        "http.proxy_header",
+    ),
+    (
+        "[http]\nproxy_header = \"X-Real-IP\"\nnotice_networks = [\"imoje\", \"10.0.0.0/33\"]",
+        "http.notice_networks",
+    ),
+    (
+        "[http]\nnotice_networks = \"imoje\"",
+        "http.notice_networks",
+    ),
+    ("[http]\nnotice_timeout = \"0s\"", "http.notice_timeout"),
+    ("[http]\nfailed_notices_max = 0", "http.failed_notices_max"),
     (
         "[events]\nwebhook_url = \"https://shop.example.com\"",
         "events.webhook_secret",
@@ -493,6 +511,7 @@ fn each_name_of_the_gateway_has_its_addresses() {
             "ing_pay",
             "https://api.sandbox.pay.ing.pl/v1/merchant",
         ),
+        ("production", "axepta", "https://api.axepta.pl/v1/merchant"),
     ] {
         let text = sandbox(&format!("gateway = \"{gateway}\"\n"));
         let text = text.replace("\"sandbox\"", &format!("\"{environment}\""));
@@ -500,6 +519,21 @@ fn each_name_of_the_gateway_has_its_addresses() {
         let shop = &config.shops[&"main".parse().unwrap()];
         assert_eq!(shop.base_url.as_str(), address);
     }
+}
+
+#[test]
+fn an_address_that_is_not_documented_has_to_be_given() {
+    let error = Config::from_toml(&sandbox("gateway = \"axepta\"\n")).unwrap_err();
+    assert!(error.to_string().contains("is not documented"), "{error}");
+    let given =
+        "gateway = \"axepta\"\nbase_url = \"https://axepta-sandbox.example.com/v1/merchant\"\n";
+    assert!(Config::from_toml(&sandbox(given)).is_ok());
+    let real = "gateway = \"axepta\"\nbase_url = \"https://api.axepta.pl/v1/merchant\"\n";
+    let error = Config::from_toml(&sandbox(real)).unwrap_err();
+    assert!(
+        error.to_string().contains("is the address of production"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -4,7 +4,9 @@ mod health;
 mod intake;
 mod notices;
 mod scrape;
+mod sources;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -22,6 +24,9 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use intake::Intake;
 use notices::Reception;
+use sources::Gate;
+
+pub use sources::NoticeRules;
 
 /// The largest notice that is read, in bytes.
 pub const NOTICE_BYTES_MAX: usize = 64 * 1024;
@@ -37,6 +42,8 @@ pub struct HttpState {
     pub metrics: Metrics,
     /// Whose notices are taken; the sender changes them when the configuration is read again.
     pub doors: watch::Receiver<Arc<[ShopDoor]>>,
+    /// Who may send notices.
+    pub rules: NoticeRules,
     /// How long ago every worker must have finished for the daemon to be ready.
     pub worker_lag_max: chrono::TimeDelta,
 }
@@ -69,6 +76,7 @@ fn router(http: HttpState, intake: Intake) -> Router {
         // The handlers limit the body themselves, to tell one that is too large from one that broke off.
         .layer(DefaultBodyLimit::disable())
         .with_state(Reception {
+            gate: Arc::new(Gate::new(http.rules.clone())),
             http: http.clone(),
             intake,
         });
@@ -90,7 +98,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let (intake, writer) = Intake::open(state.store.clone(), state.clock.clone());
-    axum::serve(listener, router(state, intake))
+    let service = router(state, intake).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service)
         .with_graceful_shutdown(async move { stop.cancelled().await })
         .await?;
     writer.await.map_err(std::io::Error::other)

@@ -2,20 +2,24 @@
 //!
 //! Nothing here decides about money. The answers tell the sender nothing about the cause of a refusal.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 use super::intake::{Intake, NotStored};
+use super::sources::{Gate, Refused};
 use super::{HttpState, NOTICE_BYTES_MAX, ShopDoor};
 use crate::domain::card_number;
 use crate::domain::id::AttemptId;
 use crate::gateway::{
-    NoticeKind, SIGNATURE_HEADER, parse_notice, verify_notice, verify_notice_token,
+    AXEPTA_SIGNATURE_HEADER, NoticeKind, SIGNATURE_HEADER, parse_notice, verify_notice,
+    verify_notice_token,
 };
 use crate::metrics::NoticeOutcome;
 use crate::store::inbox::NewNotice;
@@ -25,71 +29,98 @@ use crate::store::inbox::NewNotice;
 pub(super) struct Reception {
     pub http: HttpState,
     pub intake: Intake,
+    pub gate: Arc<Gate>,
 }
 
 /// `POST /imoje/notifications`: the address that is set in imoje's panel.
 pub(super) async fn at_the_shop_address(
     State(state): State<Reception>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    take(&state, &headers, body, None).await
+    state.let_in(peer, &headers, body, None).await
 }
 
 /// `POST /imoje/notifications/{token}`: the address that was sent with one debit.
 pub(super) async fn at_an_attempt_address(
     State(state): State<Reception>,
     Path(token): Path<String>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    take(&state, &headers, body, Some(&token)).await
+    state.let_in(peer, &headers, body, Some(&token)).await
 }
 
-async fn take(
-    Reception { http, intake }: &Reception,
-    headers: &HeaderMap,
-    body: Body,
-    token: Option<&str>,
-) -> Response {
-    let body = match read(headers, body).await {
-        Ok(body) => body,
-        Err(status) => {
-            http.metrics.count_notice(NoticeOutcome::Unreadable);
-            return status.into_response();
+/// What became of a notice, and what its sender is told.
+type Taken = (NoticeOutcome, Response);
+
+impl Reception {
+    async fn let_in(
+        &self,
+        peer: SocketAddr,
+        headers: &HeaderMap,
+        body: Body,
+        token: Option<&str>,
+    ) -> Response {
+        let (outcome, answer) = match self.gate.admit(peer, headers, Instant::now()) {
+            Ok(sender) => {
+                let taken = self.take(headers, body, token).await;
+                if taken.0.is_senders_fault() {
+                    self.gate.note_failure(sender, Instant::now());
+                }
+                taken
+            }
+            Err(Refused::Stranger) => refused(NoticeOutcome::Stranger, StatusCode::FORBIDDEN),
+            Err(Refused::Offender) => {
+                refused(NoticeOutcome::Limited, StatusCode::TOO_MANY_REQUESTS)
+            }
+        };
+        self.http.metrics.count_notice(outcome);
+        answer
+    }
+
+    async fn take(&self, headers: &HeaderMap, body: Body, token: Option<&str>) -> Taken {
+        let body = match tokio::time::timeout(self.gate.timeout(), read(headers, body)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(status)) => return refused(NoticeOutcome::Unreadable, status),
+            Err(_) => return refused(NoticeOutcome::TooSlow, StatusCode::REQUEST_TIMEOUT),
+        };
+        let doors = Arc::clone(&self.http.doors.borrow());
+        let Some((door, attempt_id)) = opened(&doors, headers, &body, token) else {
+            return refused(NoticeOutcome::BadSignature, StatusCode::UNAUTHORIZED);
+        };
+        let Some(notice) = read_notice(door, attempt_id, &body) else {
+            tracing::warn!(shop = %door.shop, bytes = body.len(), "a signed notice is not readable");
+            return refused(NoticeOutcome::Unreadable, StatusCode::BAD_REQUEST);
+        };
+        match self.intake.store(notice).await {
+            Ok(true) => (NoticeOutcome::Accepted, stored()),
+            Ok(false) => (NoticeOutcome::Duplicate, stored()),
+            Err(NotStored) => refused(NoticeOutcome::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
         }
-    };
-    let doors = Arc::clone(&http.doors.borrow());
-    let Some((door, attempt_id)) = opened(&doors, headers, &body, token) else {
-        http.metrics.count_notice(NoticeOutcome::BadSignature);
-        return StatusCode::UNAUTHORIZED.into_response();
-    };
-    let Ok(parsed) = parse_notice(&body) else {
-        http.metrics.count_notice(NoticeOutcome::Unreadable);
-        tracing::warn!(shop = %door.shop, bytes = body.len(), "a signed notice is not readable");
-        return StatusCode::BAD_REQUEST.into_response();
-    };
-    let notice = NewNotice {
+    }
+}
+
+fn refused(outcome: NoticeOutcome, status: StatusCode) -> Taken {
+    (outcome, status.into_response())
+}
+
+/// A notice as it is stored, if its body can be read.
+fn read_notice(door: &ShopDoor, attempt_id: Option<AttemptId>, body: &Bytes) -> Option<NewNotice> {
+    let parsed = parse_notice(body).ok()?;
+    Some(NewNotice {
         shop: door.shop.clone(),
-        body_sha256: Sha256::digest(&body).into(),
-        body: card_number::scrub(&String::from_utf8_lossy(&body)).replace('\0', ""),
+        body_sha256: Sha256::digest(body).into(),
+        body: card_number::scrub(&String::from_utf8_lossy(body)).replace('\0', ""),
         order_id: parsed.order_id,
         transaction_id: parsed.transaction_id,
         attempt_id,
         is_refund: parsed.kind == Some(NoticeKind::Refund),
         refund_of: parsed.original_transaction_id,
         says_settled: parsed.status.as_deref() == Some("settled"),
-    };
-    let (outcome, answer) = match intake.store(notice).await {
-        Ok(true) => (NoticeOutcome::Accepted, stored()),
-        Ok(false) => (NoticeOutcome::Duplicate, stored()),
-        Err(NotStored) => (
-            NoticeOutcome::Unavailable,
-            StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        ),
-    };
-    http.metrics.count_notice(outcome);
-    answer
+    })
 }
 
 /// What imoje takes for "received".
@@ -129,7 +160,11 @@ fn opened<'a>(
     body: &[u8],
     token: Option<&str>,
 ) -> Option<(&'a ShopDoor, Option<AttemptId>)> {
-    let signature = headers.get(SIGNATURE_HEADER)?.to_str().ok()?;
+    let signature = [SIGNATURE_HEADER, AXEPTA_SIGNATURE_HEADER]
+        .into_iter()
+        .find_map(|header| headers.get(header))?
+        .to_str()
+        .ok()?;
     let door = doors
         .iter()
         .find(|door| verify_notice(signature, body, &door.credentials, &door.algorithms).is_ok())?;

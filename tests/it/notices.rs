@@ -28,7 +28,7 @@ use crate::harness::{
 use crate::site::{Site, until};
 
 /// The signature of `body`, as imoje writes it.
-fn signature(body: &str) -> String {
+pub fn signature(body: &str) -> String {
     signature_with(SERVICE_KEY, body)
 }
 

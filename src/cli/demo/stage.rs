@@ -90,6 +90,7 @@ impl Stage {
             clock: clock.clone(),
             metrics: metrics.clone(),
             doors,
+            rules: daemon::notice_rules(&config),
             worker_lag_max: daemon::worker_lag_max(&config),
         };
         tokio::spawn(http::serve(listener, state, door.clone()));
