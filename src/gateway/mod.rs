@@ -41,7 +41,8 @@ pub use order::DebitOrder;
 pub use payments::{LinkDetails, LinkOrder};
 pub use refunds::RefundOrder;
 pub use signature::{
-    Algorithm, NoticeCredentials, NoticeRejected, SIGNATURE_HEADER, verify_notice,
+    AXEPTA_SIGNATURE_HEADER, Algorithm, NoticeCredentials, NoticeRejected, SIGNATURE_HEADER,
+    verify_notice,
 };
 pub use transport::install_crypto;
 pub use widget::{WidgetHost, WidgetOrder, WidgetShop};

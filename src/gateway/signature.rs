@@ -15,6 +15,9 @@ use uuid::Uuid;
 /// The name of the header that carries the signature; header names do not depend on case.
 pub const SIGNATURE_HEADER: &str = "x-imoje-signature";
 
+/// The same of Axepta, the platform under its other name.
+pub const AXEPTA_SIGNATURE_HEADER: &str = "x-axepta-signature";
+
 /// The longest header that is looked at. The longest real one has 260 characters.
 const HEADER_LENGTH_MAX: usize = 512;
 

@@ -25,6 +25,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, Head
 use reqwest::{Certificate, Client, ClientBuilder, Request, Response, redirect, retry};
 
 use crate::gateway::answer::{ConnectFailure, ConnectStep, Lost};
+use crate::gateway::wire;
 
 /// The longest body of an answer that is read.
 const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -131,7 +132,7 @@ pub(super) async fn send(client: &Client, request: Request) -> Result<Received, 
         http_status: response.status().as_u16(),
         trace_id: trace_id(&response),
         sent_at: sent_at(&response),
-        body: read_body(response).await,
+        body: read_body(response).await.map(wire::opened),
     })
 }
 

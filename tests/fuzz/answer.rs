@@ -82,6 +82,8 @@ pub fn frees(news: &News) -> bool {
         zone: chrono_tz::Europe::Warsaw,
         another_blocks: false,
         another_moved_money: false,
+        another_is_by_link: false,
+        card_replaced: false,
         transaction_taken: false,
     };
     let policy = Policy {

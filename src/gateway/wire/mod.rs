@@ -4,6 +4,7 @@
 //! known are ignored, and one that cannot be read is absent, which the classifier takes for doubt. A body that is not JSON to
 //! its last byte, or that says one thing twice, is [`Body::Unreadable`](crate::domain::answer::Body::Unreadable) as a whole. Reading never fails and never panics.
 
+mod envelope;
 mod members;
 mod payment;
 mod profile;
@@ -12,6 +13,7 @@ mod requests;
 mod service;
 mod transaction;
 
+pub(super) use envelope::opened;
 pub(super) use members::{Text, TransactionNumber};
 pub(super) use payment::{read_link, read_payment};
 pub(super) use profile::{read_profile, read_profiles};
@@ -33,6 +35,7 @@ mod tests {
         #[test]
         fn reading_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _body = read_body(&bytes);
+            let _opened = opened(bytes.clone());
             let _profile = read_profile(&bytes);
             let _profiles = read_profiles(&bytes);
             let _service = read_service(&bytes);

@@ -1,5 +1,6 @@
 //! What an answer about a transaction shows.
 
+use chrono::DateTime;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -78,6 +79,8 @@ struct Transaction {
     payment_profile: ProfileShown,
     #[serde(default)]
     first_transaction_id: Text,
+    #[serde(default)]
+    created: Whole,
     #[serde(default)]
     refunds: Refunds,
 }
@@ -172,6 +175,10 @@ impl Transaction {
                 .first_transaction_id
                 .0
                 .or(self.first_transaction_id.0),
+            created_at: self
+                .created
+                .0
+                .and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
             refunds: self.refunds.0,
         }
     }
@@ -208,6 +215,7 @@ mod tests {
             masked_number: Some("****4242".to_owned()),
             profile_id: None,
             first_transaction_id: None,
+            created_at: DateTime::from_timestamp(1, 0),
             refunds: Some(Vec::new()),
         }
     }
