@@ -11,5 +11,6 @@ CREATE TYPE attempt_state AS ENUM
     ('in_doubt', 'not_sent', 'refused', 'pending', 'settled', 'rejected', 'absent', 'surplus');
 CREATE TYPE decline_class AS ENUM ('never', 'new_card', 'funds', 'soft', 'technical');
 CREATE TYPE evidence_kind AS ENUM ('local', 'answer', 'read', 'person');
+CREATE TYPE card_concern AS ENUM ('expiring', 'inactive', 'not_recurring');
 CREATE TYPE notice_state AS ENUM ('new', 'done', 'foreign', 'orphan');
 CREATE TYPE lost_fate AS ENUM ('restored', 'superseded', 'order_id_taken', 'unplaced');

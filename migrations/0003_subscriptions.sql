@@ -15,6 +15,10 @@ CREATE TABLE cards (
     aliases              jsonb,
     is_active            boolean NOT NULL DEFAULT true,
     masked_number        text,
+    -- What imoje showed when it was looked at before a charge.
+    expires_on           date,
+    concern              card_concern,
+    looked_at            timestamptz,
     created_at           timestamptz NOT NULL,
     -- The shop comes last: it is the same in most rows.
     UNIQUE (cid, shop),
@@ -27,6 +31,7 @@ CREATE TABLE cards (
 );
 COMMENT ON TABLE cards IS
     'Payment instruments. "Each payment instrument must have its own cid" (imoje API, one-click and recurring). Never a card number.';
+CREATE INDEX cards_of_concern ON cards (card_id) WHERE concern IS NOT NULL;
 
 CREATE TABLE subscriptions (
     subscription_id  uuid PRIMARY KEY,

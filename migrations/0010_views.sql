@@ -83,6 +83,11 @@ SELECT s.subscription_id, s.external_id, s.shop, s.status, s.status_reason, k.ci
 FROM subscriptions s LEFT JOIN cards k USING (card_id)
 WHERE s.status IN ('deactivated', 'registering');
 
+CREATE VIEW billing.card_concerns AS
+SELECT s.subscription_id, s.external_id, s.shop, k.concern, k.cid, k.masked_number, k.expires_on, d.due_on AS next_charge_on, k.looked_at
+FROM cards k JOIN subscriptions s USING (card_id) JOIN due_periods d USING (subscription_id)
+WHERE k.concern IS NOT NULL;
+
 COMMENT ON VIEW billing.subscriptions IS 'One row per subscription.';
 COMMENT ON VIEW billing.charges IS 'One row per subscription and period that fell due: what was to be paid, and what became of it.';
 COMMENT ON VIEW billing.attempts IS 'One row per request to the gateway. At most one of a charge is ever in doubt, pending or settled.';
@@ -93,6 +98,7 @@ COMMENT ON VIEW billing.failed_now IS 'Charges that were given up and whose subs
 COMMENT ON VIEW billing.held IS 'Charges that wait for a person.';
 COMMENT ON VIEW billing.in_doubt IS 'Attempts whose outcome is unknown. They block their charge until evidence comes.';
 COMMENT ON VIEW billing.needs_card IS 'Subscriptions that go on only with a new card.';
+COMMENT ON VIEW billing.card_concerns IS 'Subscriptions that are billed, and whose card needs another one before long.';
 
 -- One comment per column name; a name means the same in every view.
 DO $$
@@ -147,6 +153,9 @@ DECLARE
         "decided_at": "When its fate was established; null while it is in doubt or pending.",
         "card_masked": "The card, masked as imoje shows it.",
         "masked_number": "The card, masked as imoje shows it.",
+        "concern": "Why the card needs another one: expiring, inactive or not_recurring.",
+        "expires_on": "The last day on which the card is good, as imoje showed it.",
+        "looked_at": "When imoje was asked about the card last.",
         "deadline_at": "Until then an answer may still come by itself.",
         "case_opened_at": "When people were asked to look; null before that.",
         "since": "Since when."

@@ -12,7 +12,7 @@ use crate::config::{ClockConfig, Config, ShopConfig};
 use crate::domain::id::{FenceId, SubscriptionId};
 use crate::domain::shop::ShopName;
 use crate::gateway::{Algorithm, ClientConfig, ClientError, ImojeClient, NoticeCredentials};
-use crate::http::ShopDoor;
+use crate::http::{NoticeRules, ShopDoor};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::installation::ShopIdentity;
@@ -21,6 +21,7 @@ use crate::workers::caretaker::Caretaker;
 use crate::workers::charger::{ChannelWatch, Charger, ClockWatch, Ground};
 use crate::workers::crew::{Ticks, Workers};
 use crate::workers::notifier::{Notifier, Webhook, WebhookError};
+use crate::workers::preflight::Preflight;
 use crate::workers::refunder::Refunder;
 use crate::workers::registrar::Registrar;
 use crate::workers::resolver::Resolver;
@@ -83,6 +84,7 @@ pub fn workers(
         tripwires.clone(),
         stop.clone(),
     );
+    let preflight = Preflight::new(store.clone(), shops.clone(), stop.clone());
     Ok(Workers {
         scheduler: Scheduler::new(store.clone(), shops.clone(), metrics.clone(), stop.clone()),
         charger: Charger {
@@ -108,6 +110,7 @@ pub fn workers(
             webhook,
         },
         caretaker,
+        preflight,
     })
 }
 
@@ -227,6 +230,17 @@ pub fn doors(config: &Config) -> Arc<[ShopDoor]> {
             algorithms: Algorithm::ALL.to_vec(),
         })
         .collect()
+}
+
+/// Who may send notices.
+pub fn notice_rules(config: &Config) -> NoticeRules {
+    let http = &config.http;
+    NoticeRules {
+        proxy_header: http.proxy_header.clone(),
+        networks: http.notice_networks.clone(),
+        timeout: http.notice_timeout,
+        failures_max: http.failed_notices_max,
+    }
 }
 
 /// The shops, as the installation fence knows them.

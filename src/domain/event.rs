@@ -35,6 +35,10 @@ pub enum EventKind {
     CardAttached,
     /// A person ended a card.
     CardDeactivated,
+    /// A card that is to be charged within a week expires before long.
+    CardExpiring,
+    /// A card that is to be charged within a week cannot be, as far as the gateway shows.
+    CardInactive,
     /// The money moved.
     ChargePaid,
     /// The card was declined; the charge is tried again.
@@ -101,7 +105,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, for the documentation and its test.
-    pub const ALL: [EventKind; 47] = [
+    pub const ALL: [EventKind; 49] = [
         EventKind::SubscriptionCreated,
         EventKind::SubscriptionPastDue,
         EventKind::SubscriptionRecovered,
@@ -118,6 +122,8 @@ impl EventKind {
         EventKind::RegistrationCardless,
         EventKind::CardAttached,
         EventKind::CardDeactivated,
+        EventKind::CardExpiring,
+        EventKind::CardInactive,
         EventKind::ChargePaid,
         EventKind::ChargeDeclined,
         EventKind::ChargeFailed,
@@ -170,6 +176,8 @@ impl EventKind {
             EventKind::RegistrationCardless => "registration.cardless",
             EventKind::CardAttached => "card.attached",
             EventKind::CardDeactivated => "card.deactivated",
+            EventKind::CardExpiring => "card.expiring",
+            EventKind::CardInactive => "card.inactive",
             EventKind::ChargePaid => "charge.paid",
             EventKind::ChargeDeclined => "charge.declined",
             EventKind::ChargeFailed => "charge.failed",
@@ -246,6 +254,8 @@ impl EventKind {
             | EventKind::RegistrationCancelled
             | EventKind::CardAttached
             | EventKind::CardDeactivated
+            | EventKind::CardExpiring
+            | EventKind::CardInactive
             | EventKind::ChargePaid
             | EventKind::ChargeDeclined
             | EventKind::ChargeSkipped

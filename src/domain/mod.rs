@@ -31,6 +31,7 @@ pub mod id;
 pub mod money;
 pub mod order_id;
 pub mod permit_record;
+pub mod preflight;
 pub mod refund;
 pub mod registration;
 pub mod schedule;

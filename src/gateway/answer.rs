@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use url::Url;
 
 use crate::domain::answer::{ShownTransaction, Verdict};
 use crate::domain::channel::{self, Channel};
 use crate::domain::fields::FieldError;
 use crate::domain::id::{PaymentId, ProfileId, TransactionId};
+use crate::domain::preflight;
 
 /// imoje's word on a debit or a refund: an HTTP answer came.
 ///
@@ -191,6 +192,13 @@ pub struct Profile {
     pub first_transaction_id: Option<String>,
 }
 
+impl Profile {
+    /// The last day on which the card is good, if imoje shows a month that there is.
+    pub fn expires_on(&self) -> Option<NaiveDate> {
+        preflight::expires_on(self.year?, self.month?)
+    }
+}
+
 /// What a card was registered for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProfileKind {
@@ -258,6 +266,13 @@ pub struct ListedPayment {
     pub transaction_id: TransactionId,
     /// `status`
     pub status: String,
+}
+
+impl ListedPayment {
+    /// Whether its money has moved, or may move yet.
+    pub fn may_have_moved_money(&self) -> bool {
+        !["rejected", "cancelled", "canceled", "error"].contains(&self.status.as_str())
+    }
 }
 
 /// What imoje says about a refund before it is asked for (imoje API, `POST transaction/{id}/can-refund`).

@@ -37,6 +37,7 @@ pub mod people;
 pub mod permits;
 pub mod planning;
 pub mod polling;
+pub mod preflight;
 pub mod refunds;
 pub mod registrations;
 pub mod report;

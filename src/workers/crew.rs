@@ -18,6 +18,7 @@ use crate::store::{Store, StoreError, Wake};
 use crate::workers::caretaker::Caretaker;
 use crate::workers::charger::Charger;
 use crate::workers::notifier::Notifier;
+use crate::workers::preflight::Preflight;
 use crate::workers::resolver::Resolver;
 use crate::workers::scheduler::Scheduler;
 
@@ -34,6 +35,8 @@ pub struct Workers {
     pub notifier: Notifier,
     /// Clears away.
     pub caretaker: Caretaker,
+    /// Looks at cards, when the caretaker is through.
+    pub preflight: Preflight,
 }
 
 /// When each worker looks by itself.
@@ -80,7 +83,9 @@ impl Workers {
             }
             Wake::Caretaker => {
                 let report = self.caretaker.run_once(now).await?;
-                report_if(&report, report.archived + report.dropped, worker)
+                let cards = self.preflight.run_once(now).await?;
+                let cleared = report_if(&report, report.archived + report.dropped, worker);
+                cleared + report_if(&cards, cards.looked_at, worker)
             }
         })
     }

@@ -6,6 +6,7 @@
 pub mod caretaker;
 pub mod charger;
 pub mod notifier;
+pub mod preflight;
 pub mod refunder;
 pub mod registrar;
 pub mod resolver;

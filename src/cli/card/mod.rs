@@ -3,7 +3,7 @@
 mod register;
 mod widget;
 
-use chrono::{Days, Months, NaiveDate};
+use chrono::NaiveDate;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -146,10 +146,7 @@ async fn show(args: &ShowArgs, context: &Context) -> Outcome {
 
 async fn shown(profile: Profile, shop: &ShopName, store: &Store) -> Result<ShownCard, CliError> {
     let known = store.known_card(shop, profile.id).await?;
-    let expires_on = profile
-        .year
-        .zip(profile.month)
-        .and_then(|(year, month)| last_day(year, month));
+    let expires_on = profile.expires_on();
     Ok(ShownCard {
         payment_profile_id: profile.id,
         cid: profile.cid,
@@ -166,13 +163,6 @@ async fn shown(profile: Profile, shop: &ShopName, store: &Store) -> Result<Shown
         is_chargeable: known.as_ref().map(|card| card.is_active),
         subscriptions: known.map(|card| card.subscriptions).unwrap_or_default(),
     })
-}
-
-/// Cards are good until the end of the month that is printed on them.
-fn last_day(year: u16, month: u8) -> Option<NaiveDate> {
-    NaiveDate::from_ymd_opt(i32::from(year), u32::from(month), 1)?
-        .checked_add_months(Months::new(1))?
-        .checked_sub_days(Days::new(1))
 }
 
 async fn deactivate(args: &DeactivateArgs, context: &Context) -> Outcome {
@@ -270,20 +260,4 @@ fn profile_id(text: &str) -> Result<ProfileId, String> {
 fn cid(text: &str) -> Result<String, String> {
     fields::validate_cid(text).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_card_is_good_until_the_end_of_its_month() {
-        for (year, month, day) in [
-            (2028, 2, "2028-02-29"),
-            (2027, 2, "2027-02-28"),
-            (2030, 12, "2030-12-31"),
-        ] {
-            assert_eq!(last_day(year, month), day.parse().ok());
-        }
-    }
 }
