@@ -329,8 +329,60 @@ fn every_row_of_the_failure_matrix_names_tests_that_exist() {
     let mut expected: Vec<String> = (1..=56).map(|number| number.to_string()).collect();
     expected.splice(23..23, ["23a".to_owned(), "23b".to_owned()]);
     expected.extend((1..=12).map(|number| format!("R{number}")));
-    expected.extend((1..=16).map(|number| format!("L{number}")));
+    expected.extend((1..=24).map(|number| format!("L{number}")));
     assert_eq!(numbers, expected);
+}
+
+/// Everything that the simulator checks is a field of the documents; each stands in the table with the test that shows it.
+#[test]
+fn every_field_of_imojes_documents_is_in_the_readme_with_a_test() {
+    let table = section(README, "imoje, endpoint by endpoint");
+    let all_tests = tests_in(&sources());
+    let mut named = BTreeSet::new();
+    for cells in rows(table) {
+        let [endpoint, fields, how, tests] = &cells[..] else {
+            panic!("row {cells:?} has {} cells", cells.len());
+        };
+        // A row without a name of its own goes on with the endpoint above it.
+        named.extend(codes(endpoint));
+        named.extend(codes(fields));
+        named.extend(codes(how));
+        let tests = codes(tests);
+        assert!(!tests.is_empty(), "{cells:?}");
+        for test in tests {
+            assert!(all_tests.contains(&test), "there is no test {test}");
+        }
+    }
+    let schema = [
+        include_str!("../src/simulator/schema/bodies.rs"),
+        include_str!("../src/simulator/schema/invoice.rs"),
+    ];
+    for marker in ["required(", "optional("] {
+        for rest in schema.iter().flat_map(|text| text.split(marker).skip(1)) {
+            let Some(field) = rest.trim_start().strip_prefix('"') else {
+                continue;
+            };
+            let field = field.split('"').next().unwrap();
+            assert!(named.contains(field), "{field} is not in the table");
+        }
+    }
+    for endpoint in [
+        "POST transaction/profile",
+        "POST transaction",
+        "GET transaction/{id}",
+        "POST transaction/{id}/refund",
+        "POST transaction/{id}/can-refund",
+        "POST payment",
+        "GET payment/{id}",
+        "POST payment/cancel",
+        "GET profile/id/{id}",
+        "GET profile/cid/{cid}",
+        "POST profile/deactivate",
+        "DELETE profile/id/{id}",
+        "GET service/{id}",
+    ] {
+        assert!(named.contains(endpoint), "{endpoint} is not in the table");
+    }
 }
 
 /// A test of the database compares the rows with the schema; a test that is named runs what is seen here.

@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, VecDeque};
 use chrono::{DateTime, TimeDelta, Utc};
 use cykl::cli::daemon;
 use cykl::domain::id::{ChargeId, SubscriptionId, TransactionId};
-use cykl::domain::registration::RegistrationState;
 use cykl::store::Store;
 use cykl::store::brakes::BrakeMode;
 use cykl::store::people::{Instruction, RulingError};
@@ -294,11 +293,7 @@ impl Errand {
         let id = self.subscription_id;
         match registrar.register(&wanted(id, payment), invitation()).await {
             Ok(_) => Outcome::Done,
-            // It was carried out, and its answer was lost.
-            Err(RegisterError::Begin(BeginError::Open {
-                state: RegistrationState::Open,
-                ..
-            })) => Outcome::Done,
+            // Its answer was lost, and it may be ended by now: another one is made, whose address is known.
             Err(RegisterError::Begin(BeginError::Open {
                 registration_id, ..
             })) => match registrar.cancel(registration_id, by("jan")).await {

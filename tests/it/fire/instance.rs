@@ -84,7 +84,8 @@ impl Instance {
             .unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let door = listener.local_addr().unwrap();
-            let state = http_state(&store, &its_clock, &metrics, daemon::doors(&config));
+            let rules = daemon::notice_rules(&config);
+            let state = http_state(&store, &its_clock, &metrics, daemon::doors(&config), rules);
             tokio::spawn(cykl::http::serve(listener, state, stop));
             (store, workers, door)
         });
@@ -129,12 +130,16 @@ impl Instance {
         })
     }
 
-    /// Archives what is over, as once in a while.
+    /// Archives what is over and looks at cards, as once in a while.
     pub async fn clear_away(&self) {
-        let caretaker = self.workers.caretaker.clone();
+        let workers = self.workers.clone();
         let now = self.clock.now();
         // A failed run is logged by the loop and made again.
-        let _ = self.run(async move { caretaker.run_once(now).await }).await;
+        let both = async move {
+            workers.caretaker.run_once(now).await?;
+            workers.preflight.run_once(now).await
+        };
+        let _ = self.run(both).await;
     }
 
     /// What its clock says at `now`.
