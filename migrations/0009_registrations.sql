@@ -23,6 +23,7 @@ CREATE TABLE registrations (
     url             text,
     transaction_id  uuid CONSTRAINT a_payment_registers_once UNIQUE,
     surplus_ids     uuid[] NOT NULL DEFAULT '{}',
+    mismatched_ids  uuid[] NOT NULL DEFAULT '{}',
     card_id         uuid,
     actor           text NOT NULL,
     created_at      timestamptz NOT NULL,
@@ -52,6 +53,7 @@ CREATE INDEX registrations_to_resolve ON registrations (next_poll_at) WHERE next
 COMMENT ON TABLE registrations IS
     'Payment links by which payers register cards. The payment counts as a period''s charge or as a verification, never both.';
 COMMENT ON COLUMN registrations.surplus_ids IS 'Further payments by the same link: money that has to go back.';
+COMMENT ON COLUMN registrations.mismatched_ids IS 'Payments by the link that are not over what it was made for; people were told.';
 
 CREATE TRIGGER registrations_are_kept BEFORE DELETE OR TRUNCATE ON registrations
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

@@ -5,6 +5,7 @@
 
 use crate::domain::id::{ProfileId, TransactionId};
 use crate::domain::money::Money;
+use chrono::{DateTime, Utc};
 
 /// What an answer must repeat to be about our attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct ShownTransaction {
     pub profile_id: Option<ProfileId>,
     /// `firstTransactionId`, of the transaction or of its profile: what names a card that was registered without one.
     pub first_transaction_id: Option<String>,
+    /// `created`, in whole seconds.
+    pub created_at: Option<DateTime<Utc>>,
     /// `refunds`: what went back, or is on its way. `None` when the list cannot be read whole.
     pub refunds: Option<Vec<ListedRefund>>,
 }
@@ -441,6 +444,7 @@ mod tests {
             masked_number: None,
             profile_id: None,
             first_transaction_id: None,
+            created_at: None,
             refunds: None,
         }
     }

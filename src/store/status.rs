@@ -210,13 +210,21 @@ pub(super) async fn lock(
     )
     .fetch_one(&mut **transaction)
     .await?;
+    // Locked first and read afterwards, so that what is read includes what the lock had to wait for.
+    sqlx::query!(
+        "-- lock_subscription_for_step
+        SELECT subscription_id FROM subscriptions WHERE subscription_id = $1 FOR NO KEY UPDATE",
+        subscription_id as SubscriptionId,
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
     let row = sqlx::query!(
-        r#"-- lock_subscription_for_step
+        r#"-- read_subscription_for_step
         SELECT s.status AS "status: SubscriptionStatus", s.shop AS "shop: ShopName", s.period, s.anchor_date, s.timezone,
                s.starts_on, s.ends_on, s.max_charges,
                greatest(s.first_period_no,
                         (SELECT max(c.period_no) + 1 FROM charges c WHERE c.subscription_id = s.subscription_id)) AS "from_period_no!"
-        FROM subscriptions s WHERE s.subscription_id = $1 FOR NO KEY UPDATE"#,
+        FROM subscriptions s WHERE s.subscription_id = $1"#,
         subscription_id as SubscriptionId,
     )
     .fetch_optional(&mut **transaction)

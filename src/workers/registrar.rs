@@ -13,7 +13,8 @@ use crate::domain::registration::{RegistrationEvent, RegistrationOrderId};
 use crate::domain::resolution::ResolverPolicy;
 use crate::domain::shop::ShopName;
 use crate::gateway::{
-    LinkDetails, LinkOrder, LinkOutcome, NoAnswer, NotSent, ReadError, registration_url,
+    LinkDetails, LinkOrder, LinkOutcome, ListedPayment, NoAnswer, NotSent, ReadError,
+    registration_url,
 };
 use crate::store::registrations::{BeginError, Begun, EndError, Wanted};
 use crate::store::status::By;
@@ -115,6 +116,9 @@ pub enum CancelError {
     /// imoje does not say that it has ended.
     #[error("imoje does not say that the link has ended: {0}")]
     Gateway(ReadError),
+    /// Somebody pays, or has paid just now.
+    #[error("somebody pays by the link, or has paid: what comes of that is found out")]
+    BeingPaid,
     /// It was paid, or has ended otherwise.
     #[error(transparent)]
     End(#[from] EndError),
@@ -127,7 +131,8 @@ impl Registrar {
     /// Makes a link by which a payer registers a card for a subscription.
     ///
     /// # Errors
-    /// [`RegisterError`]; there is no link then that anybody knows of, and another can be made.
+    /// [`RegisterError`]; there is no link then that anybody knows of, and another can be made. imoje may have one all the same, whose
+    /// address nobody knows.
     pub async fn register(
         &self,
         wanted: &Wanted<'_>,
@@ -151,7 +156,7 @@ impl Registrar {
         {
             Ok(answer) => match answer.outcome {
                 LinkOutcome::Created { payment_id, url } => {
-                    self.opened(begun, payment_id, url, wanted.by).await
+                    self.opened(shop, begun, (payment_id, url), wanted.by).await
                 }
                 LinkOutcome::Refused { code, message } => {
                     self.end(&begun, RegistrationEvent::Refused, &code).await?;
@@ -159,6 +164,12 @@ impl Registrar {
                 }
                 LinkOutcome::Unclear => self.lost(&begun).await,
             },
+            Err(NoAnswer::NotSent(NotSent::Invalid(field))) => {
+                let reason = field.to_string();
+                self.end(&begun, RegistrationEvent::Refused, &reason)
+                    .await?;
+                Err(RegisterError::Invalid(field))
+            }
             Err(NoAnswer::NotSent(why)) => {
                 let reason = why.to_string();
                 self.end(&begun, RegistrationEvent::Refused, &reason)
@@ -180,16 +191,24 @@ impl Registrar {
 
     async fn opened(
         &self,
+        shop: &Shop,
         begun: Begun,
-        payment_id: PaymentId,
-        url: Url,
+        (payment_id, url): (PaymentId, Url),
         by: By<'_>,
     ) -> Result<Registered, RegisterError> {
         let id = begun.registration_id;
-        self.store
-            .open_registration(id, (payment_id, &url), by, &self.policy, self.clock.now())
-            .await
-            .map_err(RegisterError::NotRecorded)?;
+        let now = self.clock.now();
+        let opened = self
+            .store
+            .open_registration(id, (payment_id, &url), by, &self.policy, now)
+            .await;
+        if let Err(error) = opened {
+            // Nobody is told of it, so nobody needs it.
+            if let Err(error) = shop.client.cancel_payment(payment_id).await {
+                tracing::warn!(%error, registration.id = %id, "couldn't end a payment link");
+            }
+            return Err(RegisterError::NotRecorded(error));
+        }
         Ok(Registered {
             registration_id: id,
             url,
@@ -246,10 +265,18 @@ impl Registrar {
                 .shops
                 .get(&found.shop)
                 .ok_or(CancelError::UnknownShop(found.shop))?;
-            shop.client
-                .cancel_payment(payment_id)
-                .await
-                .map_err(CancelError::Gateway)?;
+            let closed = shop.client.cancel_payment(payment_id).await;
+            if self.clock.now() < found.valid_to {
+                closed.map_err(CancelError::Gateway)?;
+            }
+            // A payment that is under way may still come through, and then it counts.
+            let link = shop.client.payment(payment_id).await;
+            let payments = link.map_err(CancelError::Gateway)?.transactions;
+            let is_quiet = payments
+                .is_some_and(|payments| !payments.iter().any(ListedPayment::may_have_moved_money));
+            if !is_quiet {
+                return Err(CancelError::BeingPaid);
+            }
         }
         let event = RegistrationEvent::Cancelled;
         let now = self.clock.now();

@@ -71,21 +71,22 @@ impl ShopCalendar {
         Some(self.with_instant(stopped, due))
     }
 
-    /// The first period of a subscription that goes on with a new card, if there is one.
+    /// The first period of a subscription that goes on with a new card, which was paid with at `paid_at`, if there is one. Not from now on:
+    /// however late that was heard of, no period is lost by it.
     pub fn period_with_card(
         &self,
         stopped: &Stopped,
         how: Attaching,
-        now: DateTime<Utc>,
+        paid_at: DateTime<Utc>,
     ) -> Option<NextPeriod> {
         let (terms, from) = (&stopped.terms, stopped.from_period_no);
         let due = match how {
             Attaching::AfterFirstCharge => terms.period(from)?,
             Attaching::FromToday => {
-                let today = now.with_timezone(&stopped.zone).date_naive();
-                terms.first_period_from(today, from)?
+                let day = paid_at.with_timezone(&stopped.zone).date_naive();
+                terms.first_period_from(day, from)?
             }
-            Attaching::AfterStop => return self.next_period(stopped, now),
+            Attaching::AfterStop => return self.next_period(stopped, paid_at),
         };
         Some(self.with_instant(stopped, due))
     }

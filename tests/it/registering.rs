@@ -8,13 +8,19 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Europe::Warsaw;
 use cykl::cli::daemon;
 use cykl::domain::enrolment::{Circumstances, Column, enrol};
-use cykl::domain::id::{RegistrationId, SubscriptionId};
+use cykl::domain::id::{ChargeId, RegistrationId, SubscriptionId, TransactionId};
+use cykl::domain::registration::RegistrationEvent;
 use cykl::gateway::LinkDetails;
-use cykl::simulator::{Behaviour, Call, Notices, Registration, Rule, Script, SimulatedProfile};
+use cykl::simulator::{
+    Behaviour, Call, Notices, Registration, Rule, Script, SimulatedProfile, WrongEcho,
+};
+use cykl::store::Store;
 use cykl::store::enrolment::Telling;
-use cykl::store::registrations::{BeginError, Wanted, WantedPayment};
-use cykl::store::status::By;
-use cykl::workers::registrar::{Invitation, RegisterError, Registered, Registrar};
+use cykl::store::registrations::{BeginError, PaidByLink, Wanted, WantedPayment};
+use cykl::store::resolution::Evidence;
+use cykl::store::status::{By, Stopped};
+use cykl::workers::registrar::{CancelError, Invitation, RegisterError, Registered, Registrar};
+use cykl::workers::resolver::SettleError;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -28,7 +34,7 @@ const BY: By<'static> = By {
 };
 
 pub const GOOD: &str = "4111111111111111";
-const DECLINED: &str = "4444333322221111";
+pub const DECLINED: &str = "4444333322221111";
 
 /// A subscription that waits for its card: 49.00 PLN each month from the day on which every world begins.
 pub async fn registering(world: &World) -> SubscriptionId {
@@ -110,20 +116,24 @@ pub async fn link(
 
 /// A payer types in a card. Returns what the page answers.
 pub async fn pay(url: &str, number: &str) -> StatusCode {
+    try_to_pay(url, number).await.unwrap()
+}
+
+/// As [`pay`], when there may be no page.
+pub async fn try_to_pay(url: &str, number: &str) -> Option<StatusCode> {
     let form = format!("number={number}&month=12&year=2029&cvv=123&action=pay");
     let client = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .unwrap();
-    client
+    let answer = client
         .post(url)
         .header("content-type", "application/x-www-form-urlencoded")
         .body(form)
         .send()
-        .await
-        .unwrap()
-        .status()
+        .await;
+    Some(answer.ok()?.status())
 }
 
 async fn statuses(world: &World) -> Vec<String> {
@@ -564,7 +574,7 @@ async fn a_late_payment_of_a_period_that_was_debited_is_one_too_many_and_stops_n
         .store
         .end_registration(
             first.registration_id,
-            cykl::domain::registration::RegistrationEvent::Cancelled,
+            RegistrationEvent::Cancelled,
             Some(BY),
             world.clock.now(),
         )
@@ -825,27 +835,39 @@ async fn two_daemons_that_hear_of_a_payment_at_once_record_it_once() {
         ..Script::default()
     })
     .await;
-    let other = world.another_instance().await;
-    for _ in 0..5 {
+    let other = world.another_store().await;
+    let calendar = daemon::calendar(world.config.shops.values().next().unwrap());
+    for _ in 0..10 {
         let id = registering(&world).await;
         let link = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
         pay(link.url.as_str(), GOOD).await;
         let transaction = world.simulator.ledger().transactions().last().unwrap().id;
-        for status in ["settled", "settled ", "pending"] {
-            let body = notice(&link.order_id, transaction).replace("settled", status);
-            post_signed(&panel_address(&world.door), &body).await;
-        }
-        let now = world.clock.now();
-        let (ours, theirs) = tokio::join!(
-            world.workers.resolver.run_once(now),
-            other.resolver.run_once(now)
+        let paid = PaidByLink {
+            registration_id: link.registration_id,
+            transaction_id: TransactionId::from_uuid(transaction),
+            paid_at: None,
+            evidence: Evidence::default(),
+        };
+        let (now, policy) = (world.clock.now(), &world.config.policy.resolver);
+        let record = async |store: &Store| {
+            let due_at = |stopped: &Stopped, date| {
+                calendar.due_at(stopped.subscription_id, stopped.zone, date)
+            };
+            store.record_paid_by_link(&paid, policy, now, due_at).await
+        };
+        let both = tokio::join!(
+            record(&world.store),
+            record(&other),
+            record(&world.store),
+            record(&other)
         );
-        ours.unwrap();
-        theirs.unwrap();
+        let all = [both.0, both.1, both.2, both.3];
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
     }
-    world.run_until_idle().await;
-    assert_eq!(world.charges().await, ["paid"; 5]);
-    assert_eq!(world.attempts().await, ["settled"; 5]);
+    world.run_days(1).await;
+    assert_eq!(world.charges().await, ["paid"; 10]);
+    assert_eq!(world.attempts().await, ["settled"; 10]);
+    assert_eq!(statuses(&world).await, ["active"; 10]);
     world.settle_up().await;
 }
 
@@ -912,4 +934,297 @@ async fn a_verification_that_goes_back_in_the_panel_is_nobodys_loss() {
         .await;
     assert_eq!(open, 0);
     world.audit_except(&[]).await;
+}
+
+/// Somebody ends the link in the books alone, while it is being paid; imoje does not.
+async fn end_here(world: &World, link: &Registered) {
+    let event = RegistrationEvent::Cancelled;
+    world
+        .store
+        .end_registration(link.registration_id, event, Some(BY), world.clock.now())
+        .await
+        .unwrap();
+}
+
+fn payers(behaviour: Behaviour) -> Rule {
+    Rule::debits(behaviour).on(Call::Payer)
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[tokio::test]
+async fn a_link_that_somebody_pays_by_is_not_ended_for_another() {
+    let world = World::new(Script {
+        rules: vec![payers(Behaviour::settle_after(2 * HOUR))],
+        ..Script::default()
+    })
+    .await;
+    let id = registering(&world).await;
+    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    pay(first.url.as_str(), GOOD).await;
+    let error = registrar(&world)
+        .cancel(first.registration_id, BY)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, CancelError::BeingPaid | CancelError::Gateway(_)),
+        "{error}"
+    );
+    let second = link(&world, id, VERIFICATION).await.unwrap_err();
+    assert!(matches!(
+        second,
+        RegisterError::Begin(BeginError::Open { .. })
+    ));
+    world.run_days(1).await;
+    assert_eq!(registrations(&world).await, ["attached"]);
+    assert_eq!(world.charges().await, ["paid"]);
+    world.settle_up().await;
+}
+
+/// The debit of the period is pending when the late payment comes through, and then comes to what it comes to.
+#[tokio::test]
+async fn a_late_payment_beside_a_pending_debit_is_told_once_and_stops_nobody() {
+    for (fate, charges, paid_twice) in [
+        (Behaviour::settle_after(5 * HOUR), ["paid"], true),
+        (
+            Behaviour::decline_after("CODE_51", 5 * HOUR),
+            ["paid"],
+            false,
+        ),
+    ] {
+        let world = World::new(Script::default()).await;
+        world
+            .simulator
+            .add_rule(payers(Behaviour::settle_after(2 * HOUR)));
+        let id = registering(&world).await;
+        let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+        pay(first.url.as_str(), GOOD).await;
+        end_here(&world, &first).await;
+        world.simulator.clear_rules();
+        let second = link(&world, id, VERIFICATION).await.unwrap();
+        pay(second.url.as_str(), GOOD).await;
+        world.simulator.add_rule(Rule::debits(fate));
+        world
+            .run_until(world.clock.now() + TimeDelta::hours(3))
+            .await;
+        assert_eq!(world.charges().await, ["held"]);
+        world.simulator.clear_rules();
+        world.run_days(2).await;
+        assert_eq!(world.charges().await, charges);
+        let told = told(&world).await;
+        let count = |kind: &str| told.iter().filter(|told| *told == kind).count();
+        assert_eq!(count("charge.paid"), 1, "{told:?}");
+        assert!(count("incident.surplus") >= 1);
+        assert!(
+            world
+                .brakes()
+                .await
+                .iter()
+                .all(|brake| !brake.contains("stop"))
+        );
+        world.compare_beside_surplus(paid_twice).await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_payment_in_advance_leaves_the_next_period_where_it_belongs() {
+    let world = World::new(Script::default()).await;
+    world
+        .simulator
+        .add_rule(payers(Behaviour::settle_after(2 * HOUR)));
+    let id = registering_from(&world, "2027-02-01").await;
+    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    pay(first.url.as_str(), GOOD).await;
+    end_here(&world, &first).await;
+    world.simulator.clear_rules();
+    let second = link(&world, id, VERIFICATION).await.unwrap();
+    pay(second.url.as_str(), GOOD).await;
+    world.run_days(1).await;
+    assert_eq!(world.charges().await, ["paid"]);
+    world.settle_up().await;
+    let next: String = world
+        .one("SELECT next_charge_on::text FROM billing.subscriptions")
+        .await;
+    assert_eq!(next, "2027-03-01");
+    world.run_days(70).await;
+    assert_eq!(world.charges().await, ["paid"; 2]);
+    world.settle_up().await;
+    world.nothing_due_is_forgotten().await;
+}
+
+#[tokio::test]
+async fn however_late_a_payment_is_heard_of_no_period_is_lost() {
+    let world = World::new(Script {
+        rules: vec![silent()],
+        ..Script::default()
+    })
+    .await;
+    let id = registering(&world).await;
+    let verified = link(&world, id, VERIFICATION).await.unwrap();
+    pay(verified.url.as_str(), GOOD).await;
+    // The daemon is down for two days.
+    world.advance(TimeDelta::days(2));
+    world.run_days(1).await;
+    let charged = world
+        .column("SELECT period_no || ' ' || due_on || ' ' || state FROM charges")
+        .await;
+    assert_eq!(charged, ["0 2027-01-01 paid"]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_payment_over_another_amount_is_told_once_and_decides_nothing() {
+    let world = World::new(Script {
+        rules: vec![Rule::reads(
+            Behaviour::default().echoing_wrongly(WrongEcho::Amount),
+        )],
+        ..Script::default()
+    })
+    .await;
+    let id = registering(&world).await;
+    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    pay(first.url.as_str(), GOOD).await;
+    world.run_until(first.valid_to + TimeDelta::days(1)).await;
+    assert_eq!(registrations(&world).await, ["expired"]);
+    assert_eq!(world.charges().await, Vec::<String>::new());
+    let told: i64 = world
+        .one("SELECT count(*) FROM events WHERE kind = 'incident.mismatch' AND is_alert")
+        .await;
+    assert_eq!(told, 1);
+    assert_eq!(world.brakes().await, ["* run first start"]);
+}
+
+#[tokio::test]
+async fn a_link_that_is_ended_in_the_panel_is_ended_here() {
+    let world = World::new(Script::default()).await;
+    let id = registering(&world).await;
+    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let answer = reqwest::Client::new()
+        .post(format!(
+            "{}/{MERCHANT_ID}/payment/cancel",
+            world.simulator.base_url()
+        ))
+        .bearer_auth(TOKEN)
+        .json(&json!({"serviceId": SERVICE_ID, "paymentId": first.payment_id}))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    // The notice has no transaction.
+    world.run_until_idle().await;
+    assert_eq!(registrations(&world).await, ["cancelled ended_at_imoje"]);
+    let second = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    pay(second.url.as_str(), GOOD).await;
+    world.run_until_idle().await;
+    assert_eq!(world.charges().await, ["paid"]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn who_pays_for_a_subscription_that_was_cancelled_meanwhile_is_told_of() {
+    let world = World::new(Script {
+        rules: vec![payers(Behaviour::settle_after(HOUR))],
+        ..Script::default()
+    })
+    .await;
+    let id = registering(&world).await;
+    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    pay(first.url.as_str(), GOOD).await;
+    world.store.cancel(id, BY, world.clock.now()).await.unwrap();
+    world.run_days(1).await;
+    assert_eq!(
+        registrations(&world).await,
+        ["cardless subscription_is_over"]
+    );
+    assert_eq!(world.charges().await, ["paid"]);
+    assert_eq!(statuses(&world).await, ["cancelled"]);
+    world.run_days(60).await;
+    assert_eq!(world.posts(), 0);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_decline_of_the_old_card_does_not_end_what_has_a_new_one() {
+    for fate in [
+        Behaviour::decline_after("CODE_43", 3 * HOUR),
+        Behaviour::decline_after("CODE_54", 3 * HOUR),
+    ] {
+        let world = World::new(Script::default()).await;
+        let old = Agreement::monthly("2027-01-01").with_card(fate);
+        let id = SubscriptionId::from_uuid(world.subscribe(old).await);
+        world.charge().await;
+        let link = link(&world, id, VERIFICATION).await.unwrap();
+        pay(link.url.as_str(), GOOD).await;
+        world.run_days(5).await;
+        assert_eq!(statuses(&world).await, ["active"]);
+        assert_eq!(world.charges().await, ["paid"]);
+        assert_eq!(world.attempts().await, ["rejected", "settled"]);
+        world.settle_up().await;
+    }
+}
+
+#[tokio::test]
+async fn periods_between_a_payment_without_a_card_and_a_card_are_no_finding() {
+    let world = World::new(Script::default()).await;
+    let id = registering(&world).await;
+    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let second = SimulatedProfile::new(Uuid::new_v4()).with_cid(&first.cid);
+    world.simulator.register_profile(second);
+    pay(first.url.as_str(), GOOD).await;
+    world.run_days(70).await;
+    let again = link(&world, id, VERIFICATION).await.unwrap();
+    pay(again.url.as_str(), GOOD).await;
+    world.run_days(25).await;
+    let charged = world
+        .column("SELECT period_no || ' ' || state FROM charges ORDER BY period_no")
+        .await;
+    assert_eq!(charged, ["0 paid", "3 paid"]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_a_payer_paid_by_a_link_is_found_by_its_link() {
+    let world = World::new(Script {
+        registration: Registration {
+            pays_again: true,
+            ..Registration::default()
+        },
+        ..Script::default()
+    })
+    .await;
+    let id = registering(&world).await;
+    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    pay(first.url.as_str(), GOOD).await;
+    // Long after the link was looked at last, the payer pays once more, and no notice comes.
+    world.run_days(3).await;
+    world.simulator.add_rule(silent());
+    pay(first.url.as_str(), GOOD).await;
+    world.run_days(2).await;
+    assert_eq!(world.attempts().await, ["settled"]);
+    let charge = world.one::<Uuid>("SELECT charge_id FROM charges").await;
+    let charge = ChargeId::from_uuid(charge);
+    let named = world.simulator.ledger().transactions()[1].id;
+    let resolver = &world.workers.resolver;
+    let now = world.clock.now();
+    let error = resolver
+        .settle(charge, TransactionId::from_uuid(named), BY, now)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, SettleError::PaidByLink), "{error}");
+    world.run_until_idle().await;
+    assert_eq!(world.attempts().await, ["settled", "surplus"]);
+    // Named once more, it is known.
+    resolver
+        .settle(charge, TransactionId::from_uuid(named), BY, now)
+        .await
+        .unwrap();
+    assert!(
+        world
+            .brakes()
+            .await
+            .iter()
+            .all(|brake| !brake.contains("stop"))
+    );
+    world.compare_with_ledger().await;
+    world.audit_except(&["money_moved_once"]).await;
 }

@@ -223,6 +223,8 @@ fn standing(books: &Books, attempt: u8, row: Attempt, news: &News, was_due: bool
         zone: chrono_tz::UTC,
         another_blocks: others().any(|row| row.state.blocks()),
         another_moved_money: others().any(moved),
+        another_is_by_link: false,
+        card_replaced: false,
         transaction_taken: named.is_some() && others().any(|row| row.transaction == named),
     }
 }

@@ -115,6 +115,7 @@ fn shown(order: u8, transaction: u8, fate: Fate) -> Body {
         masked_number: None,
         profile_id: None,
         first_transaction_id: None,
+        created_at: None,
         refunds: None,
     }))
 }

@@ -93,7 +93,7 @@ pub struct RegisterArgs {
 const AFTER_LONG_HELP: &str = "\
 Of a subscription that waits for its first card (status registering) the payer pays the charge of the period that has
 fallen due, or falls due first, and the subscription goes on with the next one; with --verification-minor nothing is
-charged by the link, and the first period is the first that is due from that day on. Any other subscription keeps its
+charged by the link, and the first period is the first that falls due from the day of the payment on. Any other subscription keeps its
 periods and gets the new card, by a verification.
 
 The running daemon finds out what the payer did, by imoje's notice or by asking, attaches the card and tells it as the
@@ -144,6 +144,7 @@ pub(super) async fn run(args: &RegisterArgs, context: &Context) -> Outcome {
             store
                 .record_shops(&context.shop_identities(), context.now())
                 .await?;
+            store.look_at_fence(&context.shop_identities()).await?;
             let row = args.which.find(store).await?;
             let registrar = daemon::registrar(&context.config, store, &context.clock)
                 .map_err(CliError::config)?;
@@ -240,9 +241,10 @@ fn not_registered(error: RegisterError) -> CliError {
         RegisterError::Begin(BeginError::Amount(_)) => CliError::new(Exit::Usage, error),
         RegisterError::Invalid(_) => CliError::bad_data(error),
         RegisterError::UnknownShop(_) => CliError::config(error),
-        RegisterError::NotSent(_) | RegisterError::AnswerLost => {
+        RegisterError::NotSent(_) => {
             CliError::unavailable(error).hint("there is no link; try again")
         }
+        RegisterError::AnswerLost => CliError::unavailable(error).hint("try again"),
         RegisterError::NotRecorded(_) => {
             CliError::unavailable(error).hint("nobody can pay by it; try again in two minutes")
         }
@@ -254,6 +256,9 @@ fn not_cancelled(error: CancelError) -> CliError {
     match error {
         CancelError::Store(error) | CancelError::End(EndError::Store(error)) => error.into(),
         CancelError::Missing => CliError::new(Exit::No, error),
+        CancelError::BeingPaid => CliError::new(Exit::TryAgain, error).hint(
+            "nobody else can pay by it any more; billing.registrations tells what came of it",
+        ),
         CancelError::End(EndError::Illegal(illegal)) => {
             CliError::no(format!("it is {} already", illegal.state.as_str()))
         }

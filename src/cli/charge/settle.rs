@@ -50,6 +50,7 @@ fn refused(error: SettleError, charge_id: ChargeId) -> CliError {
         }
         SettleError::Charge(_)
         | SettleError::NothingSent
+        | SettleError::PaidByLink
         | SettleError::UnknownShop(_)
         | SettleError::Differs(_) => false,
     };
@@ -59,6 +60,7 @@ fn refused(error: SettleError, charge_id: ChargeId) -> CliError {
             CliError::unavailable(error).hint("nothing was changed; ask again later")
         }
         SettleError::UnknownShop(_) => CliError::config(error),
+        SettleError::PaidByLink => CliError::new(Exit::TryAgain, error),
         SettleError::NothingSent
         | SettleError::Unreachable(_)
         | SettleError::NotShown { .. }

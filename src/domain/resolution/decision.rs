@@ -38,6 +38,10 @@ pub struct Standing {
     pub another_blocks: bool,
     /// Whether another attempt of the charge has moved money, as settled or as surplus.
     pub another_moved_money: bool,
+    /// Whether that was a payer, by a payment link. Nobody here is to blame for it.
+    pub another_is_by_link: bool,
+    /// Whether the subscription has another card by now than the one that was debited.
+    pub card_replaced: bool,
     /// Whether the transaction named by the news belongs to another attempt.
     pub transaction_taken: bool,
 }

@@ -120,7 +120,10 @@ fn settled(standing: &Standing, transaction_id: TransactionId) -> Decision {
         next_poll: NextPoll::Never,
         ..Decision::unchanged(standing)
     };
-    if attempt == AttemptState::Surplus || standing.another_moved_money {
+    if standing.another_moved_money && standing.another_is_by_link {
+        // A payer must not be able to stop everybody.
+        decision.events.push(EventKind::IncidentSurplus);
+    } else if attempt == AttemptState::Surplus || standing.another_moved_money {
         decision = decision.incident(EventKind::IncidentSurplus, "surplus_settlement");
     }
     if attempt == AttemptState::Surplus && !standing.another_moved_money {
@@ -211,14 +214,10 @@ fn rejected(
         now,
     );
     match after {
-        AfterDecline::RetryAt(at) => {
-            decision.next_poll = NextPoll::At(at - READ_AHEAD);
-            decision.charge = charge_step(standing, ChargeEvent::Retried, Some(at), None);
-            decision.events.push(EventKind::ChargeDeclined);
-            decision.subscription = Some(SubscriptionStep {
-                event: SubscriptionEvent::FellBehind,
-                reason: None,
-            });
+        AfterDecline::RetryAt(at) => tried_again(&mut decision, standing, at),
+        // The verdict is on a card that is not the subscription's any more.
+        AfterDecline::Deactivate(_) if standing.card_replaced => {
+            tried_again(&mut decision, standing, now + REPLACED_CARD_WAIT);
         }
         AfterDecline::Deactivate(reason) => {
             decision.charge =
@@ -231,6 +230,17 @@ fn rejected(
         }
     }
     decision
+}
+
+/// The charge of a declined attempt waits for another try.
+fn tried_again(decision: &mut Decision, standing: &Standing, at: DateTime<Utc>) {
+    decision.next_poll = NextPoll::At(at - READ_AHEAD);
+    decision.charge = charge_step(standing, ChargeEvent::Retried, Some(at), None);
+    decision.events.push(EventKind::ChargeDeclined);
+    decision.subscription = Some(SubscriptionStep {
+        event: SubscriptionEvent::FellBehind,
+        reason: None,
+    });
 }
 
 fn refused(
@@ -253,6 +263,8 @@ fn refused(
             decision = decision.incident(EventKind::IncidentUnauthorized, "card_data_disabled");
         }
         RefusalReason::Invalid => decision = for_a_person(standing, decision, "request_refused"),
+        // The charge goes on with the card that the subscription has now.
+        RefusalReason::ProfileInactive if standing.card_replaced => decision.card_inactive = true,
         RefusalReason::ProfileInactive => {
             decision.card_inactive = true;
             decision.subscription = Some(SubscriptionStep {
@@ -323,7 +335,8 @@ fn unsent_delay(unsent: u16, policy: &ResolverPolicy) -> TimeDelta {
 fn closed_otherwise(standing: &Standing) -> Option<(Option<ChargeStep>, Vec<EventKind>)> {
     if standing.another_moved_money {
         let paid = charge_step(standing, ChargeEvent::Settled, None, None);
-        return Some((paid, vec![EventKind::ChargePaid]));
+        let told = paid.map(|_| EventKind::ChargePaid);
+        return Some((paid, told.into_iter().collect()));
     }
     if standing.another_blocks || !standing.charge.is_open() {
         return Some((None, Vec::new()));
@@ -360,6 +373,9 @@ fn hold(standing: &Standing, reason: &'static str) -> Option<ChargeStep> {
         Some(reason),
     )
 }
+
+/// After a card that was replaced meanwhile, the new one is tried on the next day.
+const REPLACED_CARD_WAIT: TimeDelta = TimeDelta::days(1);
 
 /// A held charge is looked at again at the latest this long after its last permit.
 const HELD_REMINDER: TimeDelta = TimeDelta::days(10);
@@ -438,6 +454,8 @@ mod tests {
             zone: chrono_tz::Europe::Warsaw,
             another_blocks: false,
             another_moved_money: false,
+            another_is_by_link: false,
+            card_replaced: false,
             transaction_taken: false,
         }
     }
@@ -491,6 +509,8 @@ mod tests {
         let standing = Standing {
             charge: ChargeState::Held,
             another_moved_money: true,
+            another_is_by_link: false,
+            card_replaced: false,
             ..in_flight(AttemptState::Pending)
         };
         let decision = decide(&standing, &rejected_news("CODE_51"), &policy(), now());

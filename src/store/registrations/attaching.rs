@@ -126,6 +126,18 @@ impl Store {
         why: NoCard,
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
+        despite_others(StoreError::is_busy, || {
+            self.give_up_once(registration_id, why, now)
+        })
+        .await
+    }
+
+    async fn give_up_once(
+        &self,
+        registration_id: RegistrationId,
+        why: NoCard,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await?;
         let subject = lock(&mut transaction, registration_id).await?;
         let Ok(state) = subject.state.after(RegistrationEvent::NoCard) else {

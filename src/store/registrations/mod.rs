@@ -14,7 +14,7 @@ use crate::domain::event::EventKind;
 use crate::domain::id::{PaymentId, RegistrationId, SubscriptionId, TransactionId};
 use crate::domain::money::{Currency, Money, MoneyError};
 use crate::domain::registration::{
-    FirstCharge, LINGERS, Purpose, RegistrationEvent, RegistrationOrderId, RegistrationState,
+    FirstCharge, Purpose, RegistrationEvent, RegistrationOrderId, RegistrationState,
 };
 use crate::domain::resolution::ResolverPolicy;
 use crate::domain::shop::ShopName;
@@ -159,6 +159,10 @@ pub struct OpenRegistration {
     pub paid_at: Option<DateTime<Utc>>,
     /// Until when the link can be paid.
     pub valid_to: DateTime<Utc>,
+    /// When it came to its end.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// The payments that people were told are not over what the link was made for.
+    pub mismatched_ids: Vec<TransactionId>,
     /// Whether its payment would still be for something.
     pub is_wanted: bool,
 }
@@ -181,6 +185,12 @@ pub enum EndError {
     Store(#[from] StoreError),
 }
 
+impl EndError {
+    fn is_busy(&self) -> bool {
+        matches!(self, EndError::Store(error) if error.is_busy())
+    }
+}
+
 /// A registration under lock.
 struct Subject {
     registration_id: RegistrationId,
@@ -193,6 +203,7 @@ struct Subject {
     state: RegistrationState,
     transaction_id: Option<TransactionId>,
     surplus_ids: Vec<TransactionId>,
+    created_at: DateTime<Utc>,
 }
 
 impl Subject {
@@ -318,11 +329,43 @@ impl Store {
         })
     }
 
+    /// Has a registration that has ended not looked at any more.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn stop_looking_at_registration(
+        &self,
+        registration_id: RegistrationId,
+    ) -> Result<(), StoreError> {
+        sqlx::query!(
+            "-- stop_looking_at_registration
+            UPDATE registrations SET next_poll_at = NULL WHERE registration_id = $1 AND ended_at IS NOT NULL",
+            registration_id as RegistrationId,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Notes that imoje has made the link.
     ///
     /// # Errors
     /// [`EndError::Illegal`] when the registration was ended meanwhile.
     pub async fn open_registration(
+        &self,
+        registration_id: RegistrationId,
+        (payment_id, url): (PaymentId, &Url),
+        by: By<'_>,
+        policy: &ResolverPolicy,
+        now: DateTime<Utc>,
+    ) -> Result<(), EndError> {
+        despite_others(EndError::is_busy, || {
+            self.open_once(registration_id, (payment_id, url), by, policy, now)
+        })
+        .await
+    }
+
+    async fn open_once(
         &self,
         registration_id: RegistrationId,
         (payment_id, url): (PaymentId, &Url),
@@ -363,6 +406,19 @@ impl Store {
         by: Option<By<'_>>,
         now: DateTime<Utc>,
     ) -> Result<RegistrationState, EndError> {
+        despite_others(EndError::is_busy, || {
+            self.end_once(registration_id, event, by, now)
+        })
+        .await
+    }
+
+    async fn end_once(
+        &self,
+        registration_id: RegistrationId,
+        event: RegistrationEvent,
+        by: Option<By<'_>>,
+        now: DateTime<Utc>,
+    ) -> Result<RegistrationState, EndError> {
         let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
         let subject = lock(&mut transaction, registration_id).await?;
         let state = subject.state.after(event)?;
@@ -396,7 +452,7 @@ impl Store {
         Ok(state)
     }
 
-    /// Takes registrations of `shops` that it is time to look at, and puts each off. One that has ended is looked at for a day more.
+    /// Takes registrations of `shops` that it is time to look at, and puts each off.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is taken then.
@@ -413,7 +469,6 @@ impl Store {
             now,
             &waits,
             shops as &[ShopName],
-            now - LINGERS,
         )
         .fetch_all(&self.pool)
         .await?;
@@ -509,6 +564,8 @@ struct Row {
     transaction_id: Option<TransactionId>,
     paid_at: Option<DateTime<Utc>>,
     valid_to: DateTime<Utc>,
+    ended_at: Option<DateTime<Utc>>,
+    mismatched_ids: Vec<TransactionId>,
     is_wanted: bool,
 }
 
@@ -524,6 +581,8 @@ impl Row {
             transaction_id: self.transaction_id,
             paid_at: self.paid_at,
             valid_to: self.valid_to,
+            ended_at: self.ended_at,
+            mismatched_ids: self.mismatched_ids,
             is_wanted: self.is_wanted,
         })
     }
@@ -639,6 +698,21 @@ async fn no_other_is_open(
     }
 }
 
+/// Lets nobody else of the shop take a `cid` until `transaction` ends.
+async fn one_cid_at_a_time(
+    transaction: &mut PgTransaction<'_>,
+    shop: &ShopName,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- lock_shop_for_cid
+        SELECT shop FROM shops WHERE shop = $1 FOR NO KEY UPDATE",
+        shop as &ShopName,
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
 /// Whether a `cid` belongs to a card, or may come to do so by a registration of another subscription.
 async fn is_taken(
     transaction: &mut PgTransaction<'_>,
@@ -646,6 +720,7 @@ async fn is_taken(
     cid: &str,
     subscription_id: SubscriptionId,
 ) -> Result<bool, StoreError> {
+    one_cid_at_a_time(transaction, shop).await?;
     Ok(sqlx::query_scalar!(
         r#"-- is_cid_taken
         SELECT EXISTS (SELECT FROM cards WHERE cid = $2 AND shop = $1)
@@ -705,7 +780,8 @@ async fn lock(
         SELECT registration_id AS "registration_id: RegistrationId", subscription_id AS "subscription_id: SubscriptionId",
                shop AS "shop: ShopName", cid, purpose AS "purpose: Purpose", amount_minor,
                currency AS "currency: Currency", state AS "state: RegistrationState",
-               transaction_id AS "transaction_id: TransactionId", surplus_ids AS "surplus_ids: Vec<TransactionId>"
+               transaction_id AS "transaction_id: TransactionId", surplus_ids AS "surplus_ids: Vec<TransactionId>",
+               created_at
         FROM registrations WHERE registration_id = $1 FOR NO KEY UPDATE"#,
         registration_id as RegistrationId,
     )

@@ -5,8 +5,9 @@ use serde_json::json;
 use sqlx::PgTransaction;
 
 use super::{Subject, lock, look_again};
+use crate::domain::answer::ShownTransaction;
 use crate::domain::attempt::AttemptState;
-use crate::domain::charge::ChargeState;
+use crate::domain::charge::{ChargeEvent, ChargeState};
 use crate::domain::event::EventKind;
 use crate::domain::id::{
     AttemptId, ChargeId, EvidenceId, RegistrationId, SubscriptionId, TransactionId,
@@ -17,6 +18,7 @@ use crate::domain::resolution::{ResolverPolicy, SubscriptionStep};
 use crate::domain::shop::ShopName;
 use crate::domain::subscription::SubscriptionEvent;
 use crate::store::events::{self, NewEvent};
+use crate::store::planning::NextPeriod;
 use crate::store::resolution::{AttemptPayload, Evidence, EvidenceKind, step_subscription};
 use crate::store::status::{self, StepError, Stopped};
 use crate::store::{Store, StoreError, despite_others, new_id, readings};
@@ -28,6 +30,8 @@ pub struct PaidByLink {
     pub registration_id: RegistrationId,
     /// imoje's id of the payment.
     pub transaction_id: TransactionId,
+    /// When it was made, as imoje says.
+    pub paid_at: Option<DateTime<Utc>>,
     /// Where that is known from.
     pub evidence: Evidence,
 }
@@ -37,8 +41,10 @@ struct Charge {
     charge_id: ChargeId,
     state: ChargeState,
     attempts: i16,
-    /// Whether another attempt of it has moved money, or may.
-    is_blocked: bool,
+    /// Whether another attempt of it has moved money.
+    is_moved: bool,
+    /// Whether another attempt of it may move money.
+    is_live: bool,
 }
 
 impl Store {
@@ -71,13 +77,17 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let (subscription_id, period_no) = what_for(&mut transaction, paid.registration_id).await?;
         // In the order in which every transaction locks: charges, next period, subscription, and then what is about them.
+        if let Some(period_no) = period_no {
+            lock_charge(&mut transaction, subscription_id, period_no).await?;
+        }
+        let (status, stopped) = status::lock(&mut transaction, subscription_id)
+            .await
+            .map_err(of_step)?;
+        // Somebody may have planned it before all of that was locked.
         let charge = match period_no {
             Some(period_no) => lock_charge(&mut transaction, subscription_id, period_no).await?,
             None => None,
         };
-        let (_, stopped) = status::lock(&mut transaction, subscription_id)
-            .await
-            .map_err(of_step)?;
         let subject = lock(&mut transaction, paid.registration_id).await?;
         let id = paid.transaction_id;
         if subject.transaction_id == Some(id) || subject.surplus_ids.contains(&id) {
@@ -87,7 +97,7 @@ impl Store {
             Ok(state) => (state, true),
             Err(_) => (subject.state, false),
         };
-        note_payment(&mut transaction, &subject, id, is_first, policy, now).await?;
+        note_payment(&mut transaction, &subject, paid, is_first, policy, now).await?;
         let mut told = Vec::new();
         if is_first {
             let more = json!({ "transaction_id": id });
@@ -103,6 +113,9 @@ impl Store {
                     }
                 };
                 told.extend(book(&mut transaction, &subject, period_no, &charge, paid, now).await?);
+                if status.is_billable() {
+                    pass_over(&mut transaction, &stopped, period_no, now, due_at).await?;
+                }
             }
             (Purpose::FirstCharge | Purpose::Verification, _) if !is_first => {
                 let more = json!({ "transaction_id": id });
@@ -115,6 +128,48 @@ impl Store {
         events::append(&mut transaction, &told, self.channels, now).await?;
         transaction.commit().await?;
         Ok(state)
+    }
+}
+
+impl Store {
+    /// Tells people that a payment by a link is not over what the link was made for, once. It decides nothing: whether it goes back is
+    /// theirs to say, and a payer stops nobody.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is told then.
+    pub async fn tell_mismatched_payment(
+        &self,
+        registration_id: RegistrationId,
+        transaction_id: TransactionId,
+        shown: Option<&ShownTransaction>,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        despite_others(StoreError::is_busy, || async {
+            let mut transaction = self.pool.begin().await?;
+            let subject = lock(&mut transaction, registration_id).await?;
+            let noted = sqlx::query!(
+                "-- note_mismatched_payment
+                UPDATE registrations SET mismatched_ids = mismatched_ids || $2::uuid
+                WHERE registration_id = $1 AND $2 <> ALL (mismatched_ids)",
+                registration_id as RegistrationId,
+                transaction_id as TransactionId,
+            )
+            .execute(&mut *transaction)
+            .await?;
+            if noted.rows_affected() == 0 {
+                return Ok(());
+            }
+            let more = json!({
+                "transaction_id": transaction_id,
+                "shown_amount_minor": shown.and_then(|shown| shown.amount_minor),
+                "shown_currency": shown.and_then(|shown| shown.currency.as_deref()),
+            });
+            let told = subject.event(EventKind::IncidentMismatch, subject.state, more);
+            events::append(&mut transaction, &[told], self.channels, now).await?;
+            transaction.commit().await?;
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -162,7 +217,10 @@ async fn lock_charge(
         SELECT c.charge_id AS "charge_id: ChargeId", c.state AS "state: ChargeState", c.attempts,
                EXISTS (SELECT FROM attempts a
                        WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
-                         AND a.state IN ('in_doubt', 'pending', 'settled', 'surplus')) AS "is_blocked!"
+                         AND a.state IN ('settled', 'surplus')) AS "is_moved!",
+               EXISTS (SELECT FROM attempts a
+                       WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
+                         AND a.state IN ('in_doubt', 'pending')) AS "is_live!"
         FROM charges c WHERE c.subscription_id = $1 AND c.period_no = $2"#,
         subscription_id as SubscriptionId,
         period_no,
@@ -175,11 +233,14 @@ async fn lock_charge(
 async fn note_payment(
     transaction: &mut PgTransaction<'_>,
     subject: &Subject,
-    transaction_id: TransactionId,
+    paid: &PaidByLink,
     is_first: bool,
     policy: &ResolverPolicy,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    let transaction_id = paid.transaction_id;
+    // Not before the link was there, nor after it was heard of, whatever the clocks of others say.
+    let paid_at = paid.paid_at.unwrap_or(now).max(subject.created_at).min(now);
     if is_first {
         sqlx::query!(
             "-- note_payment_of_registration
@@ -188,7 +249,7 @@ async fn note_payment(
             WHERE registration_id = $1",
             subject.registration_id as RegistrationId,
             transaction_id as TransactionId,
-            now,
+            paid_at,
             now + policy.poll_after(0),
         )
         .execute(&mut **transaction)
@@ -242,11 +303,45 @@ async fn insert_charge(
         charge_id,
         state: ChargeState::Planned,
         attempts: 0,
-        is_blocked: false,
+        is_moved: false,
+        is_live: false,
     })
 }
 
-/// Books a payment as an attempt of its charge, which is paid by it unless it was before. Returns what is told about it.
+/// Lets a subscription that is billed go on with the period after the one that was paid, when that is the next that would fall due.
+async fn pass_over(
+    transaction: &mut PgTransaction<'_>,
+    stopped: &Stopped,
+    paid_no: i32,
+    now: DateTime<Utc>,
+    due_at: &(impl Fn(&Stopped, NaiveDate) -> DateTime<Utc> + Send + Sync),
+) -> Result<(), StoreError> {
+    let id = stopped.subscription_id;
+    let passed = sqlx::query!(
+        "-- pass_over_paid_period
+        DELETE FROM due_periods d USING next_period($1) n
+        WHERE d.subscription_id = $1 AND d.due_at = n.due_at AND n.period_no <= $2",
+        id as SubscriptionId,
+        paid_no,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    if passed.rows_affected() == 0 {
+        return Ok(());
+    }
+    let next = readings::count(paid_no)?
+        .checked_add(1)
+        .and_then(|next| stopped.terms.period(next));
+    let next = next.map(|next| NextPeriod {
+        period_no: next.period_no,
+        due_on: next.due_on,
+        due_at: due_at(stopped, next.due_on),
+    });
+    status::restart(transaction, id, next, now).await
+}
+
+/// Books a payment as an attempt of its charge, which is paid by it unless it was before. Beside an attempt that may still move money
+/// the charge is held, as [`decide`](crate::domain::resolution::decide) does it. Returns what is told about it.
 async fn book(
     transaction: &mut PgTransaction<'_>,
     subject: &Subject,
@@ -255,11 +350,20 @@ async fn book(
     paid: &PaidByLink,
     now: DateTime<Utc>,
 ) -> Result<Vec<NewEvent>, StoreError> {
-    let attempt = if charge.is_blocked {
+    let attempt = if charge.is_moved || charge.is_live {
         AttemptState::Surplus
     } else {
         AttemptState::Settled
     };
+    let event = match (charge.is_moved, charge.is_live) {
+        (true, _) => None,
+        (false, true) => Some(ChargeEvent::Held),
+        (false, false) => Some(ChargeEvent::Settled),
+    };
+    // A charge that has no such step stays where it is; the money is on record either way.
+    let state = event
+        .and_then(|event| charge.state.after(event).ok())
+        .unwrap_or(charge.state);
     let attempt_id = AttemptId::from_uuid(new_id(now));
     let attempt_no = charge.attempts + 1;
     insert_attempt(
@@ -272,19 +376,14 @@ async fn book(
         now,
     )
     .await?;
-    sqlx::query!(
-        "-- pay_charge_by_link
-        UPDATE charges
-        SET attempts = $2, first_attempt_at = coalesce(first_attempt_at, $3), state = 'paid', reason = NULL, next_action_at = NULL,
-            paid_at = coalesce(paid_at, $3), paid_attempt_id = coalesce(paid_attempt_id, $4)
-        WHERE charge_id = $1 AND subscription_id = $5",
-        charge.charge_id as ChargeId,
-        attempt_no,
+    step_charge(
+        transaction,
+        subject,
+        charge,
+        state,
+        (attempt_id, attempt_no),
         now,
-        attempt_id as AttemptId,
-        subject.subscription_id as SubscriptionId,
     )
-    .execute(&mut **transaction)
     .await?;
     let event = |kind| NewEvent {
         kind,
@@ -297,7 +396,7 @@ async fn book(
             attempt_no,
             amount_minor: subject.amount_minor,
             currency: subject.currency,
-            state: Some(ChargeState::Paid),
+            state: Some(state),
             next_action_at: None,
             reason: None,
             decline: None,
@@ -306,7 +405,7 @@ async fn book(
         }),
     };
     let mut told = Vec::new();
-    if charge.state != ChargeState::Paid {
+    if state == ChargeState::Paid && charge.state != ChargeState::Paid {
         told.push(event(EventKind::ChargePaid));
     }
     if attempt == AttemptState::Surplus {
@@ -318,6 +417,36 @@ async fn book(
     };
     told.extend(step_subscription(transaction, subject.subscription_id, caught_up, now).await?);
     Ok(told)
+}
+
+/// Moves the charge to where the payment leads it.
+async fn step_charge(
+    transaction: &mut PgTransaction<'_>,
+    subject: &Subject,
+    charge: &Charge,
+    state: ChargeState,
+    (attempt_id, attempt_no): (AttemptId, i16),
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "-- step_charge_by_link
+        UPDATE charges
+        SET attempts = $2, first_attempt_at = coalesce(first_attempt_at, $3), state = $6,
+            reason = CASE WHEN $6 = state THEN reason WHEN $6 = 'held'::charge_state THEN 'surplus_settlement' END,
+            next_action_at = CASE WHEN $6 = state THEN next_action_at WHEN $6 = 'held'::charge_state THEN $3 + interval '10 days' END,
+            paid_at = CASE WHEN $6 = 'paid'::charge_state THEN coalesce(paid_at, $3) END,
+            paid_attempt_id = CASE WHEN $6 = 'paid'::charge_state THEN coalesce(paid_attempt_id, $4) END
+        WHERE charge_id = $1 AND subscription_id = $5",
+        charge.charge_id as ChargeId,
+        attempt_no,
+        now,
+        attempt_id as AttemptId,
+        subject.subscription_id as SubscriptionId,
+        state as ChargeState,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }
 
 async fn insert_attempt(

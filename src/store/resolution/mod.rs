@@ -326,6 +326,8 @@ async fn subjects(
                     zone: readings::zone(&row.timezone)?,
                     another_blocks: row.another_blocks,
                     another_moved_money: row.moved_by.is_some(),
+                    another_is_by_link: row.moved_by_link,
+                    card_replaced: row.card_replaced,
                     transaction_taken: row.transaction_taken,
                 },
             })

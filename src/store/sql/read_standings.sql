@@ -25,6 +25,11 @@ SELECT a.attempt_id AS "attempt_id: AttemptId",
            WHERE o.subscription_id = a.subscription_id AND o.period_no = a.period_no AND o.attempt_id <> a.attempt_id
              AND o.state IN ('settled', 'surplus')
            ORDER BY o.decided_at LIMIT 1) END AS "moved_by: AttemptId",
+       c.attempts > 1 AND EXISTS (
+           SELECT FROM attempts o
+           WHERE o.subscription_id = a.subscription_id AND o.period_no = a.period_no AND o.attempt_id <> a.attempt_id
+             AND o.state IN ('settled', 'surplus') AND o.card_id IS NULL) AS "moved_by_link!",
+       a.card_id IS NOT NULL AND s.card_id IS DISTINCT FROM a.card_id AS "card_replaced!",
        EXISTS (SELECT FROM attempts o
                WHERE o.transaction_id = f.transaction_id AND o.attempt_id <> a.attempt_id) AS "transaction_taken!"
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS f (attempt_id, transaction_id, subscription_id)

@@ -4,12 +4,9 @@ WITH due AS (
     ORDER BY next_poll_at LIMIT 500 FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE registrations r
-    SET next_poll_at = CASE
-            WHEN r.ended_at <= $4 THEN NULL
-            ELSE least($1 + make_interval(secs => ($2::bigint[])[least(r.polls + 1, cardinality($2::bigint[]))]),
-                       -- The moment at which nobody can pay it any more, for as long as that is to come.
-                       CASE WHEN r.valid_to > $1 THEN r.valid_to END)
-            END,
+    SET next_poll_at = least($1 + make_interval(secs => ($2::bigint[])[least(r.polls + 1, cardinality($2::bigint[]))]),
+                             -- The moment at which nobody can pay it any more, for as long as that is to come.
+                             CASE WHEN r.valid_to > $1 THEN r.valid_to END),
         polls = least(r.polls + 1, 1000)
     FROM due WHERE r.registration_id = due.registration_id
     RETURNING r.*
@@ -17,7 +14,7 @@ WITH due AS (
 SELECT t.registration_id AS "registration_id!: RegistrationId", t.shop AS "shop!: ShopName", t.cid AS "cid!",
        t.state AS "state!: RegistrationState", t.amount_minor AS "amount_minor!", t.currency AS "currency!: Currency",
        t.payment_id AS "payment_id: PaymentId", t.transaction_id AS "transaction_id: TransactionId", t.paid_at,
-       t.valid_to AS "valid_to!",
+       t.valid_to AS "valid_to!", t.ended_at, t.mismatched_ids AS "mismatched_ids!: Vec<TransactionId>",
        (t.purpose = 'verification' AND s.status NOT IN ('cancelled', 'completed')
         OR s.status = 'registering' AND NOT EXISTS (
             SELECT FROM charges c

@@ -7,8 +7,9 @@ use super::Resolver;
 use crate::domain::answer::{
     Body, Difference, ShownTransaction, Verdict, classify_read, differences,
 };
-use crate::domain::id::{ChargeId, TransactionId};
+use crate::domain::id::{ChargeId, RegistrationId, TransactionId};
 use crate::domain::people::{CaseAttempt, Ruling};
+use crate::domain::registration::RegistrationOrderId;
 use crate::domain::resolution::News;
 use crate::domain::shop::ShopName;
 use crate::gateway::{ReadAnswer, ReadError};
@@ -52,6 +53,11 @@ pub enum SettleError {
         /// imoje's error code.
         code: Option<String>,
     },
+    /// A payer paid it by a link, of which the books learn by reading the link.
+    #[error(
+        "it was paid by a link; what payers did by that is looked at now, and billing.registrations tells"
+    )]
+    PaidByLink,
     /// It is the transaction of something else.
     #[error("the transaction is not the charge's own: {}", told(.0))]
     Differs(Vec<Difference>),
@@ -104,7 +110,13 @@ impl Resolver {
             .await
             .map_err(SettleError::Unreachable)?;
         let shown = answer.shown.as_deref().ok_or_else(|| not_shown(&answer))?;
-        let attempt = meant(&found, shown).unwrap_or(last);
+        if let Some(registration) = self.paid_by_link(&found, transaction_id, shown).await? {
+            self.store
+                .hasten_registrations(&[registration], now)
+                .await?;
+            return Err(SettleError::PaidByLink);
+        }
+        let attempt = meant(&found, transaction_id, shown).unwrap_or(last);
         let expected = expected(attempt);
         let differences = differences(transaction_id, &expected, shown);
         if !differences.is_empty() {
@@ -143,13 +155,41 @@ impl Resolver {
     }
 }
 
-/// The attempt whose order imoje shows.
-fn meant<'a>(found: &'a ChargeCase, shown: &ShownTransaction) -> Option<&'a CaseAttempt> {
-    found
-        .case
-        .attempts
+impl Resolver {
+    /// The registration by whose link a transaction was paid that the books do not have.
+    async fn paid_by_link(
+        &self,
+        found: &ChargeCase,
+        transaction_id: TransactionId,
+        shown: &ShownTransaction,
+    ) -> Result<Option<RegistrationId>, StoreError> {
+        let order_id = shown.order_id.as_deref().unwrap_or_default();
+        let Ok(RegistrationOrderId(id)) = order_id.parse() else {
+            return Ok(None);
+        };
+        let is_booked = found
+            .case
+            .attempts
+            .iter()
+            .any(|attempt| attempt.transaction_id == Some(transaction_id));
+        let is_known = !is_booked && self.store.registration(id).await?.is_some();
+        Ok(is_known.then_some(id))
+    }
+}
+
+/// The attempt whose transaction it is, or else whose order imoje shows: a payer may pay by one link twice.
+fn meant<'a>(
+    found: &'a ChargeCase,
+    transaction_id: TransactionId,
+    shown: &ShownTransaction,
+) -> Option<&'a CaseAttempt> {
+    let attempts = &found.case.attempts;
+    let of_order = |attempt: &&CaseAttempt| shown.order_id.as_deref() == Some(&attempt.order_id);
+    attempts
         .iter()
-        .find(|attempt| shown.order_id.as_deref() == Some(&attempt.order_id))
+        .filter(of_order)
+        .find(|attempt| attempt.transaction_id == Some(transaction_id))
+        .or_else(|| attempts.iter().find(of_order))
 }
 
 fn not_shown(answer: &ReadAnswer) -> SettleError {

@@ -2,24 +2,38 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::task::JoinSet;
 
 use super::{Report, Resolver};
-use crate::domain::answer::Verdict;
-use crate::domain::id::{RegistrationId, TransactionId};
+use crate::domain::answer::{Doubt, Verdict};
+use crate::domain::id::{ProfileId, RegistrationId, TransactionId};
 use crate::domain::registration::{
-    CARD_LAG, KeptCard, NoCard, RegistrationEvent, RegistrationState, card_of,
+    CARD_LAG, KeptCard, LINGERS, NoCard, RegistrationEvent, RegistrationState, card_of,
 };
-use crate::gateway::{ListedPayment, Profile, ProfileKind, ReadAnswer, ReadError};
+use crate::gateway::{Profile, ProfileKind, ReadAnswer, ReadError, ShownPayment, is_denial};
 use crate::store::inbox::{NoticeState, OpenNotice};
 use crate::store::registrations::{self, Attached, EndError, OpenRegistration, PaidByLink};
 use crate::store::resolution::Evidence;
 use crate::store::status::By;
 use crate::workers::shops::Shop;
 
-/// imoje's words for a payment by a link that came to nothing.
-const CAME_TO_NOTHING: [&str; 3] = ["rejected", "cancelled", "error"];
+/// A payment that is under way, or a link that cannot be read, keeps a registration open for so long after its time, and then no other
+/// from being made.
+const HOLDS_OPEN: TimeDelta = TimeDelta::days(3);
+
+/// Such a link goes on to be looked at for so long after its time. What comes through later is found by its notice.
+const KEEPS_LOOKING: TimeDelta = TimeDelta::days(30);
+
+/// What imoje says about a payment by a link.
+enum Followed {
+    /// Its word is final, and recorded.
+    Final,
+    /// It has no such payment.
+    Denied,
+    /// It may say more later.
+    Open,
+}
 
 impl Resolver {
     /// Looks at every registration whose time has come.
@@ -28,6 +42,7 @@ impl Resolver {
         now: DateTime<Utc>,
         report: &mut Report,
     ) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
         loop {
             let taken = self
                 .store
@@ -44,11 +59,12 @@ impl Resolver {
                     resolver.look_at_registration(&registration, now).await
                 });
             }
+            // One that fails keeps no other from its end.
             while let Some(looked) = looks.join_next().await {
-                looked??;
+                outcome = outcome.and(looked?);
             }
             if is_last {
-                return Ok(());
+                return outcome;
             }
         }
     }
@@ -61,84 +77,71 @@ impl Resolver {
         let Some(shop) = self.shops.get(&registration.shop) else {
             return Ok(());
         };
-        // Somebody may be paying all the same, so that is looked at whatever comes of it.
-        if registration.state.is_payable() && !registration.is_wanted {
-            self.cancel(shop, registration, now).await?;
-        }
+        let is_unwanted = registration.state.is_payable() && !registration.is_wanted;
+        let is_closed = is_unwanted && close(shop, registration, now).await;
         if let Some(transaction_id) = registration.transaction_id {
             self.attach(shop, registration, transaction_id, now).await?;
         }
-        let Some(payment_id) = registration.payment_id else {
-            return self.expire(registration, &[], now).await;
+        let link = match registration.payment_id {
+            Some(payment_id) => read_link(shop.client.payment(payment_id).await, registration),
+            // Nobody knows its address.
+            None => Some(Vec::new().into()),
         };
-        let payments = match shop.client.payment(payment_id).await {
-            Ok(shown) => shown.transactions,
-            // What imoje shows of a link of long ago is not documented.
-            Err(ReadError::NotFound) => Some(Vec::new()),
-            Err(error) => {
-                tracing::warn!(%error, registration.id = %registration.registration_id, "couldn't read a payment link");
-                None
-            }
-        };
-        let Some(payments) = payments else {
-            return Ok(());
-        };
-        for payment in &payments {
-            if Some(payment.transaction_id) != registration.transaction_id
-                && !CAME_TO_NOTHING.contains(&payment.status.as_str())
+        let payments = link.as_ref().map(|link: &Link| link.payments.as_slice());
+        let mut is_known = link.is_some();
+        for &transaction_id in payments.unwrap_or_default() {
+            if Some(transaction_id) != registration.transaction_id
+                && !registration.mismatched_ids.contains(&transaction_id)
             {
-                self.follow_payment(shop, registration, payment.transaction_id, now)
+                let followed = self
+                    .follow_payment(shop, registration, transaction_id, now)
                     .await?;
+                is_known &= matches!(followed, Followed::Final);
             }
         }
-        self.expire(registration, &payments, now).await
-    }
-
-    /// Ends a link at imoje whose payment would be for nothing any more.
-    async fn cancel(
-        &self,
-        shop: &Shop,
-        registration: &OpenRegistration,
-        now: DateTime<Utc>,
-    ) -> anyhow::Result<()> {
-        if let Some(payment_id) = registration.payment_id
-            && let Err(error) = shop.client.cancel_payment(payment_id).await
-            && now < registration.valid_to
+        // Last of all: whoever dies before it looks once more.
+        let is_over = |ended_at| now >= ended_at + LINGERS;
+        if registration.ended_at.is_some_and(is_over)
+            && (is_known || now >= registration.valid_to + KEEPS_LOOKING)
         {
-            tracing::warn!(%error, registration.id = %registration.registration_id, "couldn't end a payment link");
-            return Ok(());
+            self.store
+                .stop_looking_at_registration(registration.registration_id)
+                .await?;
         }
-        let by = By::itself("no_longer_wanted");
-        let event = RegistrationEvent::Cancelled;
-        self.end_registration(registration, event, Some(by), now)
+        self.end_if_over(registration, link.as_ref(), is_closed, now)
             .await
     }
 
-    /// Ends a registration whose time is over and that nobody pays just now.
-    async fn expire(
+    /// Ends a registration that nobody pays just now when its link is over, or not wanted any more.
+    async fn end_if_over(
         &self,
         registration: &OpenRegistration,
-        payments: &[ListedPayment],
+        link: Option<&Link>,
+        is_closed: bool,
         now: DateTime<Utc>,
     ) -> anyhow::Result<()> {
-        let is_paid = |payment: &ListedPayment| !CAME_TO_NOTHING.contains(&payment.status.as_str());
-        if !registration.state.is_payable()
-            || now < registration.valid_to
-            || payments.iter().any(is_paid)
-        {
+        if !registration.state.is_payable() {
             return Ok(());
         }
-        let event = RegistrationEvent::Expired;
-        self.end_registration(registration, event, None, now).await
-    }
-
-    async fn end_registration(
-        &self,
-        registration: &OpenRegistration,
-        event: RegistrationEvent,
-        by: Option<By<'_>>,
-        now: DateTime<Utc>,
-    ) -> anyhow::Result<()> {
+        let is_quiet = link.is_some_and(|link| {
+            link.payments
+                .iter()
+                .all(|payment| registration.mismatched_ids.contains(payment))
+        });
+        let is_ended_there = link.is_some_and(|link| link.is_ended);
+        let (event, by) = if is_quiet && is_closed {
+            let by = By::itself("no_longer_wanted");
+            (RegistrationEvent::Cancelled, Some(by))
+        } else if now >= registration.valid_to + HOLDS_OPEN
+            || is_quiet && now >= registration.valid_to
+        {
+            (RegistrationEvent::Expired, None)
+        } else if is_quiet && is_ended_there {
+            let by = By::itself("ended_at_imoje");
+            (RegistrationEvent::Cancelled, Some(by))
+        } else {
+            return Ok(());
+        };
         let id = registration.registration_id;
         match self.store.end_registration(id, event, by, now).await {
             // It was paid meanwhile, or a person was faster.
@@ -147,28 +150,40 @@ impl Resolver {
         }
     }
 
-    /// Reads a payment, and records it when its money has moved. Returns whether imoje's word on it is final.
+    /// Reads a payment, and records it when its money has moved.
     async fn follow_payment(
         &self,
         shop: &Shop,
         registration: &OpenRegistration,
         transaction_id: TransactionId,
         now: DateTime<Utc>,
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<Followed> {
         let Some(answer) = read(shop, registration, transaction_id).await else {
-            return Ok(false);
+            return Ok(Followed::Open);
         };
-        match answer.verdict {
+        let id = registration.registration_id;
+        match &answer.verdict {
             Verdict::Settled { .. } => {}
-            Verdict::Rejected { .. } => return Ok(true),
+            Verdict::Rejected { .. } => return Ok(Followed::Final),
+            Verdict::InDoubt(Doubt::Mismatch) if is_settled_sale(&answer) => {
+                let shown = answer.shown.as_deref();
+                self.store
+                    .tell_mismatched_payment(id, transaction_id, shown, now)
+                    .await?;
+                return Ok(Followed::Final);
+            }
+            Verdict::InDoubt(_) if is_denial(answer.http_status) => return Ok(Followed::Denied),
             Verdict::Pending { .. } | Verdict::Refused(_) | Verdict::InDoubt(_) => {
-                return Ok(false);
+                return Ok(Followed::Open);
             }
         }
-        let paid_with = answer.shown.as_ref().and_then(|shown| shown.profile_id);
+        let shown = answer.shown.as_deref();
+        let paid_with = shown.and_then(|shown| shown.profile_id);
+        let paid_at = shown.and_then(|shown| shown.created_at);
         let paid = PaidByLink {
-            registration_id: registration.registration_id,
+            registration_id: id,
             transaction_id,
+            paid_at,
             evidence: Evidence::of_answer(answer.http_status, answer.error_code, answer.shown),
         };
         let state = self
@@ -180,15 +195,18 @@ impl Resolver {
             .await?;
         tracing::info!(
             shop = %registration.shop,
-            registration.id = %registration.registration_id,
+            registration.id = %id,
             registration.state = state.as_str(),
             "paid by a link"
         );
-        if state == RegistrationState::Paid {
-            self.attach_paid(shop, registration, paid_with, now, now)
+        // It is read again, since its first payment may be another than this.
+        if state == RegistrationState::Paid
+            && let Some(registration) = self.store.registration(id).await?
+        {
+            self.attach_paid(shop, &registration, paid_with, now)
                 .await?;
         }
-        Ok(true)
+        Ok(Followed::Final)
     }
 
     /// Looks for the card of a registration that was paid, and attaches it.
@@ -199,45 +217,46 @@ impl Resolver {
         transaction_id: TransactionId,
         now: DateTime<Utc>,
     ) -> anyhow::Result<()> {
-        let is_open = matches!(
+        if !matches!(
             registration.state,
             RegistrationState::Paid | RegistrationState::Cardless
-        );
-        let (true, Some(paid_at)) = (is_open, registration.paid_at) else {
+        ) {
             return Ok(());
-        };
+        }
         let Some(answer) = read(shop, registration, transaction_id).await else {
             return Ok(());
         };
         let paid_with = answer.shown.and_then(|shown| shown.profile_id);
-        self.attach_paid(shop, registration, paid_with, paid_at, now)
-            .await
+        self.attach_paid(shop, registration, paid_with, now).await
     }
 
     async fn attach_paid(
         &self,
         shop: &Shop,
         registration: &OpenRegistration,
-        paid_with: Option<crate::domain::id::ProfileId>,
-        paid_at: DateTime<Utc>,
+        paid_with: Option<ProfileId>,
         now: DateTime<Utc>,
     ) -> anyhow::Result<()> {
-        let id = registration.registration_id;
-        let profiles = match shop.client.profiles_of(&registration.cid).await {
-            Ok(profiles) => profiles,
-            Err(ReadError::NotFound) => Vec::new(),
+        let (id, Some(paid_at)) = (registration.registration_id, registration.paid_at) else {
+            return Ok(());
+        };
+        let found = match kept_cards(shop, registration).await {
+            Ok(kept) => card_of(&kept, paid_with).cloned(),
             Err(error) => {
                 tracing::warn!(%error, registration.id = %id, "couldn't look for a registered card");
-                return Ok(());
+                // What cannot be read for so long is not there to be attached.
+                if now < paid_at + LINGERS {
+                    return Ok(());
+                }
+                Err(NoCard::Unknown)
             }
         };
-        let kept: Vec<KeptCard> = profiles.into_iter().filter_map(kept).collect();
-        let refused = match card_of(&kept, paid_with) {
+        let refused = match found {
             Ok(card) => {
                 let attached = self
                     .store
-                    .attach_card(id, card, now, |stopped, how| {
-                        shop.calendar.period_with_card(stopped, how, now)
+                    .attach_card(id, &card, now, |stopped, how| {
+                        shop.calendar.period_with_card(stopped, how, paid_at)
                     })
                     .await?;
                 match attached {
@@ -253,22 +272,12 @@ impl Resolver {
             Err(why) => Some(why),
         };
         if let Some(why) = refused {
-            self.give_up(registration, why, now).await?;
+            if registration.state != RegistrationState::Cardless {
+                tracing::error!(registration.id = %id, reason = why.as_str(), "paid, and there is no card to attach");
+            }
+            self.store.give_up_card(id, why, now).await?;
         }
         Ok(())
-    }
-
-    async fn give_up(
-        &self,
-        registration: &OpenRegistration,
-        why: NoCard,
-        now: DateTime<Utc>,
-    ) -> anyhow::Result<()> {
-        let id = registration.registration_id;
-        if registration.state != RegistrationState::Cardless {
-            tracing::error!(registration.id = %id, reason = why.as_str(), "paid, and there is no card to attach");
-        }
-        Ok(self.store.give_up_card(id, why, now).await?)
     }
 
     /// Follows up notices about registrations: the payment that each names is read, and the link of those that name none.
@@ -278,7 +287,9 @@ impl Resolver {
         now: DateTime<Utc>,
     ) -> anyhow::Result<()> {
         let mut closed = Vec::new();
+        let mut denied = Vec::new();
         let mut ended = Vec::new();
+        let mut outcome = Ok(());
         let mut found: HashMap<RegistrationId, OpenRegistration> = HashMap::new();
         for (notice, id) in notices {
             let Some(transaction_id) = notice.transaction_id else {
@@ -293,15 +304,81 @@ impl Resolver {
             else {
                 continue;
             };
-            let is_final = self
+            match self
                 .follow_payment(shop, registration, transaction_id, now)
-                .await?;
-            if is_final || !self.insists(&notice, now) {
-                closed.push((notice.notice_id, NoticeState::Done));
+                .await
+            {
+                Ok(Followed::Final) => closed.push((notice.notice_id, NoticeState::Done)),
+                Ok(Followed::Denied) => denied.push(notice.notice_id),
+                Ok(Followed::Open) if self.insists(&notice, now) => {}
+                Ok(Followed::Open) => closed.push((notice.notice_id, NoticeState::Done)),
+                // One that fails keeps no other from being followed up.
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
+        self.note_denials(&denied, now).await?;
         self.store.hasten_registrations(&ended, now).await?;
-        Ok(self.store.close_notices(&closed).await?)
+        self.store.close_notices(&closed).await?;
+        outcome
+    }
+}
+
+/// A link, as far as it matters.
+struct Link {
+    /// The payments that did not come to nothing.
+    payments: Vec<TransactionId>,
+    /// Whether imoje says that it was ended.
+    is_ended: bool,
+}
+
+impl From<Vec<TransactionId>> for Link {
+    fn from(payments: Vec<TransactionId>) -> Self {
+        Self {
+            payments,
+            is_ended: false,
+        }
+    }
+}
+
+/// `None` when nothing is known.
+fn read_link(
+    shown: Result<ShownPayment, ReadError>,
+    registration: &OpenRegistration,
+) -> Option<Link> {
+    match shown {
+        // Whether it is active is not asked: imoje's own sample of a link that was cancelled says that it is.
+        Ok(shown) => Some(Link {
+            is_ended: shown
+                .status
+                .as_deref()
+                .is_some_and(|status| ["cancelled", "canceled", "expired"].contains(&status)),
+            payments: shown
+                .transactions?
+                .into_iter()
+                .filter(|payment| payment.may_have_moved_money())
+                .map(|payment| payment.transaction_id)
+                .collect(),
+        }),
+        // What imoje shows of a link of long ago is not documented.
+        Err(ReadError::NotFound) => Some(Vec::new().into()),
+        Err(error) => {
+            tracing::warn!(%error, registration.id = %registration.registration_id, "couldn't read a payment link");
+            None
+        }
+    }
+}
+
+/// Ends a link at imoje whose payment would be for nothing any more. Returns whether nobody can pay by it from now on.
+async fn close(shop: &Shop, registration: &OpenRegistration, now: DateTime<Utc>) -> bool {
+    let Some(payment_id) = registration.payment_id else {
+        return true;
+    };
+    match shop.client.cancel_payment(payment_id).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, registration.id = %registration.registration_id, "couldn't end a payment link");
+            now >= registration.valid_to
+        }
     }
 }
 
@@ -319,6 +396,36 @@ async fn read(
             tracing::warn!(%error, registration.id = %registration.registration_id, "couldn't read a payment by a link");
             None
         }
+    }
+}
+
+/// Whether imoje shows that money was taken, of whatever order and amount.
+fn is_settled_sale(answer: &ReadAnswer) -> bool {
+    answer.shown.as_ref().is_some_and(|shown| {
+        shown.status.as_deref() == Some("settled") && shown.kind.as_deref() != Some("refund")
+    })
+}
+
+/// The cards under the `cid` of a registration, if imoje lists its payment with its link.
+async fn kept_cards(
+    shop: &Shop,
+    registration: &OpenRegistration,
+) -> Result<Vec<KeptCard>, ReadError> {
+    if let Some(payment_id) = registration.payment_id {
+        let link = shop.client.payment(payment_id).await?;
+        let is_listed = link.transactions.is_some_and(|payments| {
+            payments
+                .iter()
+                .any(|payment| Some(payment.transaction_id) == registration.transaction_id)
+        });
+        if !is_listed {
+            return Ok(Vec::new());
+        }
+    }
+    match shop.client.profiles_of(&registration.cid).await {
+        Ok(profiles) => Ok(profiles.into_iter().filter_map(kept).collect()),
+        Err(ReadError::NotFound) => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 

@@ -29,7 +29,11 @@ WHERE g.since >= h.kept_from AND (s.anchor_date + g.first_no * s.period::interva
                AND (resumed.kind = 'subscription.activated'
                     OR resumed.kind = 'registration.paid' AND resumed.payload ->> 'purpose' = 'first_charge'))
       AND stopped.sequence_no < resumed.sequence_no
-      AND stopped.occurred_at >= g.since
+      AND (stopped.occurred_at >= g.since
+           -- Without a card it was stopped until it had one, whatever was paid before.
+           OR stopped.kind = 'subscription.created' AND NOT EXISTS (
+               SELECT FROM all_events a
+               WHERE a.subscription_id = g.subscription_id AND a.kind = 'subscription.activated' AND a.occurred_at <= g.since))
       AND (g.until IS NULL OR resumed.occurred_at <= g.until)
       AND (s.anchor_date + g.last_no * s.period::interval)::date <= (resumed.occurred_at AT TIME ZONE s.timezone)::date)
 LIMIT $1
