@@ -67,7 +67,7 @@ struct Reserved {
     reason: &'static str,
 }
 
-const RESERVED: [Reserved; 9] = [
+const RESERVED: [Reserved; 10] = [
     Reserved {
         word: "sqlx::query",
         places: &["store/", "embedded/"],
@@ -87,6 +87,11 @@ const RESERVED: [Reserved; 9] = [
         word: "reqwest::",
         places: &["gateway/", "workers/webhook.rs", "simulator/"],
         reason: "requests to imoje leave through gateway/ alone",
+    },
+    Reserved {
+        word: "TrialClient",
+        places: &["gateway/", "cli/sandbox/"],
+        reason: "a debit without a permit is an experiment in a sandbox",
     },
     Reserved {
         word: "Utc::now",
@@ -226,6 +231,7 @@ fn words_of_few_files_are_found_elsewhere() {
             "use backoff::ExponentialBackoffBuilder;",
         ),
         ("cli/check.rs", "reqwest::get(address)"),
+        ("workers/charger.rs", "use crate::gateway::TrialClient;"),
     ] {
         let found = violations(path, source);
         assert_eq!(found.len(), 1, "{path}: {source}: {found:?}");

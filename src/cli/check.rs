@@ -3,6 +3,8 @@
 //!
 //! Fit for a monitoring system: one line per check, and an exit code. 0: nothing failed, whatever was warned of. 78: the
 //! configuration, the schema or the fence needs a person. 69: the database or a gateway is not there. 1: anything else.
+//!
+//! With `--sandbox` it does something else: see [`sandbox`].
 
 use std::collections::BTreeSet;
 
@@ -11,7 +13,7 @@ use chrono_tz::Tz;
 use clap::Args;
 
 use crate::cli::context::{Context, Database};
-use crate::cli::{CliError, Exit, Outcome, daemon, journal, output};
+use crate::cli::{CliError, Exit, Outcome, daemon, journal, output, sandbox};
 use crate::config::ShopConfig;
 use crate::domain::channel::Channel;
 use crate::domain::money::Currency;
@@ -24,11 +26,27 @@ use crate::store::{Store, StoreError};
 
 /// Arguments of `cykl check`.
 #[derive(Debug, Args)]
+#[command(after_long_help = AFTER_LONG_HELP)]
 pub struct CheckArgs {
     /// Look at the configuration alone: neither the database nor the gateway is asked
     #[arg(long)]
     offline: bool,
+
+    /// Try out an account of imoje's sandbox instead: debit a test card, and tell what imoje does where its documents are silent
+    #[arg(long, conflicts_with = "offline")]
+    sandbox: bool,
+
+    #[command(flatten)]
+    trial: sandbox::TrialArgs,
 }
+
+const AFTER_LONG_HELP: &str = "\
+With --sandbox neither the database nor a subscription is touched, and a shop whose environment is production is refused. The test card is
+debited 1.00 up to a dozen times, some of them under one order id; it takes up to five minutes. Notices are waited for when http.public_url is
+set and no daemon listens. docs/sandbox.md tells what is asked and what follows from the findings.
+
+  cykl check --sandbox --payment-profile-id UUID --report FILE
+  cykl check --sandbox --again FILE                              some days later: has `rejected` changed?";
 
 /// What the checks said.
 #[derive(Debug, Default)]
@@ -75,6 +93,11 @@ impl Report {
 }
 
 pub(super) async fn run(args: &CheckArgs, context: &Context) -> Outcome {
+    if args.sandbox {
+        let report = sandbox::run(&args.trial, context).await?;
+        output::write(report.to_string().as_bytes())?;
+        return Ok(report.exit());
+    }
     let mut report = Report::default();
     configuration(context, &mut report);
     if !args.offline {

@@ -339,7 +339,12 @@ fn shops(config: &Config) -> Result<Shops, AssemblyError> {
 /// # Errors
 /// [`ClientError`] when its address may not be used, or this machine lacks what TLS needs.
 pub fn client(config: &Config, shop: &ShopConfig) -> Result<ImojeClient, ClientError> {
-    ImojeClient::new(ClientConfig {
+    ImojeClient::new(client_config(config, shop))
+}
+
+/// How to reach imoje for a shop.
+pub fn client_config(config: &Config, shop: &ShopConfig) -> ClientConfig {
+    ClientConfig {
         base_url: shop.base_url.clone(),
         merchant_id: shop.merchant_id.clone(),
         service_id: shop.service_id,
@@ -349,5 +354,5 @@ pub fn client(config: &Config, shop: &ShopConfig) -> Result<ImojeClient, ClientE
         connect_timeout: config.charging.connect_timeout,
         request_timeout: config.charging.request_timeout,
         permit_age_max: PERMIT_AGE_MAX,
-    })
+    }
 }

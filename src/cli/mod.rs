@@ -12,6 +12,7 @@ pub mod records;
 pub mod audit;
 pub mod daemon;
 pub mod journal;
+pub mod sandbox;
 pub mod simulator;
 pub mod subscription;
 
@@ -95,7 +96,7 @@ pub enum Command {
     #[command(subcommand)]
     Subscription(subscription::SubscriptionCommand),
     /// Check the configuration, the database and the gateway
-    Check(check::CheckArgs),
+    Check(Box<check::CheckArgs>),
     /// Accept a moved or restored database, after its books were compared with imoje
     Adopt(adopt::AdoptArgs),
     /// Serve the pretend imoje, to try an integration against

@@ -101,6 +101,7 @@ A script that declines about a third of all debits, and takes the money of one o
   then = { fate = { reject_after = { code = "CODE_51", after = "5s" } } }
 
 What a script can say (config/simulator.example.toml shows each in use):
+  repeated_orders = "book"|"refuse"                             a debit under an order id that has a transaction already
   [channel] currencies = ["PLN"], min = N, max = N              what GET service tells and debits are held to
   [card_data] allowed, standard_needs_all                       what debits without a profile may and must say
   fate      "settle_at_once", { settle_after = "5s" }           the money moves

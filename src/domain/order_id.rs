@@ -34,6 +34,30 @@ impl OrderId {
     const PREFIX: &str = "cykl-";
 }
 
+/// What imoje is told as `orderId` by an experiment in a sandbox: `cyklx-<run>-<number>`.
+///
+/// It does not begin as the others do, so neither a daemon that hears of it nor a comparison with an export takes it for a debit of theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TrialOrderId {
+    /// The run of experiments.
+    pub run: Uuid,
+    /// The experiment, counted from 1.
+    pub number: u16,
+}
+
+impl TrialOrderId {
+    /// What all order ids of a run begin with, and no other order id does.
+    pub fn prefix(run: Uuid) -> String {
+        format!("cyklx-{}-", run.simple())
+    }
+}
+
+impl fmt::Display for TrialOrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", Self::prefix(self.run), self.number)
+    }
+}
+
 /// Whether an order id is one that Cykl makes, of a debit or of a payment link.
 pub fn is_ours(order_id: &str) -> bool {
     order_id.parse::<OrderId>().is_ok() || order_id.parse::<RegistrationOrderId>().is_ok()
@@ -121,6 +145,20 @@ mod tests {
                 prop_assert_eq!(order_id.to_string(), text);
             }
         }
+    }
+
+    #[test]
+    fn an_order_of_an_experiment_fits_imoje_and_is_none_of_ours() {
+        let order_id = TrialOrderId {
+            run: Uuid::max(),
+            number: u16::MAX,
+        };
+        let text = order_id.to_string();
+        assert_eq!(crate::domain::fields::validate_order_id(&text), Ok(()));
+        assert!(
+            !is_ours(&text) && !text.starts_with(OrderId::PREFIX),
+            "{text}"
+        );
     }
 
     #[test]

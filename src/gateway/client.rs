@@ -28,7 +28,7 @@ use crate::gateway::wire::{self, to_json};
 pub struct ImojeClient {
     pub(super) http: Client,
     pub(super) merchant_url: Url,
-    profile_debit_url: Url,
+    pub(super) profile_debit_url: Url,
     plain_debit_url: Url,
     proxied_debit_url: Option<Url>,
     pub(super) service_id: Uuid,
@@ -158,10 +158,7 @@ impl ImojeClient {
         }
         transport::send(&self.http, request)
             .await
-            .map_err(|reason| match reason {
-                NotReceived::NotConnected(failure) => not_sent(NotSent::Connect(failure)),
-                NotReceived::Lost(lost) => NoAnswer::Unknown(lost),
-            })
+            .map_err(no_answer)
     }
 
     /// Reads a transaction: `GET {merchantId}/transaction/{id}`.
@@ -304,6 +301,14 @@ impl ImojeClient {
                 NotReceived::NotConnected(failure) => ReadError::Connect(failure),
                 NotReceived::Lost(lost) => ReadError::Lost(lost),
             })
+    }
+}
+
+/// What it means for money that no HTTP answer came.
+pub(super) fn no_answer(reason: NotReceived) -> NoAnswer {
+    match reason {
+        NotReceived::NotConnected(failure) => NoAnswer::NotSent(NotSent::Connect(failure)),
+        NotReceived::Lost(lost) => NoAnswer::Unknown(lost),
     }
 }
 

@@ -6,6 +6,8 @@
 //!   byte left, and `Err(Unknown)` that the card may have been charged. A decline is an answer and not an error.
 //! - A notice is checked over its raw bytes before anything of it is read, and decides nothing.
 //!
+//! The first of them does not hold for [`TrialClient`], which makes experiments in a sandbox and refuses a shop with real money.
+//!
 //! Nothing here keeps state between calls, retries, follows a redirect, reads a proxy from the environment, or puts a secret
 //! into an error, a log or debug output. It knows neither the database nor the configuration file.
 
@@ -18,6 +20,7 @@ mod payments;
 mod refunds;
 mod signature;
 mod transport;
+mod trial;
 mod widget;
 mod wire;
 
@@ -45,5 +48,6 @@ pub use signature::{
     verify_notice,
 };
 pub use transport::install_crypto;
+pub use trial::{Said, TrialClient, TrialDebit, TrialError};
 pub use widget::{WidgetHost, WidgetOrder, WidgetShop};
 pub use wire::read_body;

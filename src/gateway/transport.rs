@@ -127,12 +127,24 @@ pub(super) fn delete(client: &Client, url: url::Url) -> Result<Request, String> 
 ///
 /// A body that does not come to its end is absent and no error: the status has come, and it says something.
 pub(super) async fn send(client: &Client, request: Request) -> Result<Received, NotReceived> {
+    let received = send_unopened(client, request).await?;
+    Ok(Received {
+        body: received.body.map(wire::opened),
+        ..received
+    })
+}
+
+/// As [`send`], with the body as it came.
+pub(super) async fn send_unopened(
+    client: &Client,
+    request: Request,
+) -> Result<Received, NotReceived> {
     let response = client.execute(request).await.map_err(not_received)?;
     Ok(Received {
         http_status: response.status().as_u16(),
         trace_id: trace_id(&response),
         sent_at: sent_at(&response),
-        body: read_body(response).await.map(wire::opened),
+        body: read_body(response).await,
     })
 }
 

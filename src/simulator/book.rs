@@ -1,7 +1,11 @@
 //! Everything that changes: transactions, profiles, rules, and what is still to happen. One lock guards it, and no
 //! method waits for anything.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -17,7 +21,7 @@ use super::{
     links::Link,
     notices,
     profile::{ProfileNow, Profiles, SimulatedProfile},
-    script::{Call, CardData, Channel, Registration, Script},
+    script::{Call, CardData, Channel, Registration, RepeatedOrders, Script},
 };
 
 /// What names the card of a debit.
@@ -75,6 +79,8 @@ pub(super) enum DebitOutcome {
     UnknownProfile,
     /// The profile is inactive.
     InactiveProfile,
+    /// The order id has a transaction already.
+    RepeatedOrder,
     /// There is a transaction. `notices` are to be delivered before the answer.
     Booked {
         transaction: Box<Transaction>,
@@ -110,6 +116,9 @@ pub(super) struct Book {
     channel: Channel,
     card_data: CardData,
     registration: Registration,
+    repeated_orders: RepeatedOrders,
+    /// The orders of each shop that were booked, where they may not be booked again.
+    booked_orders: HashSet<(Uuid, Arc<str>)>,
     director: Director,
     profiles: Profiles,
     posts: Vec<Post>,
@@ -135,6 +144,8 @@ impl Book {
             channel: script.channel,
             card_data: script.card_data,
             registration: script.registration,
+            repeated_orders: script.repeated_orders,
+            booked_orders: HashSet::new(),
             director: Director::new(seed, script.rules),
             profiles: Profiles::new(script.accept_unknown_profiles, script.profiles),
             posts: Vec::new(),
@@ -278,6 +289,7 @@ impl Book {
             _ if !behaviour.takes_effect() => DebitOutcome::Dropped,
             None => DebitOutcome::UnknownProfile,
             Some(profile) if !profile.is_active => DebitOutcome::InactiveProfile,
+            Some(_) if self.is_booked(request, shop) => DebitOutcome::RepeatedOrder,
             Some(profile) => {
                 let fate = profile.fate(rule.and_then(|rule| rule.fate.clone()), &base, now);
                 if fate == Fate::Inactive {
@@ -290,6 +302,7 @@ impl Book {
         };
         let (transaction_id, normal_status) = match &outcome {
             DebitOutcome::Booked { transaction, .. } => (Some(transaction.id), 200),
+            DebitOutcome::RepeatedOrder => (None, 422),
             DebitOutcome::Dropped
             | DebitOutcome::UnknownProfile
             | DebitOutcome::InactiveProfile => (None, 400),
@@ -304,6 +317,12 @@ impl Book {
             answered: behaviour.status_sent(normal_status),
         });
         Debit { behaviour, outcome }
+    }
+
+    /// Whether the order was booked already and may not be again.
+    fn is_booked(&self, request: &DebitRequest, shop: &SimulatedShop) -> bool {
+        self.booked_orders
+            .contains(&(shop.service_id, Arc::clone(&request.order_id)))
     }
 
     fn book(
@@ -331,6 +350,10 @@ impl Book {
             shop: Arc::clone(shop),
             course: self.course(fate, behaviour),
         };
+        if self.repeated_orders == RepeatedOrders::Refuse {
+            self.booked_orders
+                .insert((shop.service_id, Arc::clone(&request.order_id)));
+        }
         self.profiles.count_debit(profile.profile.id);
         self.totals.booked += 1;
         let notices = self.add(transaction.clone(), now);

@@ -62,6 +62,14 @@ pub(super) async fn execute(engine: &Arc<Engine>, accepted: Accepted, instance: 
             "inactive profile",
             refuse(instance, "TRX-ERROR-120301", "Payment profile inactive."),
         ),
+        DebitOutcome::RepeatedOrder => {
+            let (code, message) = ("SIM-ERROR-ORDER", "Order id already used.");
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            (
+                "repeated order",
+                Reply::error(status, code, message, instance, &[]),
+            )
+        }
         DebitOutcome::Booked {
             transaction,
             profile,

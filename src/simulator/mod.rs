@@ -69,7 +69,9 @@ pub use ledger::{
 };
 pub use links::{Link, PayersCard};
 pub use profile::{DeclinesFirst, SimulatedProfile};
-pub use script::{Call, CardData, Channel, Percent, Registration, Rule, Script, ScriptError, When};
+pub use script::{
+    Call, CardData, Channel, Percent, Registration, RepeatedOrders, Rule, Script, ScriptError, When,
+};
 
 /// How long connections may take to end when the simulator goes down.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);

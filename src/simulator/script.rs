@@ -26,6 +26,8 @@ pub struct Script {
     pub card_data: CardData,
     /// What becomes of a card with which a payment link is paid.
     pub registration: Registration,
+    /// What becomes of a debit under an order id that has a transaction already.
+    pub repeated_orders: RepeatedOrders,
     /// `[[rule]]` in a file.
     #[serde(rename = "rule")]
     pub rules: Vec<Rule>,
@@ -42,6 +44,7 @@ impl Default for Script {
             channel: Channel::default(),
             card_data: CardData::default(),
             registration: Registration::default(),
+            repeated_orders: RepeatedOrders::default(),
             rules: Vec::new(),
             profiles: Vec::new(),
         }
@@ -113,6 +116,18 @@ impl Default for Registration {
             pays_again: false,
         }
     }
+}
+
+/// What becomes of a debit under an order id that has a transaction of the shop already, whatever came of that one. imoje's documents do
+/// not say, so either finding of an experiment in its sandbox can be had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RepeatedOrders {
+    /// It is a debit like any other.
+    #[default]
+    Book,
+    /// It is refused: HTTP 422, with a code of the simulator's own.
+    Refuse,
 }
 
 /// A script could not be read.

@@ -42,6 +42,7 @@ mod registration_guards;
 mod resolving;
 mod restored;
 mod robustness;
+mod sandbox;
 mod scheduling;
 mod schema;
 mod senders;

@@ -1001,6 +1001,24 @@ async fn an_order_that_is_debited_twice_is_charged_twice_and_shows() {
 }
 
 #[tokio::test]
+async fn an_order_that_is_debited_twice_can_be_refused_whatever_became_of_the_first() {
+    let world = World::start(Script {
+        repeated_orders: RepeatedOrders::Refuse,
+        ..Script::always(Behaviour::decline("CODE_51"))
+    })
+    .await;
+    world.debited("inv-1").await;
+    world.pass(5);
+    let (status, error) = error_of(world.debit("inv-1").await.unwrap()).await;
+    assert_eq!((status, &error["code"]), (422, &json!("SIM-ERROR-ORDER")));
+    world.debited("inv-2").await;
+    let ledger = world.simulator.ledger();
+    assert_eq!(ledger.transactions_of("inv-1").len(), 1);
+    assert_eq!((ledger.posts().len(), ledger.totals().booked), (3, 2));
+    assert_eq!(ledger.posts()[1].answered, Some(422));
+}
+
+#[tokio::test]
 async fn the_history_of_a_transaction_is_in_the_ledger() {
     let world = World::always(Behaviour::decline_then_settle(
         "CODE_05",
