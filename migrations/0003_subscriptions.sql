@@ -31,7 +31,6 @@ CREATE TABLE cards (
 );
 COMMENT ON TABLE cards IS
     'Payment instruments. "Each payment instrument must have its own cid" (imoje API, one-click and recurring). Never a card number.';
-CREATE INDEX cards_of_concern ON cards (card_id) WHERE concern IS NOT NULL;
 
 CREATE TABLE subscriptions (
     subscription_id  uuid PRIMARY KEY,

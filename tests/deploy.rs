@@ -41,7 +41,7 @@ const METRICS: [&str; 19] = [
 ];
 
 /// Every documented key but the table `retry.classes`, with `shops.main` for `shops.<name>`.
-const KEYS: [&str; 59] = [
+const KEYS: [&str; 63] = [
     "alerts.webhook_url",
     "charging.card_budget_24h",
     "charging.card_budget_30d",
@@ -67,7 +67,11 @@ const KEYS: [&str; 59] = [
     "history.keep_years",
     "journal.dir",
     "journal.keep",
+    "http.failed_notices_max",
     "http.listen",
+    "http.notice_networks",
+    "http.notice_timeout",
+    "http.proxy_header",
     "http.public_url",
     "log.filter",
     "log.format",

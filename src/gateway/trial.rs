@@ -22,12 +22,15 @@ use crate::gateway::client_config::{ClientConfig, ClientError};
 use crate::gateway::transport;
 use crate::gateway::wire::{self, DebitRequest, to_json};
 
+/// Where real money moves, whatever a configuration calls it.
+const PRODUCTION_HOSTS: [&str; 3] = ["api.imoje.pl", "api.pay.ing.pl", "api.axepta.pl"];
+
 /// Why there is no client for experiments.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrialError {
     /// Real money would move.
     #[error(
-        "its environment is production, where experiments would move real money; they are for a sandbox or a simulator"
+        "its environment or its address is production, where experiments would move real money; they are for a sandbox or a simulator"
     )]
     Production,
     /// The configuration is wrong.
@@ -71,9 +74,17 @@ impl TrialClient {
     /// # Errors
     /// [`TrialError::Production`] for a shop with real money, otherwise what is wrong with the configuration.
     pub fn new(config: ClientConfig, environment: Environment) -> Result<Self, TrialError> {
+        let is_real = config
+            .base_url
+            .host_str()
+            .is_some_and(|host| PRODUCTION_HOSTS.contains(&host));
         match environment {
-            Environment::Production => Err(TrialError::Production),
-            Environment::Sandbox | Environment::Simulator => Ok(Self(ImojeClient::new(config)?)),
+            Environment::Sandbox | Environment::Simulator if !is_real => {
+                Ok(Self(ImojeClient::new(config)?))
+            }
+            Environment::Production | Environment::Sandbox | Environment::Simulator => {
+                Err(TrialError::Production)
+            }
         }
     }
 
@@ -172,4 +183,43 @@ fn check(debit: &TrialDebit, order_id: &str) -> Result<(), FieldError> {
     validate_profile_id(debit.profile_id)?;
     let address = debit.notification_url.as_ref().map(Url::as_str);
     address.map_or(Ok(()), validate_notification_url)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use secrecy::SecretString;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn real_money_is_refused_by_its_environment_and_by_its_address() {
+        crate::gateway::install_crypto();
+        for (host, environment, is_refused) in [
+            ("sandbox.api.imoje.pl", Environment::Sandbox, false),
+            ("sandbox.api.imoje.pl", Environment::Production, true),
+            ("api.imoje.pl", Environment::Sandbox, true),
+            ("API.imoje.pl", Environment::Simulator, true),
+            ("api.pay.ing.pl", Environment::Sandbox, true),
+            ("api.axepta.pl", Environment::Sandbox, true),
+        ] {
+            let base_url = format!("https://{host}/v1/merchant");
+            let config = ClientConfig {
+                base_url: base_url.parse().expect("an address"),
+                merchant_id: "m1".to_owned(),
+                service_id: Uuid::new_v4(),
+                token: SecretString::from("t"),
+                return_to: None,
+                card_proxy_url: None,
+                connect_timeout: Duration::from_secs(1),
+                request_timeout: Duration::from_secs(2),
+                permit_age_max: Duration::from_secs(60),
+            };
+            let refused = TrialClient::new(config, environment).err();
+            let expected = is_refused.then_some(TrialError::Production);
+            assert_eq!(refused, expected, "{host} as {environment:?}");
+        }
+    }
 }

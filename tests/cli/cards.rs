@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use cykl::simulator::{Behaviour, Call, ErrorBody, Rule, Script, SimulatedProfile, Simulator};
 use serde_json::{Value, json};
 
-use crate::place::{NO_GATEWAY, Place, Ran};
+use crate::place::{MERCHANT_ID, NO_GATEWAY, Place, Ran, SERVICE_ID};
 
 /// The healthy books, and a gateway that has their cards.
 struct Shop {
@@ -101,6 +101,73 @@ async fn a_card_is_shown_as_imoje_and_the_books_know_it() {
     );
     let table = shop.card(&["show", &shop.cards[0]]).await.succeeded();
     assert!(table.stdout.contains("2028-02-29"), "{table:?}");
+}
+
+#[tokio::test]
+async fn what_names_a_card_without_a_profile_is_read_from_the_transaction_that_registered_it() {
+    let shop = Shop::open().await;
+    shop.simulator
+        .add_rule(Rule::debits(Behaviour::settle_at_once()));
+    let order = json!({
+        "type": "sale", "serviceId": SERVICE_ID, "amount": 100, "currency": "PLN", "orderId": "shop-first-1",
+        "paymentMethod": "card", "paymentMethodCode": "recurring", "profileType": "FIRST",
+        "successReturnUrl": "https://shop.example.test/yes", "failureReturnUrl": "https://shop.example.test/no",
+        "customer": {"firstName": "Anna", "lastName": "Nowak", "email": "anna@example.test", "cid": "cid-9"},
+        "card": {
+            "firstName": "Anna", "lastName": "Nowak", "number": "4111111111111111", "month": "12", "year": "2029", "cvv": "123",
+        },
+    });
+    let answer = reqwest::Client::new()
+        .post(format!(
+            "{}/{MERCHANT_ID}/transaction",
+            shop.simulator.base_url()
+        ))
+        .bearer_auth("sim-token")
+        .json(&order)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    let registered = shop.simulator.ledger().transactions()[0].id.to_string();
+    let shown = shop.shown(&["--transaction", &registered]).await;
+    let first = shown[0]["first_transaction_id"].as_str().unwrap();
+    assert_eq!(
+        shown,
+        json!([{
+            "transaction_id": registered, "shop": "main", "status": "settled", "order_id": "shop-first-1",
+            "masked_number": null, "payment_profile_id": null, "first_transaction_id": first,
+        }])
+    );
+    // It names the card in a debit.
+    let mut again = order.clone();
+    again["profileType"] = json!("STANDARD");
+    again["orderId"] = json!("shop-standard-1");
+    let card = again["card"].as_object_mut().unwrap();
+    card.remove("cvv");
+    card.insert("firstTransactionId".to_owned(), json!(first));
+    let answer = reqwest::Client::new()
+        .post(format!(
+            "{}/{MERCHANT_ID}/transaction",
+            shop.simulator.base_url()
+        ))
+        .bearer_auth("sim-token")
+        .json(&again)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    let stranger = uuid::Uuid::new_v4().to_string();
+    let ran = shop
+        .card(&["show", "--transaction", &stranger])
+        .await
+        .ended(1);
+    assert!(
+        ran.stderr.contains("no such transaction of shop main"),
+        "{ran:?}"
+    );
+    shop.card(&["show", &stranger, "--transaction", &stranger])
+        .await
+        .ended(2);
 }
 
 #[tokio::test]

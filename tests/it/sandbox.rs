@@ -493,7 +493,9 @@ async fn a_shop_with_real_money_is_refused_before_anything_is_sent() {
     let error = sandbox.run(&sandbox.cards).await.unwrap_err();
     assert_eq!(error.exit(), Exit::Config);
     assert!(
-        error.to_string().contains("its environment is production"),
+        error
+            .to_string()
+            .contains("its environment or its address is production"),
         "{error}"
     );
     assert_eq!(sandbox.simulator.totals().calls, 0);

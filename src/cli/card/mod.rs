@@ -11,9 +11,9 @@ use crate::cli::context::Context;
 use crate::cli::output::{self, OutputArgs, Row};
 use crate::cli::{CliError, Exit, Outcome, ReasonArgs, daemon, kept_reason};
 use crate::domain::fields;
-use crate::domain::id::ProfileId;
+use crate::domain::id::{ProfileId, TransactionId};
 use crate::domain::shop::ShopName;
-use crate::gateway::{ImojeClient, Profile, ProfileKind, ReadError};
+use crate::gateway::{ImojeClient, Lookup, Profile, ProfileKind, ReadError};
 use crate::store::Store;
 use crate::store::cards::DeactivateError;
 use crate::store::status::By;
@@ -35,11 +35,17 @@ pub enum CardCommand {
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// The card, by the id of its payment profile
-    #[arg(value_name = "PROFILE", value_parser = profile_id, required_unless_present = "cid", conflicts_with = "cid")]
+    #[arg(
+        value_name = "PROFILE", value_parser = profile_id, required_unless_present_any = ["cid", "transaction"],
+        conflicts_with_all = ["cid", "transaction"],
+    )]
     profile: Option<ProfileId>,
     /// Every card that imoje has for this cid
-    #[arg(long, value_name = "CID", value_parser = cid)]
+    #[arg(long, value_name = "CID", value_parser = cid, conflicts_with = "transaction")]
     cid: Option<String>,
+    /// What imoje shows of the transaction that registered it: the first_transaction_id of a card without a profile is read here
+    #[arg(long, value_name = "ID")]
+    transaction: Option<TransactionId>,
     #[command(flatten)]
     shop: ShopArgs,
     #[command(flatten)]
@@ -112,6 +118,33 @@ impl Row for ShownCard {
     ];
 }
 
+/// What a transaction says about the card that it registered.
+#[derive(Debug, Serialize)]
+struct ShownRegistration {
+    transaction_id: TransactionId,
+    shop: ShopName,
+    status: Option<String>,
+    order_id: Option<String>,
+    masked_number: Option<String>,
+    /// The card, if imoje keeps a profile of it.
+    payment_profile_id: Option<ProfileId>,
+    /// What names the card in debits without a profile.
+    first_transaction_id: Option<String>,
+}
+
+impl Row for ShownRegistration {
+    const FIELDS: &'static [&'static str] = &[
+        "transaction_id",
+        "shop",
+        "status",
+        "order_id",
+        "masked_number",
+        "payment_profile_id",
+        "first_transaction_id",
+    ];
+    const SHOWN: &'static [&'static str] = Self::FIELDS;
+}
+
 pub(super) async fn run(command: &CardCommand, context: &Context) -> Outcome {
     match command {
         CardCommand::Show(args) => show(args, context).await,
@@ -123,6 +156,11 @@ pub(super) async fn run(command: &CardCommand, context: &Context) -> Outcome {
 
 async fn show(args: &ShowArgs, context: &Context) -> Outcome {
     let (shop, client) = gateway(&args.shop, context)?;
+    if let Some(transaction_id) = args.transaction {
+        let shown = registered(&client, transaction_id, shop).await?;
+        output::list(args.output.output, &[shown])?;
+        return Ok(Exit::Ok);
+    }
     let profiles = match (args.profile, &args.cid) {
         (Some(profile), _) => client.profile(profile).await.map(|profile| vec![profile]),
         (None, Some(cid)) => client.profiles_of(cid).await,
@@ -142,6 +180,37 @@ async fn show(args: &ShowArgs, context: &Context) -> Outcome {
             Ok(Exit::Ok)
         })
         .await
+}
+
+async fn registered(
+    client: &ImojeClient,
+    transaction_id: TransactionId,
+    shop: &ShopName,
+) -> Result<ShownRegistration, CliError> {
+    let unanswered = |error| {
+        CliError::from(error).context(format!(
+            "couldn't ask imoje about a transaction of shop {shop}"
+        ))
+    };
+    match client
+        .shown_transaction(transaction_id)
+        .await
+        .map_err(unanswered)?
+    {
+        Lookup::Shown(shown) if shown.id == Some(transaction_id) => Ok(ShownRegistration {
+            transaction_id,
+            shop: shop.clone(),
+            status: shown.status,
+            order_id: shown.order_id,
+            masked_number: shown.masked_number,
+            payment_profile_id: shown.profile_id,
+            first_transaction_id: shown.first_transaction_id,
+        }),
+        Lookup::Denied => Err(CliError::no(format!(
+            "imoje has no such transaction of shop {shop}"
+        ))),
+        Lookup::Shown(_) | Lookup::Unclear => Err(unanswered(ReadError::Unreadable)),
+    }
 }
 
 async fn shown(profile: Profile, shop: &ShopName, store: &Store) -> Result<ShownCard, CliError> {

@@ -358,9 +358,10 @@ const POINTS: [&str; 55] = [
 ];
 
 /// Every further effect of a process with which something goes wrong: what it makes good, and what it finds half done.
-const POINTS_AFTER_A_FAULT: [&str; 4] = [
+const POINTS_AFTER_A_FAULT: [&str; 5] = [
     "commit insert_attempts, count_tombstones",
     "commit insert_attempts, put_in_flight, put_off",
     "commit open_refund_case, append_events",
     "commit put_off",
+    "send POST payment/cancel",
 ];

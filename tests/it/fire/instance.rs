@@ -130,16 +130,12 @@ impl Instance {
         })
     }
 
-    /// Archives what is over and looks at cards, as once in a while.
+    /// Archives what is over, as once in a while.
     pub async fn clear_away(&self) {
-        let workers = self.workers.clone();
+        let caretaker = self.workers.caretaker.clone();
         let now = self.clock.now();
         // A failed run is logged by the loop and made again.
-        let both = async move {
-            workers.caretaker.run_once(now).await?;
-            workers.preflight.run_once(now).await
-        };
-        let _ = self.run(both).await;
+        let _ = self.run(async move { caretaker.run_once(now).await }).await;
     }
 
     /// What its clock says at `now`.
