@@ -77,7 +77,7 @@ impl TrialClient {
         let is_real = config
             .base_url
             .host_str()
-            .is_some_and(|host| PRODUCTION_HOSTS.contains(&host));
+            .is_some_and(|host| PRODUCTION_HOSTS.contains(&host.trim_end_matches('.')));
         match environment {
             Environment::Sandbox | Environment::Simulator if !is_real => {
                 Ok(Self(ImojeClient::new(config)?))
@@ -202,6 +202,7 @@ mod tests {
             ("sandbox.api.imoje.pl", Environment::Production, true),
             ("api.imoje.pl", Environment::Sandbox, true),
             ("API.imoje.pl", Environment::Simulator, true),
+            ("api.imoje.pl.", Environment::Sandbox, true),
             ("api.pay.ing.pl", Environment::Sandbox, true),
             ("api.axepta.pl", Environment::Sandbox, true),
         ] {

@@ -75,7 +75,7 @@ impl Gate {
     ) -> Result<Option<IpAddr>, Refused> {
         let sender = match &self.rules.proxy_header {
             Some(header) => named(headers, header),
-            None => Some(peer.ip()).filter(|ip| !ip.is_loopback()),
+            None => Some(peer.ip().to_canonical()).filter(|ip| !is_near(*ip)),
         };
         let networks = &self.rules.networks;
         let is_among = |sender: IpAddr| networks.iter().any(|network| network.contains(&sender));
@@ -131,6 +131,14 @@ fn named(headers: &HeaderMap, header: &HeaderName) -> Option<IpAddr> {
     let line = headers.get_all(header).iter().next_back()?.to_str().ok()?;
     let ip: IpAddr = line.rsplit(',').next()?.trim().parse().ok()?;
     Some(ip.to_canonical())
+}
+
+/// Whether it is an address of this machine or its network, where a proxy is that speaks for everybody.
+fn is_near(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local(),
+    }
 }
 
 /// Whoever has one address of version 6 has all of its network.
@@ -218,7 +226,18 @@ mod tests {
             sender("203.0.113.7")
         );
         assert_eq!(admit(&gate, "127.0.0.1:5000", &["5.196.116.33"]), Ok(None));
-        assert_eq!(admit(&gate, "[::1]:5000", &[]), Ok(None));
+        for near in [
+            "[::1]:5000",
+            "[::ffff:127.0.0.1]:5000",
+            "10.1.2.3:5000",
+            "[fd00::1]:5000",
+        ] {
+            assert_eq!(admit(&gate, near, &[]), Ok(None), "{near}");
+        }
+        assert_eq!(
+            admit(&gate, "[::ffff:203.0.113.7]:5000", &[]),
+            sender("203.0.113.7")
+        );
     }
 
     #[test]

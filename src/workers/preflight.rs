@@ -87,9 +87,10 @@ impl Preflight {
                 due_at: card.due_at,
                 subscription_id: card.subscription_id,
             };
-            self.look_at(&card, &mut seen, &mut report, now).await?;
+            // Before the look, so that one that fails stands in no other's way.
             round.place = Some(place);
             self.keep(round);
+            self.look_at(&card, &mut seen, &mut report, now).await?;
         }
         round.place = (!is_last).then_some(place);
         self.keep(round);

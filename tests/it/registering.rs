@@ -12,7 +12,7 @@ use cykl::domain::id::{ChargeId, RegistrationId, SubscriptionId, TransactionId};
 use cykl::domain::registration::RegistrationEvent;
 use cykl::gateway::LinkDetails;
 use cykl::simulator::{
-    Behaviour, Call, Notices, Registration, Rule, Script, SimulatedProfile, WrongEcho,
+    Behaviour, Call, ErrorBody, Notices, Registration, Rule, Script, SimulatedProfile, WrongEcho,
 };
 use cykl::store::Store;
 use cykl::store::enrolment::Telling;
@@ -1069,6 +1069,28 @@ async fn however_late_a_payment_is_heard_of_no_period_is_lost() {
         .column("SELECT period_no || ' ' || due_on || ' ' || state FROM charges")
         .await;
     assert_eq!(charged, ["0 2027-01-01 paid"]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_payment_that_is_heard_of_long_after_its_link_ended_waits_for_its_card() {
+    let world = World::new(Script::default()).await;
+    world
+        .simulator
+        .add_rule(payers(Behaviour::settle_after(60 * HOUR)));
+    let id = registering(&world).await;
+    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    pay(first.url.as_str(), GOOD).await;
+    end_here(&world, &first).await;
+    world.simulator.clear_rules();
+    world.simulator.add_rule(silent());
+    let away = Behaviour::error(StatusCode::SERVICE_UNAVAILABLE, ErrorBody::Html, false);
+    world
+        .simulator
+        .add_rule(Rule::debits(away).on(Call::Profile).times(2));
+    world.run_days(6).await;
+    assert_eq!(registrations(&world).await, ["attached"]);
+    assert_eq!(world.charges().await, ["paid"]);
     world.settle_up().await;
 }
 

@@ -246,7 +246,8 @@ async fn an_answer_that_is_lost_is_unclear_and_no_finding() {
     let lost = Rule::debits(Behaviour::take_money_and_lose_answer());
     sandbox
         .simulator
-        .add_rule(lost.of_order("-2").nth(2).times(1));
+        // After the debit that is timed, the second of the first order id that is sent twice.
+        .add_rule(lost.nth(3).times(1));
     let report = sandbox.run(&sandbox.cards).await.unwrap();
     let repeat = &report.repeats[0];
     assert_eq!(repeat.finding, Finding::Unclear);

@@ -255,12 +255,13 @@ impl Report {
 }
 
 impl Answer {
-    /// Whether it is an error of whoever asked, which names no transaction.
+    /// Whether it is an error about what was asked, which names no transaction. Errors about who asked, how often and how fast say
+    /// nothing about an order id.
     pub(super) fn is_refusal(&self) -> bool {
-        self.transaction_id.is_none()
-            && self
-                .http_status
-                .is_some_and(|status| (400..500).contains(&status))
+        let is_about_order = |status| {
+            (400..500).contains(&status) && ![401, 403, 404, 408, 425, 429].contains(&status)
+        };
+        self.transaction_id.is_none() && self.http_status.is_some_and(is_about_order)
     }
 }
 

@@ -155,7 +155,7 @@ pub struct OpenRegistration {
     pub payment_id: Option<PaymentId>,
     /// The payment that registered the card.
     pub transaction_id: Option<TransactionId>,
-    /// When that was recorded.
+    /// When that was made, as imoje says.
     pub paid_at: Option<DateTime<Utc>>,
     /// Until when the link can be paid.
     pub valid_to: DateTime<Utc>,
@@ -329,18 +329,20 @@ impl Store {
         })
     }
 
-    /// Has a registration that has ended not looked at any more.
+    /// Has a registration that ended at `ended_at` not looked at any more, unless it went on meanwhile.
     ///
     /// # Errors
     /// [`StoreError`]
     pub async fn stop_looking_at_registration(
         &self,
         registration_id: RegistrationId,
+        ended_at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
         sqlx::query!(
             "-- stop_looking_at_registration
-            UPDATE registrations SET next_poll_at = NULL WHERE registration_id = $1 AND ended_at IS NOT NULL",
+            UPDATE registrations SET next_poll_at = NULL WHERE registration_id = $1 AND ended_at = $2",
             registration_id as RegistrationId,
+            ended_at,
         )
         .execute(&self.pool)
         .await?;

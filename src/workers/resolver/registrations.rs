@@ -25,6 +25,15 @@ const HOLDS_OPEN: TimeDelta = TimeDelta::days(3);
 /// Such a link goes on to be looked at for so long after its time. What comes through later is found by its notice.
 const KEEPS_LOOKING: TimeDelta = TimeDelta::days(30);
 
+/// Which look for the card of a payment it is. However long ago the payment was made, its card may appear after it was heard of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// The payment is heard of just now.
+    First,
+    /// It was known before.
+    Later,
+}
+
 /// What imoje says about a payment by a link.
 enum Followed {
     /// Its word is final, and recorded.
@@ -100,12 +109,12 @@ impl Resolver {
             }
         }
         // Last of all: whoever dies before it looks once more.
-        let is_over = |ended_at| now >= ended_at + LINGERS;
-        if registration.ended_at.is_some_and(is_over)
+        let is_over = |ended_at: &DateTime<Utc>| now >= *ended_at + LINGERS;
+        if let Some(ended_at) = registration.ended_at.filter(is_over)
             && (is_known || now >= registration.valid_to + KEEPS_LOOKING)
         {
             self.store
-                .stop_looking_at_registration(registration.registration_id)
+                .stop_looking_at_registration(registration.registration_id, ended_at)
                 .await?;
         }
         self.end_if_over(registration, link.as_ref(), is_closed, now)
@@ -165,7 +174,7 @@ impl Resolver {
         match &answer.verdict {
             Verdict::Settled { .. } => {}
             Verdict::Rejected { .. } => return Ok(Followed::Final),
-            Verdict::InDoubt(Doubt::Mismatch) if is_settled_sale(&answer) => {
+            Verdict::InDoubt(Doubt::Mismatch) if is_settled_sale(&answer, registration) => {
                 let shown = answer.shown.as_deref();
                 self.store
                     .tell_mismatched_payment(id, transaction_id, shown, now)
@@ -203,7 +212,7 @@ impl Resolver {
         if state == RegistrationState::Paid
             && let Some(registration) = self.store.registration(id).await?
         {
-            self.attach_paid(shop, &registration, paid_with, now)
+            self.attach_paid(shop, &registration, paid_with, Look::First, now)
                 .await?;
         }
         Ok(Followed::Final)
@@ -227,7 +236,8 @@ impl Resolver {
             return Ok(());
         };
         let paid_with = answer.shown.and_then(|shown| shown.profile_id);
-        self.attach_paid(shop, registration, paid_with, now).await
+        self.attach_paid(shop, registration, paid_with, Look::Later, now)
+            .await
     }
 
     async fn attach_paid(
@@ -235,6 +245,7 @@ impl Resolver {
         shop: &Shop,
         registration: &OpenRegistration,
         paid_with: Option<ProfileId>,
+        look: Look,
         now: DateTime<Utc>,
     ) -> anyhow::Result<()> {
         let (id, Some(paid_at)) = (registration.registration_id, registration.paid_at) else {
@@ -245,7 +256,7 @@ impl Resolver {
             Err(error) => {
                 tracing::warn!(%error, registration.id = %id, "couldn't look for a registered card");
                 // What cannot be read for so long is not there to be attached.
-                if now < paid_at + LINGERS {
+                if now < paid_at + LINGERS || look == Look::First {
                     return Ok(());
                 }
                 Err(NoCard::Unknown)
@@ -268,7 +279,7 @@ impl Resolver {
                     Attached::Refused(why) => Some(why),
                 }
             }
-            Err(_) if now < paid_at + CARD_LAG => None,
+            Err(_) if now < paid_at + CARD_LAG || look == Look::First => None,
             Err(why) => Some(why),
         };
         if let Some(why) = refused {
@@ -359,8 +370,6 @@ fn read_link(
                 .map(|payment| payment.transaction_id)
                 .collect(),
         }),
-        // What imoje shows of a link of long ago is not documented.
-        Err(ReadError::NotFound) => Some(Vec::new().into()),
         Err(error) => {
             tracing::warn!(%error, registration.id = %registration.registration_id, "couldn't read a payment link");
             None
@@ -399,10 +408,12 @@ async fn read(
     }
 }
 
-/// Whether imoje shows that money was taken, of whatever order and amount.
-fn is_settled_sale(answer: &ReadAnswer) -> bool {
+/// Whether imoje shows that money was taken for the order of a registration, of whatever amount.
+fn is_settled_sale(answer: &ReadAnswer, registration: &OpenRegistration) -> bool {
     answer.shown.as_ref().is_some_and(|shown| {
-        shown.status.as_deref() == Some("settled") && shown.kind.as_deref() != Some("refund")
+        shown.order_id.as_deref() == Some(&registration.order_id())
+            && shown.status.as_deref() == Some("settled")
+            && shown.kind.as_deref() != Some("refund")
     })
 }
 
