@@ -217,6 +217,16 @@ impl Book {
         self.posts.push(post);
     }
 
+    /// What the script says about a call that is not a debit, and is about an order at most.
+    pub(super) fn behaviour_of_order(&mut self, call: Call, order_id: Option<&str>) -> Behaviour {
+        self.behaviour_of(Facts {
+            call,
+            payment_profile_id: None,
+            order_id,
+            repetition: 0,
+        })
+    }
+
     /// What the script says about a call that is not a debit.
     pub(super) fn behaviour_of(&mut self, facts: Facts<'_>) -> Behaviour {
         self.director

@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::{
     debit::{amount, currency, not_acceptable, read_json, shop, unprocessable, uuid},
-    director::Facts,
     engine::{Caller, Engine},
     links::Link,
     reply::Reply,
@@ -57,12 +56,7 @@ pub(super) fn create(
         return Err(not_acceptable(&instance));
     }
     let order_id = instance["orderId"].as_str().unwrap_or_default();
-    let behaviour = book.behaviour_of(Facts {
-        call: Call::Link,
-        payment_profile_id: None,
-        order_id: Some(order_id),
-        repetition: 0,
-    });
+    let behaviour = book.behaviour_of_order(Call::Link, Some(order_id));
     let link = Link {
         id: Uuid::new_v4(),
         order_id: order_id.into(),
@@ -96,12 +90,8 @@ pub(super) fn show(engine: &Engine, caller: &Caller, origin: &str, id: Option<Uu
         .and_then(|id| book.link(id))
         .filter(|link| caller.shop(link.shop.service_id).is_some())
         .cloned();
-    let behaviour = book.behaviour_of(Facts {
-        call: Call::Payment,
-        payment_profile_id: None,
-        order_id: found.as_ref().map(|link| &*link.order_id),
-        repetition: 0,
-    });
+    let behaviour =
+        book.behaviour_of_order(Call::Payment, found.as_ref().map(|link| &*link.order_id));
     let reply = match found {
         None => Reply::plain_error(StatusCode::NOT_FOUND, &Value::Null),
         Some(link) => {
@@ -147,12 +137,10 @@ pub(super) fn cancel(
         .and_then(|id| book.link(id))
         .filter(|link| link.shop.service_id == shop.service_id)
         .cloned();
-    let behaviour = book.behaviour_of(Facts {
-        call: Call::CancelPayment,
-        payment_profile_id: None,
-        order_id: found.as_ref().map(|link| &*link.order_id),
-        repetition: 0,
-    });
+    let behaviour = book.behaviour_of_order(
+        Call::CancelPayment,
+        found.as_ref().map(|link| &*link.order_id),
+    );
     let reply = match found {
         None => Reply::plain_error(StatusCode::NOT_FOUND, &instance),
         Some(link) if behaviour.takes_effect() && !book.cancel_link(link.id, now) => Reply::error(

@@ -2,8 +2,6 @@
 //!
 //! It does a little at a time, so that charging never waits for it: what it does not get to waits for its next turn.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -11,6 +9,7 @@ use uuid::Uuid;
 use crate::domain::history::HistoryPolicy;
 use crate::store::Store;
 use crate::store::archive::Part;
+use crate::workers::round::Rounds;
 use crate::workers::tripwires::Tripwires;
 
 /// Archives and drops.
@@ -20,17 +19,11 @@ pub struct Caretaker {
     policy: HistoryPolicy,
     tripwires: Tripwires,
     stop: CancellationToken,
-    round: Arc<Mutex<Round>>,
+    rounds: Rounds<Place>,
 }
 
-/// How far the caretaker is. It begins anew when the daemon starts; nothing rests on it.
-#[derive(Debug, Clone, Copy, Default)]
-struct Round {
-    /// Which part is walked through, and the last row of it that was looked at. `None` between two rounds.
-    place: Option<(usize, Option<Uuid>)>,
-    /// When the last round began.
-    began_at: Option<DateTime<Utc>>,
-}
+/// Which part is walked through, and the last row of it that was looked at.
+type Place = (usize, Option<Uuid>);
 
 /// What one run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,7 +53,7 @@ impl Caretaker {
             policy,
             tripwires,
             stop,
-            round: Arc::default(),
+            rounds: Rounds::new(ROUND_EVERY),
         }
     }
 
@@ -70,29 +63,23 @@ impl Caretaker {
     /// When the database fails; what was archived before stays archived, and the next run goes on.
     pub async fn run_once(&self, now: DateTime<Utc>) -> anyhow::Result<Report> {
         let mut report = Report::default();
-        let mut round = self.round();
-        if round.place.is_none() {
-            let is_early = |began_at| began_at <= now && now < began_at + ROUND_EVERY;
-            if round.began_at.is_some_and(is_early) {
-                return Ok(report);
-            }
-            round = Round {
-                place: Some((0, None)),
-                began_at: Some(now),
-            };
-            self.keep(round);
+        let Some(turn) = self.rounds.turn((0, None), now) else {
+            return Ok(report);
+        };
+        if turn.begins {
             self.note_what_is_usual(now).await;
             report.dropped = self.drop_what_is_not_kept(now).await;
         }
         let before = now - self.policy.archive_after;
+        let mut place = Some(turn.place);
         for _ in 0..STEPS_MAX {
-            let Some((part_no, after)) = round.place else {
+            let Some((part_no, after)) = place else {
                 break;
             };
             if self.stop.is_cancelled() {
                 break;
             }
-            round.place = match Part::ALL.get(part_no) {
+            place = match Part::ALL.get(part_no) {
                 None => None,
                 Some(&part) => {
                     let step = self.store.archive_step(part, after, before).await?;
@@ -106,7 +93,7 @@ impl Caretaker {
                     }
                 }
             };
-            self.keep(round);
+            self.rounds.keep(place);
         }
         Ok(report)
     }
@@ -137,13 +124,5 @@ impl Caretaker {
                 0
             }
         }
-    }
-
-    fn round(&self) -> Round {
-        *self.round.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep(&self, round: Round) {
-        *self.round.lock().unwrap_or_else(PoisonError::into_inner) = round;
     }
 }

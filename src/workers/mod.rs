@@ -18,4 +18,5 @@ pub mod tripwires;
 
 mod count;
 mod posts;
+mod round;
 mod webhook;

@@ -3,7 +3,6 @@
 //! It reads and tells, and nothing else: a debit goes out on its day whatever was found.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +13,7 @@ use crate::domain::shop::ShopName;
 use crate::gateway::{Profile, ProfileKind, ReadError};
 use crate::store::Store;
 use crate::store::preflight::{BATCH, CardToLookAt, Look, Place};
+use crate::workers::round::Rounds;
 use crate::workers::shops::Shops;
 
 /// Looks at cards.
@@ -22,16 +22,7 @@ pub struct Preflight {
     store: Store,
     shops: Shops,
     stop: CancellationToken,
-    round: Arc<Mutex<Round>>,
-}
-
-/// How far it is. It begins anew when the daemon starts; nothing rests on it.
-#[derive(Debug, Clone, Copy, Default)]
-struct Round {
-    /// `None` between two rounds.
-    place: Option<Place>,
-    /// When the last round began.
-    began_at: Option<DateTime<Utc>>,
+    rounds: Rounds<Place>,
 }
 
 /// What one run did.
@@ -53,7 +44,7 @@ impl Preflight {
             store,
             shops,
             stop,
-            round: Arc::default(),
+            rounds: Rounds::new(ROUND_EVERY),
         }
     }
 
@@ -63,18 +54,10 @@ impl Preflight {
     /// When the database fails. What was looked at before is written down, and the next run goes on.
     pub async fn run_once(&self, now: DateTime<Utc>) -> anyhow::Result<Report> {
         let mut report = Report::default();
-        let mut round = self.round();
-        let mut place = match round.place {
-            Some(place) => place,
-            None => {
-                let is_early = |began_at| began_at <= now && now < began_at + ROUND_EVERY;
-                if round.began_at.is_some_and(is_early) {
-                    return Ok(report);
-                }
-                round.began_at = Some(now);
-                Place::after(now)
-            }
+        let Some(turn) = self.rounds.turn(Place::after(now), now) else {
+            return Ok(report);
         };
+        let mut place = turn.place;
         let shops = self.shops.names();
         let cards = (self.store).cards_to_look_at(&shops, place, now).await?;
         let is_last = cards.len() < BATCH;
@@ -88,12 +71,10 @@ impl Preflight {
                 subscription_id: card.subscription_id,
             };
             // Before the look, so that one that fails stands in no other's way.
-            round.place = Some(place);
-            self.keep(round);
+            self.rounds.keep(Some(place));
             self.look_at(&card, &mut seen, &mut report, now).await?;
         }
-        round.place = (!is_last).then_some(place);
-        self.keep(round);
+        self.rounds.keep((!is_last).then_some(place));
         Ok(report)
     }
 
@@ -128,14 +109,6 @@ impl Preflight {
             report.told += 1;
         }
         Ok(())
-    }
-
-    fn round(&self) -> Round {
-        *self.round.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep(&self, round: Round) {
-        *self.round.lock().unwrap_or_else(PoisonError::into_inner) = round;
     }
 }
 

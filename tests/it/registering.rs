@@ -119,6 +119,13 @@ pub async fn pay(url: &str, number: &str) -> StatusCode {
     try_to_pay(url, number).await.unwrap()
 }
 
+/// A subscription that waits for its card, and the link by which its payer pays the first charge.
+async fn invited(world: &World) -> (SubscriptionId, Registered) {
+    let id = registering(world).await;
+    let first = link(world, id, WantedPayment::FirstCharge).await.unwrap();
+    (id, first)
+}
+
 /// As [`pay`], when there may be no page.
 pub async fn try_to_pay(url: &str, number: &str) -> Option<StatusCode> {
     let form = format!("number={number}&month=12&year=2029&cvv=123&action=pay");
@@ -260,8 +267,7 @@ async fn without_any_notice_the_payment_is_found_by_asking() {
         ..Script::default()
     })
     .await;
-    let id = registering(&world).await;
-    let link = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (_, link) = invited(&world).await;
     pay(link.url.as_str(), GOOD).await;
     world.run_until_idle().await;
     assert_eq!(statuses(&world).await, ["registering"]);
@@ -277,8 +283,7 @@ async fn notices_of_links_come_to_the_public_address_without_an_attempt() {
         ..Setting::default()
     })
     .await;
-    let id = registering(&world).await;
-    let link = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (_, link) = invited(&world).await;
     assert_eq!(
         world.simulator.ledger().links()[0].request["notificationUrl"],
         format!("https://{PUBLIC_HOST}/imoje/notifications")
@@ -292,8 +297,7 @@ async fn notices_of_links_come_to_the_public_address_without_an_attempt() {
 #[tokio::test]
 async fn a_declined_payer_may_try_again_by_the_same_link() {
     let world = World::new(Script::default()).await;
-    let id = registering(&world).await;
-    let link = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (_, link) = invited(&world).await;
     pay(link.url.as_str(), DECLINED).await;
     world.run_until_idle().await;
     assert_eq!(registrations(&world).await, ["open"]);
@@ -308,8 +312,7 @@ async fn a_declined_payer_may_try_again_by_the_same_link() {
 #[tokio::test]
 async fn a_link_that_nobody_pays_expires_and_another_takes_its_place() {
     let world = World::new(Script::default()).await;
-    let id = registering(&world).await;
-    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (id, first) = invited(&world).await;
     let open = link(&world, id, VERIFICATION).await.unwrap_err();
     assert!(
         matches!(&open, RegisterError::Begin(BeginError::Open { registration_id, .. }) if *registration_id == first.registration_id),
@@ -339,8 +342,7 @@ async fn a_link_that_nobody_pays_expires_and_another_takes_its_place() {
 #[tokio::test]
 async fn a_person_ends_a_link_and_so_does_the_end_of_its_subscription() {
     let world = World::new(Script::default()).await;
-    let id = registering(&world).await;
-    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (id, first) = invited(&world).await;
     registrar(&world)
         .cancel(first.registration_id, BY)
         .await
@@ -452,8 +454,7 @@ async fn without_one_good_card_of_its_own_nothing_is_attached_and_people_are_tol
             ..Script::default()
         })
         .await;
-        let id = registering(&world).await;
-        let link = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+        let (id, link) = invited(&world).await;
         if let Some(second) = second {
             let profile = SimulatedProfile::new(second).with_cid(&link.cid);
             world.simulator.register_profile(profile);
@@ -484,8 +485,7 @@ async fn without_one_good_card_of_its_own_nothing_is_attached_and_people_are_tol
 #[tokio::test]
 async fn after_a_payment_without_a_card_a_verification_brings_one_and_the_next_period_is_debited() {
     let world = World::new(Script::default()).await;
-    let id = registering(&world).await;
-    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (id, first) = invited(&world).await;
     let second = SimulatedProfile::new(Uuid::new_v4()).with_cid(&first.cid);
     world.simulator.register_profile(second);
     pay(first.url.as_str(), GOOD).await;
@@ -510,8 +510,7 @@ async fn a_card_that_appears_late_is_attached_all_the_same() {
         ..Script::default()
     })
     .await;
-    let id = registering(&world).await;
-    let link = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (_, link) = invited(&world).await;
     pay(link.url.as_str(), GOOD).await;
     world
         .run_until(world.clock.now() + TimeDelta::hours(3))
@@ -542,8 +541,7 @@ async fn a_payment_that_was_under_way_when_its_link_ended_counts() {
         ..Script::default()
     })
     .await;
-    let id = registering(&world).await;
-    let link = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (_, link) = invited(&world).await;
     world.run_days(6).await;
     pay(link.url.as_str(), GOOD).await;
     world.run_until(link.valid_to + TimeDelta::hours(12)).await;
@@ -566,8 +564,7 @@ async fn a_late_payment_of_a_period_that_was_debited_is_one_too_many_and_stops_n
     world.simulator.add_rule(
         Rule::debits(Behaviour::settle_after(Duration::from_secs(7_200))).on(Call::Payer),
     );
-    let id = registering(&world).await;
-    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (id, first) = invited(&world).await;
     pay(first.url.as_str(), GOOD).await;
     // imoje ends no link that somebody is paying by; here it does, so the books have ended it alone.
     world
@@ -838,8 +835,7 @@ async fn two_daemons_that_hear_of_a_payment_at_once_record_it_once() {
     let other = world.another_store().await;
     let calendar = daemon::calendar(world.config.shops.values().next().unwrap());
     for _ in 0..10 {
-        let id = registering(&world).await;
-        let link = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+        let (_, link) = invited(&world).await;
         pay(link.url.as_str(), GOOD).await;
         let transaction = world.simulator.ledger().transactions().last().unwrap().id;
         let paid = PaidByLink {
@@ -874,8 +870,7 @@ async fn two_daemons_that_hear_of_a_payment_at_once_record_it_once() {
 #[tokio::test]
 async fn a_notice_about_a_link_decides_nothing_and_one_of_a_lost_link_stops_everything() {
     let world = World::new(Script::default()).await;
-    let id = registering(&world).await;
-    let open = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (_, open) = invited(&world).await;
     // Of a transaction that imoje does not have.
     let forged = notice(&open.order_id, Uuid::new_v4());
     post_signed(&panel_address(&world.door), &forged).await;
@@ -959,8 +954,7 @@ async fn a_link_that_somebody_pays_by_is_not_ended_for_another() {
         ..Script::default()
     })
     .await;
-    let id = registering(&world).await;
-    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (id, first) = invited(&world).await;
     pay(first.url.as_str(), GOOD).await;
     let error = registrar(&world)
         .cancel(first.registration_id, BY)
@@ -996,8 +990,7 @@ async fn a_late_payment_beside_a_pending_debit_is_told_once_and_stops_nobody() {
         world
             .simulator
             .add_rule(payers(Behaviour::settle_after(2 * HOUR)));
-        let id = registering(&world).await;
-        let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+        let (id, first) = invited(&world).await;
         pay(first.url.as_str(), GOOD).await;
         end_here(&world, &first).await;
         world.simulator.clear_rules();
@@ -1078,8 +1071,7 @@ async fn a_payment_that_is_heard_of_long_after_its_link_ended_waits_for_its_card
     world
         .simulator
         .add_rule(payers(Behaviour::settle_after(60 * HOUR)));
-    let id = registering(&world).await;
-    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (_, first) = invited(&world).await;
     pay(first.url.as_str(), GOOD).await;
     end_here(&world, &first).await;
     world.simulator.clear_rules();
@@ -1103,8 +1095,7 @@ async fn a_payment_over_another_amount_is_told_once_and_decides_nothing() {
         ..Script::default()
     })
     .await;
-    let id = registering(&world).await;
-    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (_, first) = invited(&world).await;
     pay(first.url.as_str(), GOOD).await;
     world.run_until(first.valid_to + TimeDelta::days(1)).await;
     assert_eq!(registrations(&world).await, ["expired"]);
@@ -1119,8 +1110,7 @@ async fn a_payment_over_another_amount_is_told_once_and_decides_nothing() {
 #[tokio::test]
 async fn a_link_that_is_ended_in_the_panel_is_ended_here() {
     let world = World::new(Script::default()).await;
-    let id = registering(&world).await;
-    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (id, first) = invited(&world).await;
     let answer = reqwest::Client::new()
         .post(format!(
             "{}/{MERCHANT_ID}/payment/cancel",
@@ -1149,8 +1139,7 @@ async fn who_pays_for_a_subscription_that_was_cancelled_meanwhile_is_told_of() {
         ..Script::default()
     })
     .await;
-    let id = registering(&world).await;
-    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (id, first) = invited(&world).await;
     pay(first.url.as_str(), GOOD).await;
     world.store.cancel(id, BY, world.clock.now()).await.unwrap();
     world.run_days(1).await;
@@ -1188,8 +1177,7 @@ async fn a_decline_of_the_old_card_does_not_end_what_has_a_new_one() {
 #[tokio::test]
 async fn periods_between_a_payment_without_a_card_and_a_card_are_no_finding() {
     let world = World::new(Script::default()).await;
-    let id = registering(&world).await;
-    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (id, first) = invited(&world).await;
     let second = SimulatedProfile::new(Uuid::new_v4()).with_cid(&first.cid);
     world.simulator.register_profile(second);
     pay(first.url.as_str(), GOOD).await;
@@ -1214,8 +1202,7 @@ async fn a_transaction_that_a_payer_paid_by_a_link_is_found_by_its_link() {
         ..Script::default()
     })
     .await;
-    let id = registering(&world).await;
-    let first = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    let (_, first) = invited(&world).await;
     pay(first.url.as_str(), GOOD).await;
     // Long after the link was looked at last, the payer pays once more, and no notice comes.
     world.run_days(3).await;

@@ -24,22 +24,24 @@ pub fn validate_description(description: &str) -> Result<(), FieldError> {
     text::DESCRIPTION.check("additionalDescription", description)
 }
 
+/// The members of every address.
+const ADDRESS: [&str; 8] = [
+    "firstName",
+    "lastName",
+    "company",
+    "street",
+    "city",
+    "region",
+    "postalCode",
+    "countryCodeAlpha2",
+];
+
 /// The payer's address: `billing`.
 ///
 /// # Errors
 /// The first thing that is wrong, with its path.
 pub fn validate_billing(billing: &Value) -> Result<(), FieldError> {
-    let known = [
-        "firstName",
-        "lastName",
-        "company",
-        "street",
-        "city",
-        "region",
-        "postalCode",
-        "countryCodeAlpha2",
-        "taxId",
-    ];
+    let known = [&ADDRESS[..], &["taxId"]].concat();
     let billing = Members::of("billing", billing, &known)?;
     check_address(&billing)?;
     billing.optional_text("company", &text::COMPANY)?;
@@ -51,17 +53,7 @@ pub fn validate_billing(billing: &Value) -> Result<(), FieldError> {
 /// # Errors
 /// The first thing that is wrong, with its path.
 pub fn validate_shipping(shipping: &Value) -> Result<(), FieldError> {
-    let known = [
-        "firstName",
-        "lastName",
-        "company",
-        "street",
-        "city",
-        "region",
-        "postalCode",
-        "countryCodeAlpha2",
-    ];
-    let shipping = Members::of("shipping", shipping, &known)?;
+    let shipping = Members::of("shipping", shipping, &ADDRESS)?;
     check_address(&shipping)?;
     shipping.optional_text("company", &text::SHIPPING_COMPANY)
 }

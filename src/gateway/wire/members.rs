@@ -42,6 +42,30 @@ impl<'de> Deserialize<'de> for TransactionNumber {
     }
 }
 
+/// An element of a list in an answer.
+pub(super) trait Listed: Sized {
+    /// The element, if all that matters of it can be read.
+    fn read(json: &RawValue) -> Option<Self>;
+}
+
+/// A list in an answer, if each element of it can be read. Without the member it has none.
+pub(super) struct List<T>(pub(super) Option<Vec<T>>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Some(Vec::new()))
+    }
+}
+
+impl<'de, T: Listed> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        let elements: Option<Vec<&RawValue>> = serde_json::from_str(raw.get()).ok();
+        let listed = elements.and_then(|elements| elements.into_iter().map(T::read).collect());
+        Ok(Self(listed))
+    }
+}
+
 /// A whole number, given as a number or as a text of digits, as amounts sometimes are.
 #[derive(Debug, Default)]
 pub(super) struct Whole(pub(super) Option<i64>);

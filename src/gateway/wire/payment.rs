@@ -1,10 +1,10 @@
 //! What an answer about a payment link shows.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::members::{Flag, Text, TransactionNumber, Whole, uuid};
-use crate::domain::id::{PaymentId, TransactionId};
+use super::members::{Flag, List, Listed, Text, TransactionNumber, Whole, uuid};
+use crate::domain::id::PaymentId;
 use crate::gateway::answer::{ListedPayment, ShownPayment};
 
 /// A link that was made, with what its answer repeats of the request.
@@ -77,7 +77,7 @@ struct Members {
     #[serde(default)]
     is_active: Flag,
     #[serde(default)]
-    transactions: Transactions,
+    transactions: List<ListedPayment>,
 }
 
 impl Members {
@@ -86,17 +86,8 @@ impl Members {
     }
 }
 
-/// The transactions of a link, if each of them can be read. Without the member there are none.
-struct Transactions(Option<Vec<ListedPayment>>);
-
-impl Default for Transactions {
-    fn default() -> Self {
-        Self(Some(Vec::new()))
-    }
-}
-
-impl<'de> Deserialize<'de> for Transactions {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+impl Listed for ListedPayment {
+    fn read(json: &RawValue) -> Option<Self> {
         #[derive(Deserialize)]
         struct Element {
             #[serde(default)]
@@ -104,18 +95,11 @@ impl<'de> Deserialize<'de> for Transactions {
             #[serde(default)]
             status: Text,
         }
-        let raw = <&RawValue>::deserialize(deserializer)?;
-        let elements: Option<Vec<Element>> = serde_json::from_str(raw.get()).ok();
-        let read = |element: Element| {
-            let id: TransactionId = element.id.0?;
-            Some(ListedPayment {
-                transaction_id: id,
-                status: element.status.0?,
-            })
-        };
-        Ok(Self(elements.and_then(|elements| {
-            elements.into_iter().map(read).collect()
-        })))
+        let element: Element = serde_json::from_str(json.get()).ok()?;
+        Some(Self {
+            transaction_id: element.id.0?,
+            status: element.status.0?,
+        })
     }
 }
 

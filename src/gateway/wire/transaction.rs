@@ -4,7 +4,7 @@ use chrono::DateTime;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::members::{Text, TransactionNumber, Whole, uuid};
+use super::members::{List, Listed, Text, TransactionNumber, Whole, uuid};
 use crate::domain::answer::{Body, ListedRefund, ShownTransaction};
 use crate::domain::id::ProfileId;
 
@@ -82,20 +82,11 @@ struct Transaction {
     #[serde(default)]
     created: Whole,
     #[serde(default)]
-    refunds: Refunds,
+    refunds: List<ListedRefund>,
 }
 
-/// The refunds of a transaction, if each of them can be read. Without the member there are none.
-struct Refunds(Option<Vec<ListedRefund>>);
-
-impl Default for Refunds {
-    fn default() -> Self {
-        Self(Some(Vec::new()))
-    }
-}
-
-impl<'de> Deserialize<'de> for Refunds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+impl Listed for ListedRefund {
+    fn read(json: &RawValue) -> Option<Self> {
         #[derive(Deserialize)]
         struct Element {
             transaction: Members,
@@ -109,22 +100,16 @@ impl<'de> Deserialize<'de> for Refunds {
             #[serde(default)]
             status: Text,
         }
-        let raw = <&RawValue>::deserialize(deserializer)?;
-        // Each is an object with a transaction in it (as ING's plugins read them), or the transaction itself.
-        let elements: Option<Vec<&RawValue>> = serde_json::from_str(raw.get()).ok();
-        let read = |element: &RawValue| {
-            let members = match serde_json::from_str::<Element>(element.get()) {
-                Ok(element) => element.transaction,
-                Err(_) => serde_json::from_str(element.get()).ok()?,
-            };
-            Some(ListedRefund {
-                id: members.id.0?,
-                amount_minor: members.amount.0?,
-                status: members.status.0?,
-            })
+        // An object with a transaction in it (as ING's plugins read them), or the transaction itself.
+        let members = match serde_json::from_str::<Element>(json.get()) {
+            Ok(element) => element.transaction,
+            Err(_) => serde_json::from_str(json.get()).ok()?,
         };
-        let listed = elements.and_then(|elements| elements.into_iter().map(read).collect());
-        Ok(Self(listed))
+        Some(Self {
+            id: members.id.0?,
+            amount_minor: members.amount.0?,
+            status: members.status.0?,
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgTransaction;
 
+use super::paying::{of_lock, what_for};
 use super::{Subject, end, lock, look_again};
 use crate::domain::event::EventKind;
 use crate::domain::id::{CardId, ProfileId, RegistrationId, SubscriptionId};
@@ -14,7 +15,7 @@ use crate::domain::shop::ShopName;
 use crate::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
 use crate::store::events;
 use crate::store::planning::NextPeriod;
-use crate::store::status::{self, By, StepError, Stopped};
+use crate::store::status::{self, By, Stopped};
 use crate::store::{Store, StoreError, despite_others, new_id};
 
 /// How a subscription goes on with a new card.
@@ -65,15 +66,8 @@ impl Store {
         next: &(impl Fn(&Stopped, Attaching) -> Option<NextPeriod> + Send + Sync),
     ) -> Result<Attached, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let id = subscription_of(&mut transaction, registration_id).await?;
-        let (was, stopped) = match status::lock(&mut transaction, id).await {
-            Ok(locked) => locked,
-            Err(StepError::Store(error)) => return Err(error),
-            // A registration is of a subscription that there is, and a lock takes no step.
-            Err(StepError::Missing(_) | StepError::Illegal(_)) => {
-                return Err(StoreError::Unexpected(sqlx::Error::RowNotFound));
-            }
-        };
+        let (id, _) = what_for(&mut transaction, registration_id).await?;
+        let (was, stopped) = status::lock(&mut transaction, id).await.map_err(of_lock)?;
         let subject = lock(&mut transaction, registration_id).await?;
         let Ok(state) = subject.state.after(RegistrationEvent::Attached) else {
             return Ok(Attached::Decided(subject.state));
@@ -150,19 +144,6 @@ impl Store {
         transaction.commit().await?;
         Ok(())
     }
-}
-
-async fn subscription_of(
-    transaction: &mut PgTransaction<'_>,
-    registration_id: RegistrationId,
-) -> Result<SubscriptionId, StoreError> {
-    Ok(sqlx::query_scalar!(
-        r#"-- subscription_of_registration
-        SELECT subscription_id AS "subscription_id: SubscriptionId" FROM registrations WHERE registration_id = $1"#,
-        registration_id as RegistrationId,
-    )
-    .fetch_one(&mut **transaction)
-    .await?)
 }
 
 /// Inserts the card, unless its profile or its `cid` belongs to one already.

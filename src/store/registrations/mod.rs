@@ -465,8 +465,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Vec<OpenRegistration>, StoreError> {
         let waits: Vec<i64> = policy.poll.iter().map(TimeDelta::num_seconds).collect();
-        let rows = sqlx::query_file_as!(
-            Row,
+        let taken = sqlx::query_file_scalar!(
             "src/store/sql/take_registrations.sql",
             now,
             &waits,
@@ -474,7 +473,10 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.into_iter().map(Row::read).collect()
+        if taken.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.registrations(&taken).await
     }
 
     /// One registration, whether it is time to look at it or not.
@@ -485,14 +487,21 @@ impl Store {
         &self,
         registration_id: RegistrationId,
     ) -> Result<Option<OpenRegistration>, StoreError> {
-        let row = sqlx::query_file_as!(
+        Ok(self.registrations(&[registration_id]).await?.pop())
+    }
+
+    async fn registrations(
+        &self,
+        ids: &[RegistrationId],
+    ) -> Result<Vec<OpenRegistration>, StoreError> {
+        let rows = sqlx::query_file_as!(
             Row,
-            "src/store/sql/read_registration.sql",
-            registration_id as RegistrationId,
+            "src/store/sql/read_registrations.sql",
+            ids as &[RegistrationId],
         )
-        .fetch_optional(&self.pool)
+        .fetch_all(&self.pool)
         .await?;
-        row.map(Row::read).transpose()
+        rows.into_iter().map(Row::read).collect()
     }
 
     /// The registration of a subscription that may still be paid, if there is one.

@@ -82,7 +82,7 @@ impl Store {
         }
         let (status, stopped) = status::lock(&mut transaction, subscription_id)
             .await
-            .map_err(of_step)?;
+            .map_err(of_lock)?;
         // Somebody may have planned it before all of that was locked.
         let charge = match period_no {
             Some(period_no) => lock_charge(&mut transaction, subscription_id, period_no).await?,
@@ -173,7 +173,8 @@ impl Store {
     }
 }
 
-fn of_step(error: StepError) -> StoreError {
+/// Why a subscription that a registration is of could not be locked.
+pub(super) fn of_lock(error: StepError) -> StoreError {
     match error {
         StepError::Store(error) => error,
         // A registration is of a subscription that there is, and a lock takes no step.
@@ -183,7 +184,8 @@ fn of_step(error: StepError) -> StoreError {
     }
 }
 
-async fn what_for(
+/// The subscription of a registration, and the period that is paid by it.
+pub(super) async fn what_for(
     transaction: &mut PgTransaction<'_>,
     registration_id: RegistrationId,
 ) -> Result<(SubscriptionId, Option<i32>), StoreError> {

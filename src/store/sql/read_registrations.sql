@@ -1,4 +1,4 @@
--- read_registration
+-- read_registrations
 SELECT r.registration_id AS "registration_id: RegistrationId", r.shop AS "shop: ShopName", r.cid,
        r.state AS "state: RegistrationState", r.amount_minor, r.currency AS "currency: Currency",
        r.payment_id AS "payment_id: PaymentId", r.transaction_id AS "transaction_id: TransactionId", r.paid_at, r.valid_to, r.ended_at,
@@ -8,4 +8,5 @@ SELECT r.registration_id AS "registration_id: RegistrationId", r.shop AS "shop: 
             SELECT FROM charges c
             WHERE c.subscription_id = r.subscription_id AND c.period_no = r.period_no AND c.state = 'paid')) AS "is_wanted!"
 FROM registrations r JOIN subscriptions s USING (subscription_id)
-WHERE r.registration_id = $1
+WHERE r.registration_id = ANY($1)
+ORDER BY r.registration_id
