@@ -10,6 +10,10 @@ use crate::domain::subscription::DeactivationReason;
 /// How long before a retry the declined attempts are read again, so that the gateway's word is there when the time has come.
 pub const READ_AHEAD: TimeDelta = TimeDelta::minutes(5);
 
+/// How long after the first attempt a retry is still made that the card's budget keeps waiting. Card schemes count declines over 30
+/// days, and by then younger charges of the card may have taken its place again and again: whether it is still wanted is a person's to say.
+pub const WAITS_FOR_BUDGET: TimeDelta = TimeDelta::days(30);
+
 /// The retry policy of an installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {

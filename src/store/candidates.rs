@@ -10,6 +10,7 @@ use crate::domain::card::FirstTransactionId;
 use crate::domain::id::{AttemptId, CardId, ChargeId, ProfileId, SubscriptionId};
 use crate::domain::money::Currency;
 use crate::domain::order_id::OrderId;
+use crate::domain::retry::WAITS_FOR_BUDGET;
 use crate::domain::shop::ShopName;
 use crate::domain::subscription::SubscriptionStatus;
 use crate::domain::title::{self, Occasion};
@@ -147,7 +148,13 @@ fn judge(
         return Ok(Verdict::PutOff(now + limits.min_gap));
     }
     if let Some(until) = spent.over_budget(card_id, candidate.is_retry, permits, limits, now) {
-        return Ok(Verdict::PutOff(until));
+        let first_attempt_at = candidate.first_attempt_at.unwrap_or(now);
+        let waited = candidate.is_retry && until > first_attempt_at + WAITS_FOR_BUDGET;
+        return Ok(if waited {
+            Verdict::Hold("card_budget_spent")
+        } else {
+            Verdict::PutOff(until)
+        });
     }
     let title = match &candidate.title {
         Some(template) => Some(title::of_debit(

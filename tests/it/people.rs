@@ -759,6 +759,52 @@ async fn retries_that_a_person_wants_keep_the_budget_of_their_card() {
 }
 
 #[tokio::test]
+async fn a_retry_that_has_waited_a_month_for_the_budget_of_its_card_is_put_before_a_person() {
+    let world = World::new(Script::default()).await;
+    // Enough good debits that the declines stop nothing.
+    for _ in 0..4 {
+        let good = Agreement::monthly("2027-01-01").every("P1D");
+        world.subscribe(good).await;
+    }
+    let card = Behaviour::decline_at_once("CODE_51");
+    let first = Agreement::monthly("2027-01-01").times(1).with_card(card);
+    let daily = Agreement::monthly("2027-01-02")
+        .every("P1D")
+        .on_the_card_of(&first);
+    let waits = world.subscribe(first).await;
+    daily
+        .store(&world.books, &world.config, world.clock.now())
+        .await;
+    world.run_days(29).await;
+    let stands = "SELECT c.state || coalesce(' ' || c.reason, '') FROM charges c WHERE c.subscription_id = $1";
+    let charge = async || -> String {
+        let read = sqlx::query_scalar(stands).bind(waits);
+        read.fetch_one(&world.books).await.unwrap()
+    };
+    assert_eq!(charge().await, "retry_wait");
+    world.run_days(4).await;
+    assert_eq!(charge().await, "held card_budget_spent");
+    let told: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM events WHERE subscription_id = $1 AND kind = 'charge.held'",
+    )
+    .bind(waits)
+    .fetch_one(&world.books)
+    .await
+    .unwrap();
+    assert_eq!(told, 1);
+    let declines: i64 = world
+        .one(
+            "SELECT max(n) FROM (
+                 SELECT (SELECT count(*) FROM attempts b WHERE b.card_id = a.card_id AND b.state = 'rejected'
+                             AND b.decided_at > a.decided_at - interval '30 days' AND b.decided_at <= a.decided_at) AS n
+                 FROM attempts a WHERE a.state = 'rejected') AS counts",
+        )
+        .await;
+    assert_eq!(declines, 8, "the budget of the card");
+    world.settle_up().await;
+}
+
+#[tokio::test]
 async fn a_decline_that_was_reversed_is_not_retried_although_a_person_says_so() {
     let world = World::new(Script::default()).await;
     let reversed = Behaviour::decline_then_settle("CODE_51", HOUR).with_notices(Notices::none());

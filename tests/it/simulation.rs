@@ -16,18 +16,21 @@ use axum::http::StatusCode;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use cykl::cli::daemon;
 use cykl::domain::attempt::{AttemptEvent, AttemptState};
-use cykl::domain::id::SubscriptionId;
+use cykl::domain::id::{ChargeId, SubscriptionId};
 use cykl::domain::shop::ShopName;
 use cykl::simulator::{
-    Behaviour, DeclinesFirst, ErrorBody, Notices, Rule, Script, Transaction, WrongEcho,
+    Behaviour, Call, DeclinesFirst, ErrorBody, Notices, Rule, Script, Transaction, WrongEcho,
 };
 use cykl::store::brakes::BrakeMode;
+use cykl::store::registrations::WantedPayment;
 use cykl::store::status::By;
+use cykl::workers::refunder::Wanted;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::fire::{Dice, Instance, Odds, Plan, Stage, Stepped};
 use crate::harness::{Agreement, SERVICE_KEY, START, TOKEN, World, drop_database, number_from};
+use crate::registering::{DECLINED, GOOD, link, try_to_pay};
 
 /// How many seeds `make test` runs; `CYKL_SOAK_SEEDS` asks for more, and with `CYKL_SOAK_SHORT` for more of the same extent.
 const SEEDS: u64 = 20;
@@ -74,6 +77,8 @@ struct Lived {
     faults: usize,
     rounds: usize,
     held: i64,
+    refunds: usize,
+    registered: i64,
 }
 
 impl Weather {
@@ -174,6 +179,51 @@ fn read_faults(dice: &mut Dice) -> Vec<Rule> {
     drawn(dice, faults, 30, Rule::reads)
 }
 
+/// What imoje and payers do to some of the payment links.
+fn link_faults(dice: &mut Dice) -> Vec<Rule> {
+    let settled = |seconds| Behaviour::settle_after(Duration::from_secs(seconds));
+    let of_links = [
+        Behaviour::take_money_and_lose_answer(),
+        Behaviour::lose_request(),
+        Behaviour::truncated(true),
+        Behaviour::error(StatusCode::INTERNAL_SERVER_ERROR, ErrorBody::Html, true),
+    ];
+    let of_payers = [
+        settled(40).with_notices(Notices::none()),
+        settled(40).with_read_lag(Duration::from_secs(7_200)),
+        settled(40).with_notices(Notices {
+            payment_only: true,
+            ..Notices::default()
+        }),
+        settled(50 * 3_600),
+        Behaviour::decline("CODE_51"),
+        Behaviour::status("cancelled"),
+    ];
+    let mut rules = drawn(dice, of_links.to_vec(), 30, |fault| {
+        Rule::debits(fault).on(Call::Link)
+    });
+    rules.extend(drawn(dice, of_payers.to_vec(), 40, |fault| {
+        Rule::debits(fault).on(Call::Payer)
+    }));
+    rules
+}
+
+/// What imoje does to some of the refunds.
+fn refund_faults(dice: &mut Dice) -> Vec<Rule> {
+    let faults = vec![
+        Behaviour::take_money_and_lose_answer(),
+        Behaviour::take_money_and_lose_answer().with_notices(Notices::none()),
+        Behaviour::lose_request(),
+        Behaviour::error(StatusCode::INTERNAL_SERVER_ERROR, ErrorBody::Object, true),
+        Behaviour::error(StatusCode::BAD_GATEWAY, ErrorBody::Html, false),
+        Behaviour::settle_after(Duration::from_secs(90_000)),
+        Behaviour::decline_after("CODE_05", Duration::from_secs(90_000)),
+    ];
+    drawn(dice, faults, 40, |fault| {
+        Rule::debits(fault).on(Call::Refund)
+    })
+}
+
 /// A few of the faults, each in up to so many percent of the calls.
 fn drawn(
     dice: &mut Dice,
@@ -239,10 +289,13 @@ struct Run {
     stage: Stage,
     weather: Weather,
     dice: Dice,
+    /// For what was added later.
+    others: Dice,
     places: Vec<Place>,
     subscriptions: Vec<Uuid>,
     lived: Lived,
     gateway_up_at: Option<DateTime<Utc>>,
+    gave_back_at: Option<DateTime<Utc>>,
     /// How many debits imoje had been asked for, and how many had settled, when the ledger was looked at last.
     looked_at: (u64, u64),
 }
@@ -258,6 +311,10 @@ impl Run {
         let stage = Stage::new(Script::default(), &sections).await;
         let mut rules = gateway_faults(&mut dice, weather.flips);
         rules.extend(read_faults(&mut dice));
+        // With dice of their own, so that what else a seed draws stays what it was before there were links and refunds.
+        let mut others = dice.clone().split().split();
+        rules.extend(link_faults(&mut others));
+        rules.extend(refund_faults(&mut others));
         for rule in rules {
             stage.world.simulator.add_rule(rule);
         }
@@ -265,11 +322,18 @@ impl Run {
         let mut drawing = dice.split();
         for number in 0..subscriptions_max {
             let (agreement, declines_first, inactive_on) = agreement(number, &mut drawing);
+            let agreement = match others.below(10) {
+                0..2 => agreement.without_profile(),
+                2 => agreement.without_card(),
+                _ => agreement,
+            };
             let mut card = agreement.profile();
             card.declines_first = declines_first;
             card.inactive_from =
                 inactive_on.map(|days| stage.now() + TimeDelta::days(i64::try_from(days).unwrap()));
-            stage.world.simulator.register_profile(card);
+            if agreement.has_card {
+                stage.world.simulator.register_profile(card);
+            }
             let world = &stage.world;
             subscriptions.push(
                 agreement
@@ -291,8 +355,10 @@ impl Run {
             dice,
             places,
             subscriptions,
+            others,
             lived: Lived::default(),
             gateway_up_at: None,
+            gave_back_at: None,
             looked_at: (0, 0),
         }
     }
@@ -304,6 +370,7 @@ impl Run {
             if self.stage.now() >= tomorrow {
                 tomorrow += TimeDelta::days(1);
                 self.happen().await;
+                self.deal().await;
                 self.look_in_between().await;
             }
             self.start_what_is_down().await;
@@ -365,6 +432,72 @@ impl Run {
                     }
                 };
             }
+        }
+    }
+
+    /// What people do about refunds, and payers about links, on a day.
+    async fn deal(&mut self) {
+        if self.others.hits(500) {
+            self.give_back().await;
+        }
+        let waiting: Vec<Uuid> =
+            sqlx::query_scalar("SELECT subscription_id FROM subscriptions WHERE status IN ('registering', 'deactivated') ORDER BY 1")
+                .fetch_all(&self.stage.world.books)
+                .await
+                .unwrap();
+        for id in waiting {
+            if self.others.hits(300) {
+                let payment = *self.others.pick(&[
+                    WantedPayment::FirstCharge,
+                    WantedPayment::FirstCharge,
+                    WantedPayment::Verification(100),
+                ]);
+                // What cannot be done is refused, and what was not done may be tried again.
+                let _ = link(&self.stage.world, SubscriptionId::from_uuid(id), payment).await;
+            }
+        }
+        let open = "SELECT url FROM registrations WHERE state = 'open' ORDER BY registration_id";
+        for url in self.stage.world.column(open).await {
+            let number = *self.others.pick(&[GOOD, GOOD, GOOD, DECLINED]);
+            if self.others.hits(400) {
+                let _ = try_to_pay(&url, number).await;
+            }
+        }
+    }
+
+    /// A person gives back all or a part of some charge. At most one at a time, so that nobody has to wait for the distance between two.
+    async fn give_back(&mut self) {
+        let now = self.stage.now();
+        if self.gave_back_at.replace(now) == Some(now) {
+            return;
+        }
+        let world = &self.stage.world;
+        let paid: Vec<Uuid> = sqlx::query_scalar(
+            "SELECT charge_id FROM charges WHERE state = 'paid' ORDER BY charge_id",
+        )
+        .fetch_all(&world.books)
+        .await
+        .unwrap();
+        if paid.is_empty() {
+            return;
+        }
+        let charge_id = *self.others.pick(&paid);
+        let amount_minor = *self.others.pick(&[None, Some(1), Some(50)]);
+        let refunder =
+            daemon::refunder(&world.config, &world.store, &world.clock, world.fence_id).unwrap();
+        let wanted = Wanted {
+            charge_id: ChargeId::from_uuid(charge_id),
+            attempt_no: None,
+            amount_minor,
+            title: None,
+            is_confirmed_by_email: false,
+            by: By {
+                actor: "test",
+                reason: "a whim",
+            },
+        };
+        if let Ok(refunded) = refunder.refund(wanted).await {
+            self.lived.refunds += usize::from(refunded.recorded.became.is_some());
         }
     }
 
@@ -499,8 +632,10 @@ impl Run {
             // A stop by a process that is ahead seems to come after the release that followed it. The database refuses permits all the same.
             untrue.push("nothing_was_permitted_while_braked");
         }
-        if self.weather.flips {
-            // The gateway itself took back a decline. Money that moved twice is an incident, and every transaction is in the books.
+        let by_link = self.paid_twice_by_links().await;
+        if self.weather.flips || by_link {
+            // The gateway itself took back a decline, or a payer has paid by two links. Money that moved twice is an incident, and every
+            // transaction is in the books.
             untrue.push("money_moved_once");
             world.audit_except(&untrue).await;
             world.compare_beside_doubts().await;
@@ -511,7 +646,9 @@ impl Run {
                 )
                 .await;
             let mut twice = paid_twice(world.simulator.ledger().settled());
-            twice.retain(|period| !told.contains(period));
+            if self.weather.flips {
+                twice.retain(|period| !told.contains(period));
+            }
             assert_eq!(twice, BTreeSet::new(), "O1: a second payment was not told");
         } else {
             world.settle_up_beside_doubts(&untrue).await;
@@ -526,11 +663,52 @@ impl Run {
         self.lived.held = world
             .one("SELECT count(*) FROM charges WHERE state = 'held'")
             .await;
+        self.lived.registered = world
+            .one("SELECT count(*) FROM registrations WHERE state = 'attached'")
+            .await;
+        let unended: i64 = world
+            .one("SELECT count(*) FROM registrations WHERE state IN ('requested', 'open', 'paid')")
+            .await;
+        assert_eq!(unended, 0, "a registration never ended");
         let days = (world.clock.now() - START.parse::<DateTime<Utc>>().unwrap()).num_days();
         self.lived.subscription_days = days * i64::try_from(self.subscriptions.len()).unwrap();
     }
 
-    /// O5: what fell due has a charge, and what fell due before the last weeks has ended, or a person was told.
+    /// Whether money moved by a link beside other money for the same. Each such payment was told to people.
+    async fn paid_twice_by_links(&self) -> bool {
+        let world = &self.stage.world;
+        let untold = world
+            .column(
+                "SELECT r.order_id FROM registrations r, unnest(r.surplus_ids) AS p (transaction_id)
+                 WHERE r.purpose = 'verification' AND NOT EXISTS (
+                     SELECT FROM all_events e WHERE e.kind = 'incident.surplus' AND e.subscription_id = r.subscription_id
+                         AND e.payload ->> 'transaction_id' = p.transaction_id::text)",
+            )
+            .await;
+        assert_eq!(
+            untold,
+            Vec::<String>::new(),
+            "O1: a further verification was not told"
+        );
+        let surplus: Vec<(String, bool)> = sqlx::query_as(
+            "SELECT a.order_id, EXISTS (SELECT FROM all_events e WHERE e.attempt_id = a.attempt_id AND e.kind = 'incident.surplus')
+             FROM all_attempts a WHERE a.state = 'surplus' AND EXISTS (
+                 SELECT FROM all_attempts o
+                 WHERE (o.subscription_id, o.period_no) = (a.subscription_id, a.period_no) AND o.card_id IS NULL)",
+        )
+        .fetch_all(&world.books)
+        .await
+        .unwrap();
+        let untold: Vec<_> = surplus.iter().filter(|(_, is_told)| !is_told).collect();
+        assert!(
+            untold.is_empty(),
+            "O1: a second payment by a link was not told: {untold:?}"
+        );
+        !surplus.is_empty()
+    }
+
+    /// O5: what fell due has a charge, and what fell due and was tried before the last weeks has ended, or a person was told. Retries may
+    /// wait a month for the budget of their card.
     async fn everything_ended(&self) {
         self.stage.world.nothing_due_is_forgotten().await;
         let before = self.stage.now() - TimeDelta::days(CALM_DAYS - 3);
@@ -540,7 +718,7 @@ impl Run {
                   FROM attempts a WHERE a.charge_id = c.charge_id),
                  (SELECT string_agg(e.kind, ' ') FROM events e WHERE e.charge_id = c.charge_id))
              FROM charges c
-             WHERE c.due_at < $1 AND c.state IN ('planned', 'in_flight', 'retry_wait', 'held')
+             WHERE coalesce(c.first_attempt_at, c.due_at) < $1 AND c.state IN ('planned', 'in_flight', 'retry_wait', 'held')
                  AND NOT (c.state = 'held' AND EXISTS (
                      SELECT FROM events e WHERE e.charge_id = c.charge_id AND e.kind IN ('charge.held', 'case.opened')))",
         )
@@ -664,7 +842,8 @@ fn told_by(verdict: AttemptState) -> Option<AttemptEvent> {
 /// Subscriptions and periods that more than one of these transactions belongs to.
 fn paid_twice<'a>(settled: impl Iterator<Item = &'a Transaction>) -> BTreeSet<String> {
     let mut count: BTreeMap<String, usize> = BTreeMap::new();
-    for transaction in settled {
+    // What was paid by links is in the books as well, by which nothing was charged twice.
+    for transaction in settled.filter(|transaction| !transaction.is_by_link) {
         let (period, _attempt) = transaction.order_id.rsplit_once('-').unwrap();
         *count.entry(period.to_owned()).or_default() += 1;
     }
@@ -722,13 +901,14 @@ async fn whatever_happens_every_period_is_paid_once_or_told_about() {
     let seconds = since.elapsed().as_secs().max(1);
     let pace = 60 * u64::try_from(years).unwrap() / seconds / u64::try_from(cores).unwrap();
     println!(
-        "{seeds} seeds from {first}: {years} subscription years, {} debits, {} crashes, {} faults in {} rounds, {} held for a person; \
-         0 twice, 0 lost, 0 unexplained; {seconds} s on {cores} cores, {pace} years per minute and core",
-        all.debits, all.crashes, all.faults, all.rounds, all.held,
+        "{seeds} seeds from {first}: {years} subscription years, {} debits, {} crashes, {} faults in {} rounds, {} held for a person, {} refunds, {} cards \
+         registered; 0 twice, 0 lost, 0 unexplained; {seconds} s on {cores} cores, {pace} years per minute and core",
+        all.debits, all.crashes, all.faults, all.rounds, all.held, all.refunds, all.registered,
     );
     assert!(
         // A single seed may be a calm one.
-        seeds < SEEDS || all.crashes > 0 && all.faults > all.crashes,
+        seeds < SEEDS
+            || all.crashes > 0 && all.faults > all.crashes && all.refunds > 0 && all.registered > 0,
         "too calm to show anything"
     );
 }
@@ -741,5 +921,7 @@ impl Lived {
         self.faults += other.faults;
         self.rounds += other.rounds;
         self.held += other.held;
+        self.refunds += other.refunds;
+        self.registered += other.registered;
     }
 }

@@ -130,12 +130,20 @@ impl Instance {
         })
     }
 
-    /// Archives what is over, as once in a while.
+    /// Archives what is over and looks at the cards of what comes next, as once in a while.
     pub async fn clear_away(&self) {
-        let caretaker = self.workers.caretaker.clone();
+        let (caretaker, preflight) = (
+            self.workers.caretaker.clone(),
+            self.workers.preflight.clone(),
+        );
         let now = self.clock.now();
         // A failed run is logged by the loop and made again.
-        let _ = self.run(async move { caretaker.run_once(now).await }).await;
+        let _ = self
+            .run(async move {
+                let _ = caretaker.run_once(now).await;
+                let _ = preflight.run_once(now).await;
+            })
+            .await;
     }
 
     /// What its clock says at `now`.
