@@ -14,7 +14,8 @@ WITH steps AS (
     FROM steps t
     WINDOW w AS (PARTITION BY t.subscription_id ORDER BY t.period_no)
 ), gaps AS (
-    SELECT n.subscription_id, n.before + 1 AS first_no, n.after - 1 AS last_no, n.since, n.until
+    -- A payment by an older link may have been heard of after a younger one.
+    SELECT n.subscription_id, n.before + 1 AS first_no, n.after - 1 AS last_no, least(n.since, n.until) AS since, n.until
     FROM neighbours n WHERE n.after > n.before + 1
 )
 SELECT g.subscription_id AS "subscription_id?", NULL::uuid AS "charge_id?", NULL::uuid AS "attempt_id?",
@@ -33,7 +34,7 @@ WHERE g.since >= h.kept_from AND (s.anchor_date + g.first_no * s.period::interva
            -- Without a card it was stopped until it had one, whatever was paid before.
            OR stopped.kind = 'subscription.created' AND NOT EXISTS (
                SELECT FROM all_events a
-               WHERE a.subscription_id = g.subscription_id AND a.kind = 'subscription.activated' AND a.occurred_at <= g.since))
+               WHERE a.subscription_id = g.subscription_id AND a.kind = 'subscription.activated' AND a.occurred_at < g.since))
       AND (g.until IS NULL OR resumed.occurred_at <= g.until)
       AND (s.anchor_date + g.last_no * s.period::interval)::date <= (resumed.occurred_at AT TIME ZONE s.timezone)::date)
 LIMIT $1
