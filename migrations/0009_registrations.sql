@@ -1,17 +1,21 @@
--- Payment links by which payers register cards.
+-- Payment links by which payers register cards, and transactions by which shops that may send card data do.
 --
--- A link moves no money by itself, so making one needs no permit; what payers do by it is found out by reading it. The payment of a
--- first charge becomes an attempt of that charge, which has no card, since the payer chose it, and the order id of the link.
+-- A link moves no money by itself, so making one needs no permit; what payers do by it is found out by reading it. A transaction may move
+-- money at once. Its row is committed before it is sent, it is sent once, and no other registration of the subscription begins before it is
+-- known what came of it. The payment of a first charge becomes an attempt of that charge, which has no card, since the payer chose it, and
+-- the order id of the registration.
 
 CREATE TYPE registration_state AS ENUM (
     'requested', 'open', 'paid', 'attached', 'cardless', 'expired', 'cancelled', 'refused');
 CREATE TYPE registration_purpose AS ENUM ('first_charge', 'verification');
+CREATE TYPE registration_way AS ENUM ('link', 'card_data');
 
 CREATE TABLE registrations (
     registration_id uuid PRIMARY KEY,
     subscription_id uuid NOT NULL,
     shop            text NOT NULL,
     cid             text NOT NULL CHECK (cid ~ '^[A-Za-z0-9-]+$' AND length(cid) <= 36),
+    way             registration_way NOT NULL,
     purpose         registration_purpose NOT NULL,
     period_no       integer CHECK (period_no >= 0),
     order_id        text NOT NULL CONSTRAINT an_order_is_one_registration UNIQUE,
@@ -21,6 +25,10 @@ CREATE TABLE registrations (
     reason          text,
     payment_id      uuid CONSTRAINT a_link_is_one_registration UNIQUE,
     url             text,
+    -- By card data: what imoje made of the order, whatever became of it; the payer, and the aliases that later debits name.
+    sale_id         uuid CONSTRAINT a_sale_is_one_registration UNIQUE,
+    customer        jsonb,
+    aliases         jsonb,
     transaction_id  uuid CONSTRAINT a_payment_registers_once UNIQUE,
     surplus_ids     uuid[] NOT NULL DEFAULT '{}',
     mismatched_ids  uuid[] NOT NULL DEFAULT '{}',
@@ -35,8 +43,10 @@ CREATE TABLE registrations (
     CONSTRAINT first_charges_name_their_period CHECK ((period_no IS NOT NULL) = (purpose = 'first_charge')),
     -- No order id of a debit looks like it, so a link that nobody paid uses up none of theirs.
     CONSTRAINT registration_order_is_derived CHECK (order_id = 'cykl-r-' || replace(registration_id::text, '-', '')),
-    CONSTRAINT open_registrations_have_a_link CHECK (
-        (payment_id IS NULL) = (url IS NULL) AND (payment_id IS NOT NULL OR state <> 'open')),
+    CONSTRAINT open_registrations_can_be_followed CHECK (CASE way
+        WHEN 'link' THEN (payment_id IS NULL) = (url IS NULL) AND (payment_id IS NOT NULL OR state <> 'open') AND sale_id IS NULL
+        ELSE payment_id IS NULL AND (sale_id IS NOT NULL OR url IS NULL AND state <> 'open') END),
+    CONSTRAINT card_data_say_who_pays CHECK (num_nonnulls(customer, aliases) = CASE way WHEN 'link' THEN 0 ELSE 2 END),
     CONSTRAINT ended_registrations_say_when CHECK ((ended_at IS NULL) = (state IN ('requested', 'open', 'paid'))),
     CONSTRAINT open_registrations_are_looked_at CHECK (next_poll_at IS NOT NULL OR state NOT IN ('requested', 'open', 'paid')),
     CONSTRAINT paid_registrations_name_the_payment CHECK (
@@ -51,7 +61,7 @@ CREATE INDEX registrations_by_subscription ON registrations (subscription_id);
 CREATE INDEX registrations_by_cid ON registrations (shop, cid);
 CREATE INDEX registrations_to_resolve ON registrations (next_poll_at) WHERE next_poll_at IS NOT NULL;
 COMMENT ON TABLE registrations IS
-    'Payment links by which payers register cards. The payment counts as a period''s charge or as a verification, never both.';
+    'Payment links and transactions by which payers register cards. The payment counts as a period''s charge or as a verification, never both.';
 COMMENT ON COLUMN registrations.surplus_ids IS 'Further payments by the same link: money that has to go back.';
 COMMENT ON COLUMN registrations.mismatched_ids IS 'Payments by the link that are not over what it was made for; people were told.';
 
@@ -89,14 +99,16 @@ CREATE TRIGGER registration_step AFTER UPDATE ON registrations FOR EACH ROW
     WHEN (NOT registration_may_become(OLD.state, NEW.state))
     EXECUTE FUNCTION refuse_step('registration');
 CREATE TRIGGER registration_facts AFTER UPDATE ON registrations FOR EACH ROW
-    WHEN ((OLD.registration_id, OLD.subscription_id, OLD.shop, OLD.cid, OLD.purpose, OLD.period_no, OLD.order_id, OLD.amount_minor,
-           OLD.currency, OLD.actor, OLD.created_at, OLD.valid_to)
+    WHEN ((OLD.registration_id, OLD.subscription_id, OLD.shop, OLD.cid, OLD.way, OLD.purpose, OLD.period_no, OLD.order_id, OLD.amount_minor,
+           OLD.currency, OLD.customer, OLD.aliases, OLD.actor, OLD.created_at, OLD.valid_to)
         IS DISTINCT FROM
-          (NEW.registration_id, NEW.subscription_id, NEW.shop, NEW.cid, NEW.purpose, NEW.period_no, NEW.order_id, NEW.amount_minor,
-           NEW.currency, NEW.actor, NEW.created_at, NEW.valid_to)
+          (NEW.registration_id, NEW.subscription_id, NEW.shop, NEW.cid, NEW.way, NEW.purpose, NEW.period_no, NEW.order_id, NEW.amount_minor,
+           NEW.currency, NEW.customer, NEW.aliases, NEW.actor, NEW.created_at, NEW.valid_to)
+       OR (OLD.sale_id IS NOT NULL AND OLD.sale_id IS DISTINCT FROM NEW.sale_id)
        OR (OLD.payment_id IS NOT NULL AND OLD.payment_id IS DISTINCT FROM NEW.payment_id)
        OR (OLD.transaction_id IS NOT NULL AND OLD.transaction_id IS DISTINCT FROM NEW.transaction_id)
-       OR NOT NEW.surplus_ids @> OLD.surplus_ids)
+       OR NOT NEW.surplus_ids @> OLD.surplus_ids
+       OR NOT NEW.mismatched_ids @> OLD.mismatched_ids)
     EXECUTE FUNCTION refuse_new_facts('registration');
 
 -- What a payer paid by a link is a fact, and needs no permit: it is born with the money moved, for the period and the amount of its link.

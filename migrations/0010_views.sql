@@ -43,8 +43,8 @@ SELECT r.refund_id, r.charge_id, r.subscription_id, s.external_id, r.shop, r.att
 FROM refunds r JOIN subscriptions s USING (subscription_id);
 
 CREATE VIEW billing.registrations AS
-SELECT r.registration_id, r.subscription_id, s.external_id, r.shop, r.state, r.reason, r.purpose, r.period_no, r.cid, r.amount_minor,
-       r.currency, r.order_id, r.payment_id, r.url, r.transaction_id, cardinality(r.surplus_ids) AS surplus_payments, r.actor,
+SELECT r.registration_id, r.subscription_id, s.external_id, r.shop, r.state, r.reason, r.way, r.purpose, r.period_no, r.cid, r.amount_minor,
+       r.currency, r.order_id, r.payment_id, r.sale_id, r.url, r.transaction_id, cardinality(r.surplus_ids) AS surplus_payments, r.actor,
        r.created_at, r.valid_to, r.paid_at, r.ended_at
 FROM registrations r JOIN subscriptions s USING (subscription_id);
 
@@ -92,7 +92,7 @@ COMMENT ON VIEW billing.subscriptions IS 'One row per subscription.';
 COMMENT ON VIEW billing.charges IS 'One row per subscription and period that fell due: what was to be paid, and what became of it.';
 COMMENT ON VIEW billing.attempts IS 'One row per request to the gateway. At most one of a charge is ever in doubt, pending or settled.';
 COMMENT ON VIEW billing.refunds IS 'One row per refund: what people ordered with Cykl, and what imoje lists besides.';
-COMMENT ON VIEW billing.registrations IS 'One row per link by which a payer registers a card, and what became of it.';
+COMMENT ON VIEW billing.registrations IS 'One row per link or transaction by which a payer registers a card, and what became of it.';
 COMMENT ON VIEW billing.due_today IS 'What is still to be charged today, in each subscription''s zone: periods that fall due and charges that are planned or retried.';
 COMMENT ON VIEW billing.failed_now IS 'Charges that were given up and whose subscription has not ended.';
 COMMENT ON VIEW billing.held IS 'Charges that wait for a person.';
@@ -142,12 +142,14 @@ DECLARE
         "origin": "Who asked for it: cykl, or elsewhere when imoje lists it and nobody here ordered it.",
         "sale_transaction_id": "imoje''s id of the transaction that took the money.",
         "actor": "Who ordered it; cykl itself where it was found.",
-        "registration_id": "The registration of a card: one link.",
+        "registration_id": "The registration of a card: one link, or one transaction with card data.",
+        "way": "How the payer pays: link, or card_data that the shop sends through its proxy.",
         "purpose": "What its payment counts as: first_charge or verification.",
         "payment_id": "imoje''s id of the link.",
-        "url": "Where the payer pays.",
+        "sale_id": "imoje''s id of the transaction that was made with card data, whatever became of it.",
+        "url": "Where the payer pays, or confirms the payment.",
         "surplus_payments": "How many further payments were made by the link; they have to go back.",
-        "valid_to": "Until when it can be paid.",
+        "valid_to": "Until when it can be paid or confirmed.",
         "ended_at": "When it came to its end; null while it is open, or paid and its card is looked for.",
         "permitted_at": "When the permit was committed, before the request was sent; of a refund from elsewhere, when it was found.",
         "decided_at": "When its fate was established; null while it is in doubt or pending.",

@@ -1,4 +1,5 @@
-//! The registration of a card: a payer pays once by a link, and imoje keeps the card for the debits that follow.
+//! The registration of a card: a payer pays once, by a link or with card data that a shop with a certificate sends, and imoje keeps the
+//! card for the debits that follow.
 //!
 //! What is paid counts as the charge of a period, or only shows that the card works; which of the two is decided when the link is made.
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::IllegalTransition;
+use crate::domain::card::CardKey;
 use crate::domain::id::{ProfileId, RegistrationId};
 use crate::domain::order_id::ForeignOrderId;
 use crate::domain::schedule::{DuePeriod, Terms};
@@ -32,14 +34,25 @@ pub enum Purpose {
     Verification,
 }
 
+/// How the payer pays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "registration_way", rename_all = "snake_case")]
+pub enum Way {
+    /// On imoje's page, by a link. imoje keeps a profile of the card.
+    Link,
+    /// On a page of the shop, whose tokenising proxy puts the card's data into a transaction of the type `FIRST`. imoje keeps no profile.
+    CardData,
+}
+
 /// Where a registration stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "registration_state", rename_all = "snake_case")]
 pub enum RegistrationState {
-    /// The link was ordered, and imoje has not answered. Nobody knows its address.
+    /// The link or the transaction was ordered, and imoje has not answered. Nobody knows its address or its id.
     Requested,
-    /// The link can be paid.
+    /// The link can be paid, or the transaction is under way.
     Open,
     /// It was paid, and the card is still to be found.
     Paid,
@@ -51,7 +64,7 @@ pub enum RegistrationState {
     Expired,
     /// It was ended before anybody paid.
     Cancelled,
-    /// imoje refused to make the link.
+    /// imoje refused to make the link or the transaction.
     Refused,
 }
 
@@ -161,7 +174,7 @@ impl RegistrationState {
     }
 }
 
-/// What imoje is told as `orderId` of a link: `cykl-r-<registration>`. No order id of a debit looks like it.
+/// What imoje is told as `orderId` of a link or a transaction that registers a card: `cykl-r-<registration>`. No order id of a debit looks like it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegistrationOrderId(pub RegistrationId);
 
@@ -235,10 +248,28 @@ pub struct KeptCard {
     pub masked_number: Option<String>,
 }
 
+/// A card that was registered, and how it is debited from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredCard {
+    /// What names it.
+    pub key: CardKey,
+    /// `****` and the last four digits.
+    pub masked_number: Option<String>,
+}
+
+impl From<&KeptCard> for RegisteredCard {
+    fn from(kept: &KeptCard) -> Self {
+        Self {
+            key: CardKey::Profile(kept.profile_id),
+            masked_number: kept.masked_number.clone(),
+        }
+    }
+}
+
 /// Why a registration has no card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoCard {
-    /// imoje shows none under the `cid`, or not the one that was paid with.
+    /// imoje shows none under the `cid`, or not the one that was paid with; or nothing that names a card without a profile.
     Unknown,
     /// imoje shows one that cannot be debited.
     Unusable,

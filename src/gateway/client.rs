@@ -30,9 +30,9 @@ pub struct ImojeClient {
     pub(super) merchant_url: Url,
     pub(super) profile_debit_url: Url,
     plain_debit_url: Url,
-    proxied_debit_url: Option<Url>,
+    pub(super) proxied_debit_url: Option<Url>,
     pub(super) service_id: Uuid,
-    return_to: Option<ReturnUrls>,
+    pub(super) return_to: Option<ReturnUrls>,
     permit_age_max: Duration,
 }
 

@@ -14,6 +14,7 @@
 mod answer;
 mod client;
 mod client_config;
+mod first;
 mod notice;
 mod order;
 mod payments;
@@ -36,6 +37,7 @@ pub use answer::{
 };
 pub use client::ImojeClient;
 pub use client_config::{ClientConfig, ClientError};
+pub use first::{Action, FirstAnswer, FirstDetails, FirstOrder, FirstOutcome};
 pub use notice::{
     NoticeKind, NoticeUnreadable, ParsedNotice, notice_token, notification_url, parse_notice,
     registration_url, verify_notice_token,

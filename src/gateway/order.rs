@@ -14,7 +14,7 @@ use crate::domain::id::ProfileId;
 use crate::domain::money::Money;
 use crate::domain::order_id::OrderId;
 use crate::domain::shop::ReturnUrls;
-use crate::gateway::wire::{DebitData, DebitRequest, PlainDebitRequest, to_json};
+use crate::gateway::wire::{DebitData, DebitRequest, Payer, PlainRequest, to_json};
 
 /// A debit of a card, by its profile (imoje API, `POST transaction/profile`) or without one (`POST transaction`). There is one for each
 /// attempt, and it is sent once.
@@ -142,27 +142,21 @@ impl DebitOrder {
         customer["cid"] = json!(self.cid);
         let mut card = plain.aliases.clone().unwrap_or_else(|| json!({}));
         card["firstTransactionId"] = json!(plain.first_transaction_id);
-        Ok(to_json(&PlainDebitRequest {
-            kind: "sale",
-            service_id,
-            amount: self.amount.minor(),
-            currency: self.amount.currency().code(),
-            order_id,
-            payment_method: "card",
-            payment_method_code: "recurring",
-            success_return_url: &return_to.success,
-            failure_return_url: &return_to.failure,
-            notification_url,
-            title: self.title.as_deref(),
+        let payer = Payer {
             customer: &customer,
             card: &card,
+            return_to,
+        };
+        Ok(to_json(&PlainRequest {
+            notification_url,
+            title: self.title.as_deref(),
             invoice: self.invoice.as_ref(),
-            profile_type: "STANDARD",
+            ..PlainRequest::new("STANDARD", service_id, (self.amount, order_id), &payer)
         }))
     }
 }
 
-fn missing(field: &str, allowed: &str) -> FieldError {
+pub(super) fn missing(field: &str, allowed: &str) -> FieldError {
     FieldError {
         field: field.to_owned(),
         problem: Problem::Missing,

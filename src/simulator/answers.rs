@@ -47,6 +47,8 @@ pub(super) struct TransactionJson<'a> {
     payment_profile: Option<ProfileJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_transaction_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     refunds: Vec<ListedRefundJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,6 +136,7 @@ impl<'a> TransactionJson<'a> {
             payment_profile: (is_sale && transaction.profile_type.is_none() && !profile.is_plain)
                 .then(|| ProfileJson::new(&transaction.shop.merchant_id, profile)),
             first_transaction_id: None,
+            action: None,
             refunds: Vec::new(),
             status_code: None,
             status_code_description: None,
@@ -165,6 +168,12 @@ impl<'a> TransactionJson<'a> {
     pub(super) fn without_profile(mut self) -> (Self, Option<ProfileJson<'a>>) {
         let profile = self.payment_profile.take();
         (self, profile)
+    }
+
+    /// With `action`, where the payer has to do something.
+    pub(super) fn with_action(mut self, action: Option<Value>) -> Self {
+        self.action = action;
+        self
     }
 
     /// With `refunds`, as they were at a moment.

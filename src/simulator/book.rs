@@ -14,6 +14,7 @@ use super::{
     SimulatedShop,
     agenda::{Agenda, Item, NoticeItem, Topic},
     behaviour::{Behaviour, Fate, Notices},
+    challenge::Challenge,
     course::{Course, delta, later},
     currency::Currency,
     director::{Director, Facts},
@@ -62,6 +63,8 @@ pub(super) struct DebitRequest {
     pub(super) currency: Currency,
     pub(super) title: Arc<str>,
     pub(super) notification_url: Option<Arc<str>>,
+    /// Where the payer is to confirm it, if he is.
+    pub(super) challenge: Option<Challenge>,
 }
 
 /// What became of a debit request, and how its caller is to be answered.
@@ -124,13 +127,15 @@ pub(super) struct Book {
     posts: Vec<Post>,
     posts_by_order: HashMap<Arc<str>, u32>,
     pub(super) refund_posts: Vec<RefundPost>,
-    transactions: Vec<Transaction>,
+    pub(super) transactions: Vec<Transaction>,
     pub(super) links: Vec<Link>,
     /// The positions of the refunds of each debit.
     refunds: HashMap<Uuid, Vec<usize>>,
     /// When each shop was last given a refund.
     pub(super) last_refunds: HashMap<Uuid, DateTime<Utc>>,
-    positions: HashMap<Uuid, usize>,
+    pub(super) positions: HashMap<Uuid, usize>,
+    /// The transactions that wait for their payers.
+    pub(super) challenges: HashMap<Uuid, Challenge>,
     courses: HashMap<(Fate, Notices, Duration), Arc<Course>>,
     notices: Vec<Notice>,
     pub(super) agenda: Agenda,
@@ -156,6 +161,7 @@ impl Book {
             refunds: HashMap::new(),
             last_refunds: HashMap::new(),
             positions: HashMap::new(),
+            challenges: HashMap::new(),
             courses: HashMap::new(),
             notices: Vec::new(),
             agenda: Agenda::default(),
@@ -269,8 +275,12 @@ impl Book {
             NamedCard::Profile(id) => self.profiles.find(*id, now),
             NamedCard::FirstTransaction(id) => self.profiles.find_first(id, now),
             NamedCard::New(profile) => {
-                self.profiles
-                    .register_plain(SimulatedProfile::clone(profile));
+                let profile_of_it = SimulatedProfile::clone(profile);
+                if self.card_data.first_on_profile_only {
+                    self.profiles.register(profile_of_it);
+                } else {
+                    self.profiles.register_plain(profile_of_it);
+                }
                 self.profiles.find(profile.id, now)
             }
         };
@@ -301,7 +311,9 @@ impl Book {
             Some(profile) if !profile.is_active => DebitOutcome::InactiveProfile,
             Some(_) if self.is_booked(request, shop) => DebitOutcome::RepeatedOrder,
             Some(profile) => {
-                let fate = profile.fate(rule.and_then(|rule| rule.fate.clone()), &base, now);
+                let by_rule = rule.and_then(|rule| rule.fate.clone());
+                let waits = request.challenge.as_ref().map(|_| Fate::PendingForEver);
+                let fate = profile.fate(by_rule.or(waits), &base, now);
                 if fate == Fate::Inactive {
                     self.profiles.deactivate(profile.profile.id);
                     DebitOutcome::InactiveProfile
@@ -363,6 +375,11 @@ impl Book {
         if self.repeated_orders == RepeatedOrders::Refuse {
             self.booked_orders
                 .insert((shop.service_id, Arc::clone(&request.order_id)));
+        }
+        if let Some(challenge) = &request.challenge
+            && *fate == Fate::PendingForEver
+        {
+            self.challenges.insert(transaction.id, challenge.clone());
         }
         self.profiles.count_debit(profile.profile.id);
         self.totals.booked += 1;

@@ -10,6 +10,7 @@ use super::{
     SimulatedShop,
     answers::TransactionJson,
     book::{Debit, DebitOutcome, DebitRequest, NamedCard},
+    challenge::Challenge,
     currency::Currency,
     engine::{Caller, Engine},
     ledger::Post,
@@ -76,8 +77,14 @@ pub(super) async fn execute(engine: &Arc<Engine>, accepted: Accepted, instance: 
             notices,
         } => {
             engine.deliver_before_answer(notices).await;
+            let action = engine
+                .book()
+                .challenges
+                .get(&transaction.id)
+                .map(|challenge| challenge.action(transaction.id));
             let json = TransactionJson::new(&transaction, &profile, 0)
-                .with_payment(transaction.payment_id);
+                .with_payment(transaction.payment_id)
+                .with_action(action);
             let json = if behaviour.status_code_in_answer == Some(true) {
                 json.with_status_code()
             } else {
@@ -126,7 +133,13 @@ fn accept(
         return Err(unprocessable("TRX-ERROR-120001", instance, &errors));
     }
     let profile_id = uuid(instance, "paymentProfileId").unwrap_or_default();
-    request(engine, &caller, instance, NamedCard::Profile(profile_id))
+    request(
+        engine,
+        &caller,
+        instance,
+        NamedCard::Profile(profile_id),
+        None,
+    )
 }
 
 /// What a valid body asks for, if the shop's channel takes it.
@@ -135,6 +148,7 @@ pub(super) fn request(
     caller: &Caller,
     instance: &Value,
     card: NamedCard,
+    challenge: Option<Challenge>,
 ) -> Accepted {
     let shop = shop(caller, instance)?;
     let text = |field: &str| instance[field].as_str();
@@ -145,6 +159,7 @@ pub(super) fn request(
         currency: currency(instance).expect("the schema allows known currencies only"),
         title: text("title").unwrap_or_default().into(),
         notification_url: text("notificationUrl").map(Into::into),
+        challenge,
     };
     let is_taken = engine
         .book()

@@ -34,6 +34,7 @@ pub mod script;
 mod agenda;
 mod answers;
 mod book;
+mod challenge;
 mod codes;
 mod connection;
 mod courier;

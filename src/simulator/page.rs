@@ -1,4 +1,4 @@
-//! The page of a payment link, for a payer with a browser. A plain form; the real one is imoje's.
+//! Pages for a payer with a browser: that of a payment link, and that of 3-D Secure. Plain forms; the real ones are imoje's and the issuers'.
 
 use std::{fmt::Write, sync::Arc};
 
@@ -75,6 +75,54 @@ pub(super) async fn submit(engine: &Arc<Engine>, id: Option<Uuid>, body: &[u8]) 
     }
 }
 
+/// What a payer sees who is to confirm a payment.
+pub(super) fn ask(engine: &Engine, id: Option<Uuid>) -> Reply {
+    let now = engine.now();
+    let book = engine.book();
+    let waiting = id.and_then(|id| {
+        let (transaction, _) = book.transaction(id, now)?;
+        Some((transaction, book.challenges.get(&id)?))
+    });
+    let Some((transaction, challenge)) = waiting else {
+        return not_waiting();
+    };
+    let price = price(transaction.amount_minor, transaction.currency.code());
+    let body = format!(
+        "{NOTE}<p>{}</p><p class=\"amount\">{price}</p><form method=\"post\">\
+         <button name=\"action\" value=\"confirm\">It is me</button> \
+         <button name=\"action\" value=\"leave\">It is not</button></form>",
+        escaped(challenge.text("title")),
+    );
+    Reply::page(StatusCode::OK, page("Confirm the payment", &body))
+}
+
+/// The payer confirms a payment, or does not. Leads on to where the shop wants payers to go.
+pub(super) fn confirm(engine: &Engine, id: Option<Uuid>, body: &[u8]) -> Reply {
+    let is_his = url::form_urlencoded::parse(body)
+        .any(|(name, value)| name == "action" && value == "confirm");
+    let now = engine.now();
+    let confirmed = id.and_then(|id| engine.book().confirm(id, is_his, now));
+    let Some((transaction, challenge)) = confirmed else {
+        return not_waiting();
+    };
+    tracing::info!(order.id = %transaction.order_id, is_his, "answered by its payer");
+    let address = if is_his {
+        "successReturnUrl"
+    } else {
+        "failureReturnUrl"
+    };
+    Reply::see_other(challenge.text(address))
+}
+
+fn not_waiting() -> Reply {
+    let body = "<p role=\"alert\">There is no payment that waits for you.</p>";
+    Reply::page(StatusCode::NOT_FOUND, page("Confirm the payment", body))
+}
+
+fn price(minor: u32, currency: &str) -> String {
+    format!("{}.{:02} {currency}", minor / 100, minor % 100)
+}
+
 /// Leads to an address of the shop, or says what became of the payment.
 fn lead(link: &Link, address: &str, said: &str) -> Reply {
     match link.text(address).or(link.text("returnUrl")) {
@@ -99,15 +147,14 @@ fn nothing() -> Reply {
 fn form(link: &Link) -> String {
     let mut body = String::new();
     let title = link.text("title").unwrap_or_default();
-    let (units, minor) = (link.amount_minor / 100, link.amount_minor % 100);
-    let currency = link.currency.code();
+    let price = price(link.amount_minor, link.currency.code());
     let mut say = |text: &str| body.push_str(text);
-    say("<p class=\"note\">A simulator. No money moves here, and no real card belongs here.</p>");
+    say(NOTE);
     if !title.is_empty() {
         say(&format!("<p>{}</p>", escaped(title)));
     }
     say(&format!(
-        "<p class=\"amount\">{units}.{minor:02} {currency}</p><form method=\"post\">"
+        "<p class=\"amount\">{price}</p><form method=\"post\">"
     ));
     say(
         "<label>Card number <input name=\"number\" inputmode=\"numeric\" autocomplete=\"off\" list=\"cards\" \
@@ -124,7 +171,7 @@ fn form(link: &Link) -> String {
     say("<label>Year <input name=\"year\" value=\"2099\" size=\"4\" required></label>");
     say("<label>CVV <input name=\"cvv\" value=\"123\" size=\"3\"></label></div>");
     say(&format!(
-        "<button name=\"action\" value=\"pay\">Pay {units}.{minor:02} {currency}</button> \
+        "<button name=\"action\" value=\"pay\">Pay {price}</button> \
          <button name=\"action\" value=\"leave\" formnovalidate>Leave</button></form>"
     ));
     page("Pay", &body)
@@ -137,6 +184,9 @@ fn page(title: &str, body: &str) -> String {
          <body><main><h1>{title}</h1>{body}</main></body></html>"
     )
 }
+
+const NOTE: &str =
+    "<p class=\"note\">A simulator. No money moves here, and no real card belongs here.</p>";
 
 const STYLE: &str = "body{font:1rem/1.5 system-ui,sans-serif;background:#f3f4f6;color:#111827;margin:0}\
 main{max-width:26rem;margin:3rem auto;padding:2rem;background:#fff;border-radius:.75rem;box-shadow:0 1px 4px #0002}\

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     book::NamedCard,
+    challenge::Challenge,
     debit::{self, Accepted, check_json, not_acceptable, unprocessable},
     engine::Engine,
     profile::SimulatedProfile,
@@ -26,6 +27,7 @@ const WHOLE_CARD: [&str; 6] = ["firstName", "lastName", "number", "month", "year
 /// Decides about a transaction. Whatever comes of it is in the ledger before this returns.
 pub(super) async fn transact(
     engine: &Arc<Engine>,
+    origin: &Arc<str>,
     merchant_id: &str,
     headers: &HeaderMap,
     body: &[u8],
@@ -33,12 +35,13 @@ pub(super) async fn transact(
     let parsed: Option<Value> = serde_json::from_slice(body).ok();
     let is_json = parsed.is_some();
     let instance = parsed.unwrap_or_default();
-    let accepted = accept(engine, merchant_id, headers, is_json, &instance);
+    let accepted = accept(engine, origin, merchant_id, headers, is_json, &instance);
     debit::execute(engine, accepted, &instance).await
 }
 
 fn accept(
     engine: &Engine,
+    origin: &Arc<str>,
     merchant_id: &str,
     headers: &HeaderMap,
     is_json: bool,
@@ -66,11 +69,14 @@ fn accept(
         )));
     }
     let card = &instance["card"];
-    let named = match card["firstTransactionId"].as_str() {
-        Some(first_transaction_id) => NamedCard::FirstTransaction(first_transaction_id.into()),
-        None => NamedCard::New(Box::new(registered(card, &instance["customer"]))),
+    let (named, challenge) = match card["firstTransactionId"].as_str() {
+        Some(first) => (NamedCard::FirstTransaction(first.into()), None),
+        None => (
+            NamedCard::New(Box::new(registered(card, &instance["customer"]))),
+            Challenge::of(instance, origin),
+        ),
     };
-    debit::request(engine, &caller, instance, named)
+    debit::request(engine, &caller, instance, named, challenge)
 }
 
 /// What `profileType` asks of the card.

@@ -87,6 +87,8 @@ pub struct CardData {
     pub allowed: bool,
     /// Whether a `STANDARD` debit needs all of the card but the security code, and not `firstTransactionId` alone.
     pub standard_needs_all: bool,
+    /// Whether `firstTransactionId` is a member of the profile alone, and no read of the transaction shows it.
+    pub first_on_profile_only: bool,
 }
 
 impl Default for CardData {
@@ -94,6 +96,7 @@ impl Default for CardData {
         Self {
             allowed: true,
             standard_needs_all: false,
+            first_on_profile_only: false,
         }
     }
 }

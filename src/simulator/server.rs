@@ -90,6 +90,7 @@ pub(super) async fn serve(listener: TcpListener, engine: Arc<Engine>, closing: C
         )
         .route("/v1/merchant/{merchant_id}/payment/{id}", get(get_payment))
         .route("/pay/{id}", get(get_page).post(post_page))
+        .route("/3ds/{id}", get(get_challenge).post(post_challenge))
         .fallback(unknown_endpoint)
         .method_not_allowed_fallback(unknown_endpoint)
         .with_state(Desk {
@@ -164,7 +165,7 @@ async fn post_transaction(
     body: Bytes,
 ) -> Response {
     desk.engine.book().count_call();
-    let reply = transact(&desk.engine, &merchant_id, &headers, &body).await;
+    let reply = transact(&desk.engine, &desk.origin, &merchant_id, &headers, &body).await;
     desk.send(&line, reply).await
 }
 
@@ -331,6 +332,24 @@ async fn post_page(
     desk.send(&line, reply).await
 }
 
+async fn get_challenge(
+    State(desk): State<Desk>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    Path(id): Path<String>,
+) -> Response {
+    desk.send(&line, page::ask(&desk.engine, id_of(&id))).await
+}
+
+async fn post_challenge(
+    State(desk): State<Desk>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response {
+    let reply = page::confirm(&desk.engine, id_of(&id), &body);
+    desk.send(&line, reply).await
+}
+
 async fn unknown_endpoint(
     State(desk): State<Desk>,
     ConnectInfo(line): ConnectInfo<Line>,
@@ -374,9 +393,14 @@ impl Desk {
         let step = transaction.step_at(seen_at);
         let refunds = self.engine.book().refunds_of(transaction.id);
         let json = TransactionJson::new(&transaction, &profile, step);
+        let hides_first = self.engine.book().card_data().first_on_profile_only;
         let json = if transaction.refund_of.is_none() {
+            let json = if hides_first {
+                json
+            } else {
+                json.with_first_transaction_id(&transaction, &profile)
+            };
             json.with_payment(transaction.payment_id)
-                .with_first_transaction_id(&transaction, &profile)
                 .with_refunds(&refunds, seen_at)
                 .with_status_code()
         } else {

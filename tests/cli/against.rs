@@ -207,9 +207,9 @@ async fn a_first_charge_that_was_paid_by_a_link_is_found_by_its_transaction() {
     let paid_by_link = "SET search_path = cykl; SET session_replication_role = replica;
          UPDATE attempts SET card_id = NULL, order_id = 'cykl-r-000000000000700080000000000000f1'
          WHERE subscription_id = '00000000-0000-7000-8000-000000005002';
-         INSERT INTO registrations (registration_id, subscription_id, shop, cid, purpose, period_no, order_id, amount_minor, currency,
+         INSERT INTO registrations (registration_id, subscription_id, shop, cid, way, purpose, period_no, order_id, amount_minor, currency,
                                     state, transaction_id, card_id, actor, created_at, valid_to, paid_at, ended_at)
-         SELECT '00000000-0000-7000-8000-0000000000f1', a.subscription_id, a.shop, 'cid-9', 'first_charge', 0, a.order_id, 4900, 'PLN',
+         SELECT '00000000-0000-7000-8000-0000000000f1', a.subscription_id, a.shop, 'cid-9', 'link', 'first_charge', 0, a.order_id, 4900, 'PLN',
                 'attached', a.transaction_id, s.card_id, 'eve', permitted_at, permitted_at, permitted_at, permitted_at
          FROM attempts a JOIN subscriptions s USING (subscription_id) WHERE a.card_id IS NULL";
     place.sql(paid_by_link).await;

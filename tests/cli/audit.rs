@@ -209,18 +209,18 @@ const FAULTS: &[(&str, &str)] = &[
     // A payment by a link that counts as a verification and as a charge, and one that counts as nothing.
     (
         "payments_by_link_count_once",
-        "INSERT INTO registrations (registration_id, subscription_id, shop, cid, purpose, order_id, amount_minor, currency, state,
+        "INSERT INTO registrations (registration_id, subscription_id, shop, cid, way, purpose, order_id, amount_minor, currency, state,
                                     transaction_id, card_id, actor, created_at, valid_to, paid_at, ended_at)
-         SELECT '00000000-0000-7000-8000-0000000000f1', subscription_id, shop, 'cid-9', 'verification',
+         SELECT '00000000-0000-7000-8000-0000000000f1', subscription_id, shop, 'cid-9', 'link', 'verification',
                 'cykl-r-000000000000700080000000000000f1', 100, 'PLN', 'attached', transaction_id, card_id, 'eve', permitted_at,
                 permitted_at, permitted_at, permitted_at
          FROM attempts WHERE subscription_id = '00000000-0000-7000-8000-000000005003'",
     ),
     (
         "payments_by_link_count_once",
-        "INSERT INTO registrations (registration_id, subscription_id, shop, cid, purpose, period_no, order_id, amount_minor, currency,
+        "INSERT INTO registrations (registration_id, subscription_id, shop, cid, way, purpose, period_no, order_id, amount_minor, currency,
                                     state, transaction_id, card_id, actor, created_at, valid_to, paid_at, ended_at)
-         SELECT '00000000-0000-7000-8000-0000000000f1', subscription_id, shop, 'cid-9', 'first_charge', 0,
+         SELECT '00000000-0000-7000-8000-0000000000f1', subscription_id, shop, 'cid-9', 'link', 'first_charge', 0,
                 'cykl-r-000000000000700080000000000000f1', 4900, 'PLN', 'attached', gen_random_uuid(), card_id, 'eve', permitted_at,
                 permitted_at, permitted_at, permitted_at
          FROM attempts WHERE subscription_id = '00000000-0000-7000-8000-000000005003'",

@@ -4,6 +4,8 @@
 
 mod against;
 mod audit;
+#[path = "../card_proxy/mod.rs"]
+mod card_proxy;
 mod cards;
 mod commands;
 mod place;

@@ -7,6 +7,7 @@ use cykl::clock::Clock;
 use cykl::simulator::{Behaviour, Call, ErrorBody, Rule, Script, Simulator};
 use serde_json::Value;
 
+use crate::card_proxy::{ALIAS, CODE_ALIAS, NUMBER, Proxy};
 use crate::place::{Place, Ran};
 
 const CUSTOMER: &str =
@@ -202,7 +203,7 @@ async fn what_cannot_be_is_told_with_the_way_out() {
     simulator.add_rule(Rule::debits(refused).on(Call::Link));
     let no = register(&place, &["--customer", CUSTOMER]).await.ended(1);
     assert!(
-        no.stderr.contains("imoje refused to make the link"),
+        no.stderr.contains("imoje refused: TRX-ERROR-120001"),
         "{no:?}"
     );
     simulator.clear_rules();
@@ -217,4 +218,120 @@ async fn what_cannot_be_is_told_with_the_way_out() {
     drop(simulator);
     let away = register(&place, &["--cancel"]).await.ended(69);
     assert!(away.stderr.contains("couldn't end the link"), "{away:?}");
+}
+
+const BROWSER: &str = r#"{"ip": "203.0.113.9", "language": "pl-PL", "jsEnabled": true, "timezoneOffset": -60, "userAgent": "UA",
+    "accept": "text/html", "javaEnabled": false, "screenColorDepth": 24, "screenHeight": 1080, "screenWidth": 1920}"#;
+
+/// A card as aliases, the number and the security code of which are these.
+fn card(number: &str, code: &str) -> String {
+    format!(
+        r#"{{"firstName": "Anna", "lastName": "Nowak", "number": "{number}", "month": "12", "year": "2029", "cvv": "{code}"}}"#
+    )
+}
+
+async fn register_card(place: &Place, card: &str, more: &[&str]) -> Ran {
+    let usual = ["--customer", CUSTOMER, "--card", card, "--browser", BROWSER];
+    register(place, &[&usual, more].concat()).await
+}
+
+/// Has the card data of a place go through a proxy.
+async fn through_a_proxy(place: &Place, simulator: &Simulator) -> Proxy {
+    let proxy = Proxy::in_front_of(&simulator.base_url()).await;
+    place.reconfigure(
+        "[shops.main]\n",
+        &format!(
+            "[gateway]\ncard_proxy_url = \"{}\"\n[shops.main]\nsuccess_return_url = \"https://shop.example.test/ok\"\n\
+             failure_return_url = \"https://shop.example.test/no\"\n",
+            proxy.base_url
+        ),
+    );
+    proxy
+}
+
+#[tokio::test]
+async fn a_card_is_registered_by_its_data_through_the_proxy_and_said_where_its_payer_confirms_it() {
+    let (place, simulator) = waiting().await;
+    let card = card(ALIAS, CODE_ALIAS);
+    let nowhere = register_card(&place, &card, &[]).await.ended(78);
+    assert!(
+        nowhere.stderr.contains("gateway.card_proxy_url"),
+        "{nowhere:?}"
+    );
+    let proxy = through_a_proxy(&place, &simulator).await;
+    let json = ["--output", "json"];
+    let made = register_card(&place, &card, &json).await.succeeded().json();
+    assert_eq!(
+        (&made["status"], &made["amount_minor"], &made["period_no"]),
+        (&"pending".into(), &4_900.into(), &0.into())
+    );
+    let id = simulator.ledger().transactions()[0].id;
+    assert_eq!(made["transaction_id"], id.to_string());
+    let url = made["url"].as_str().unwrap();
+    assert!(url.ends_with(&format!("/3ds/{id}")), "{url}");
+    let open = register_card(&place, &card, &[]).await.ended(1);
+    assert!(open.stderr.contains("is open already"), "{open:?}");
+    let busy = register(&place, &["--cancel"]).await.ended(75);
+    assert!(busy.stderr.contains("somebody pays"), "{busy:?}");
+    assert_eq!(
+        place
+            .texts("SELECT way || ' ' || state || ' ' || sale_id FROM billing.registrations")
+            .await,
+        [format!("card_data open {id}")]
+    );
+    let seen = proxy.seen.lock().unwrap();
+    assert_eq!((seen.len(), &seen[0]["profileType"]), (1, &"FIRST".into()));
+}
+
+#[tokio::test]
+async fn a_card_whose_data_cannot_be_taken_is_told_why_and_a_lost_answer_what_to_do() {
+    let (place, simulator) = waiting().await;
+    let good = card(ALIAS, CODE_ALIAS);
+    for (card, more, code, said) in [
+        (
+            card(NUMBER, CODE_ALIAS),
+            [].as_slice(),
+            65,
+            "card.number looks like a card number",
+        ),
+        (
+            card(ALIAS, "123"),
+            &[],
+            65,
+            "card.cvv does not have the right form",
+        ),
+        ("{".to_owned(), &[], 2, "--card"),
+        (
+            good.clone(),
+            &["--success-url", "https://shop.example.test/ok"],
+            2,
+            "both or neither",
+        ),
+        (good.clone(), &["--cart", "{}"], 2, "--cart"),
+    ] {
+        let ran = register_card(&place, &card, more).await.ended(code);
+        assert!(ran.stderr.contains(said), "{said}: {ran:?}");
+        assert!(!ran.stderr.contains(NUMBER), "{ran:?}");
+    }
+    let without = register(&place, &["--customer", CUSTOMER, "--card", &good])
+        .await
+        .ended(2);
+    assert!(without.stderr.contains("--browser"), "{without:?}");
+    let _proxy = through_a_proxy(&place, &simulator).await;
+    simulator.add_rule(Rule::debits(Behaviour::decline_at_once("CODE_51")).times(1));
+    let declined = register_card(&place, &good, &[]).await.ended(1);
+    assert!(declined.stderr.contains("declined"), "{declined:?}");
+    simulator.add_rule(Rule::debits(Behaviour::take_money_and_lose_answer()).times(1));
+    let lost = register_card(&place, &good, &[]).await.ended(75);
+    assert!(
+        lost.stderr
+            .contains("not known whether the card was charged")
+            && lost.stderr.contains("--cancel"),
+        "{lost:?}"
+    );
+    let ended = register(&place, &["--cancel"]).await.succeeded();
+    assert!(
+        ended.stdout.contains("subscription S-1 has ended"),
+        "{ended:?}"
+    );
 }

@@ -621,11 +621,21 @@ impl World {
             "settled in our books only: {only_ours:?}; at the gateway only: {only_theirs:?}"
         );
         self.compare_refunds(&ledger, asked).await;
-        let posts = ledger.posts().len();
+        let (by_card_data, debits): (Vec<_>, Vec<_>) = ledger.posts().iter().partition(|post| {
+            let order_id = post.order_id.as_deref();
+            order_id.is_some_and(|order_id| order_id.starts_with("cykl-r-"))
+        });
         let permits: i64 = self.one("SELECT count(*) FROM all_attempts").await;
         assert!(
-            posts <= usize::try_from(permits).unwrap(),
+            debits.len() <= usize::try_from(permits).unwrap(),
             "more requests than permits"
+        );
+        let registrations: i64 = self
+            .one("SELECT count(*) FROM registrations WHERE way = 'card_data'")
+            .await;
+        assert!(
+            by_card_data.len() <= usize::try_from(registrations).unwrap(),
+            "more cards registered than asked for"
         );
     }
 }

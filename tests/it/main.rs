@@ -9,6 +9,8 @@
     reason = "a failed set-up should panic; helpers are not #[test] functions"
 )]
 
+#[path = "../card_proxy/mod.rs"]
+mod card_proxy;
 mod fire;
 mod harness;
 #[path = "../scratch/mod.rs"]
@@ -19,6 +21,7 @@ mod archive;
 mod axepta;
 mod brakes;
 mod browser;
+mod card_data;
 mod charging;
 mod constraints;
 mod crash_points;

@@ -1,26 +1,15 @@
 //! Cards without a profile: debited by the transaction that registered them, under all the rules that hold for profiles.
 
-use std::sync::{Arc, Mutex};
-
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::post;
+use axum::http::StatusCode;
 use chrono::TimeDelta;
 use cykl::simulator::{Behaviour, CardData, ErrorBody, ProfileType, Rule, Script};
 use cykl::store::brakes::BrakeMode;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
+use crate::card_proxy::{ALIAS, NUMBER, Proxy};
 use crate::harness::{Agreement, Setting, World};
 
-/// What a proxy knows the card by, and the card. A number of imoje's sandbox.
-const ALIAS: &str = "tok_1a2b3c";
-const NUMBER: &str = "4111111111111111";
-
-fn aliases() -> Value {
+pub fn aliases() -> Value {
     json!({"firstName": "Anna", "lastName": "Nowak", "number": ALIAS, "month": "12", "year": "2029"})
 }
 
@@ -96,63 +85,6 @@ async fn a_shop_that_may_not_send_card_data_stops_everything_at_once() {
         "it is an explicit refusal and no doubt"
     );
     world.settle_up().await;
-}
-
-/// A tokenising proxy: it stands in front of the gateway and puts the card's data in the place of its alias.
-struct Proxy {
-    base_url: String,
-    seen: Arc<Mutex<Vec<Value>>>,
-}
-
-#[derive(Clone)]
-struct Upstream {
-    base_url: String,
-    seen: Arc<Mutex<Vec<Value>>>,
-}
-
-impl Proxy {
-    async fn in_front_of(base_url: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let upstream = Upstream {
-            base_url: base_url.to_owned(),
-            seen: Arc::clone(&seen),
-        };
-        let router = Router::new()
-            .route("/cards/{merchant_id}/transaction", post(pass_on))
-            .with_state(upstream);
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self {
-            base_url: format!("http://{address}/cards"),
-            seen,
-        }
-    }
-}
-
-async fn pass_on(
-    State(upstream): State<Upstream>,
-    Path(merchant_id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> impl IntoResponse {
-    let mut body: Value = serde_json::from_slice(&body).unwrap();
-    upstream.seen.lock().unwrap().push(body.clone());
-    if body["card"]["number"] == ALIAS {
-        body["card"]["number"] = json!(NUMBER);
-    }
-    let answer = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .build()
-        .unwrap()
-        .post(format!("{}/{merchant_id}/transaction", upstream.base_url))
-        .header(header::AUTHORIZATION, &headers[header::AUTHORIZATION])
-        .json(&body)
-        .send()
-        .await
-        .unwrap();
-    (answer.status(), answer.bytes().await.unwrap())
 }
 
 #[tokio::test]

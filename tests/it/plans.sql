@@ -88,9 +88,9 @@ SELECT md5('lost ' || attempt_id)::uuid, subscription_id, shop, card_id, period_
 FROM attempts WHERE state = 'settled';
 
 -- Links by which cards were registered, and a few that are open.
-INSERT INTO registrations (registration_id, subscription_id, shop, cid, purpose, order_id, amount_minor, currency, state, payment_id, url,
+INSERT INTO registrations (registration_id, subscription_id, shop, cid, way, purpose, order_id, amount_minor, currency, state, payment_id, url,
                            actor, created_at, valid_to, ended_at, next_poll_at)
-SELECT md5('registration ' || n)::uuid, md5('subscription ' || n)::uuid, 'main', 'registered-' || n, 'verification',
+SELECT md5('registration ' || n)::uuid, md5('subscription ' || n)::uuid, 'main', 'registered-' || n, 'link', 'verification',
        'cykl-r-' || md5('registration ' || n), 100, 'PLN', CASE WHEN n > 10 THEN 'expired' ELSE 'open' END::registration_state,
        md5('link ' || n)::uuid, 'https://paywall.example.test/' || n, 'eve', '2026-11-01Z', '2026-11-08Z',
        CASE WHEN n > 10 THEN timestamptz '2026-11-08Z' END, CASE WHEN n <= 10 THEN timestamptz '2026-12-01Z' END

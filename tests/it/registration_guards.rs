@@ -40,6 +40,7 @@ fn link(changed: &[(&str, &str)]) -> String {
         ("subscription_id", "subscription_id"),
         ("shop", "shop"),
         ("cid", "'cid-1'"),
+        ("way", "'link'"),
         ("purpose", "'first_charge'"),
         ("period_no", "0"),
         ("order_id", ORDER),
@@ -49,6 +50,9 @@ fn link(changed: &[(&str, &str)]) -> String {
         ("reason", "NULL"),
         ("payment_id", "NULL"),
         ("url", "NULL"),
+        ("sale_id", "NULL"),
+        ("customer", "NULL"),
+        ("aliases", "NULL"),
         ("transaction_id", "NULL"),
         ("card_id", "NULL"),
         ("actor", "'eve'"),
@@ -72,6 +76,20 @@ fn another(changed: &[(&str, &str)]) -> String {
         ("order_id", "'cykl-r-00000000000070008000000000000002'"),
     ];
     let kept = other
+        .iter()
+        .filter(|(name, _)| changed.iter().all(|(changed, _)| changed != name));
+    let all: Vec<_> = kept.chain(changed).copied().collect();
+    link(&all)
+}
+
+/// A registration by card data, with some columns other than that.
+fn card_data(changed: &[(&str, &str)]) -> String {
+    let data = [
+        ("way", "'card_data'"),
+        ("customer", "'{}'"),
+        ("aliases", "'{}'"),
+    ];
+    let kept = data
         .iter()
         .filter(|(name, _)| changed.iter().all(|(changed, _)| changed != name));
     let all: Vec<_> = kept.chain(changed).copied().collect();
@@ -120,8 +138,12 @@ async fn a_registration_says_what_its_state_rests_on() {
             "registration_order_is_derived",
             link(&[("order_id", "'cykl-r-1'")]),
         ),
-        ("open_registrations_have_a_link", opened(&[])),
-        ("open_registrations_have_a_link", opened(&made[..1])),
+        ("open_registrations_can_be_followed", opened(&[])),
+        ("open_registrations_can_be_followed", opened(&made[..1])),
+        (
+            "open_registrations_can_be_followed",
+            link(&[("sale_id", PAYMENT)]),
+        ),
         (
             "ended_registrations_say_when",
             link(&[("ended_at", &start)]),
@@ -153,6 +175,30 @@ async fn a_registration_says_what_its_state_rests_on() {
     ] {
         is_refused(&world, "23514", &without(constraint), &[INSERT, &statement]).await;
     }
+}
+
+#[tokio::test]
+async fn a_registration_by_card_data_says_what_the_debits_of_the_card_say() {
+    let world = waiting().await;
+    let made = [("payment_id", "gen_random_uuid()"), ("url", "'https://x'")];
+    for (constraint, statement) in [
+        (
+            "open_registrations_can_be_followed",
+            card_data(&[("state", "'open'")]),
+        ),
+        (
+            "open_registrations_can_be_followed",
+            card_data(&[("url", "'https://x'")]),
+        ),
+        ("open_registrations_can_be_followed", card_data(&made)),
+        ("card_data_say_who_pays", link(&[("customer", "'{}'")])),
+        ("card_data_say_who_pays", card_data(&[("customer", "NULL")])),
+        ("card_data_say_who_pays", card_data(&[("aliases", "NULL")])),
+    ] {
+        is_refused(&world, "23514", &without(constraint), &[INSERT, &statement]).await;
+    }
+    let ok = card_data(&[("state", "'requested'")]);
+    assert_eq!(outcome(&world, &[&ok]).await, "ok");
 }
 
 #[tokio::test]
@@ -194,6 +240,17 @@ async fn a_registration_is_there_once_under_each_of_its_names() {
             INSERT,
             link(&made),
             another(&made),
+        ),
+        (
+            without("a_sale_is_one_registration"),
+            INSERT,
+            card_data(&with(&[("sale_id", PAYMENT)])),
+            another(&with(&[
+                ("sale_id", PAYMENT),
+                ("way", "'card_data'"),
+                ("customer", "'{}'"),
+                ("aliases", "'{}'"),
+            ])),
         ),
         (
             without("a_payment_registers_once"),
@@ -285,15 +342,22 @@ async fn every_step_of_a_registration_is_legal_in_the_database_exactly_when_it_i
 async fn the_facts_of_a_registration_never_change_and_it_stays() {
     let world = waiting().await;
     let opened = change("state = 'open', payment_id = gen_random_uuid(), url = 'https://x'");
-    let surplus = change(&format!("surplus_ids = ARRAY[{ID}]"));
+    let surplus = change(&format!(
+        "surplus_ids = ARRAY[{ID}], mismatched_ids = ARRAY[{ID}]"
+    ));
     let before = [link(&[]), opened, paid(), surplus];
     let before: Vec<_> = before.iter().map(String::as_str).collect();
     let derived = without("registration_order_is_derived");
     let period = without("first_charges_name_their_period");
+    let who = without("card_data_say_who_pays");
+    let followed = without("open_registrations_can_be_followed");
     for to in [
         "subscription_id = gen_random_uuid()",
         "shop = 'other'",
         "cid = 'another'",
+        "way = 'card_data'",
+        "customer = '{}'",
+        "aliases = '{}'",
         "purpose = 'verification'",
         "period_no = 1",
         "order_id = 'another'",
@@ -305,11 +369,16 @@ async fn the_facts_of_a_registration_never_change_and_it_stays() {
         "payment_id = gen_random_uuid()",
         "transaction_id = gen_random_uuid()",
         "surplus_ids = '{}'",
+        "mismatched_ids = '{}'",
     ] {
         let change = change(to);
-        let statements = [&[derived.as_str(), &period], &before[..], &[&change]].concat();
+        let guards = [derived.as_str(), &period, &who, &followed];
+        let statements = [&guards, &before[..], &[&change]].concat();
         is_refused(&world, "CY007", FACTS, &statements).await;
     }
+    let by_data = card_data(&[("sale_id", PAYMENT)]);
+    let other_sale = change("sale_id = gen_random_uuid()");
+    is_refused(&world, "CY007", FACTS, &[&by_data, &other_sale]).await;
     let gone = format!("DELETE FROM registrations WHERE registration_id = {ID}");
     for gone in [gone.as_str(), "TRUNCATE registrations"] {
         is_refused(&world, "CY009", KEPT, &[&before[..], &[gone]].concat()).await;

@@ -1,4 +1,5 @@
-//! `cykl card register`: a link by which a payer registers a card, without card data ever coming near the shop.
+//! `cykl card register`: a link by which a payer registers a card, without card data ever coming near the shop; or, for a shop that may send
+//! card data, a transaction that registers one by aliases of its tokenising proxy.
 
 use std::time::Duration;
 
@@ -11,11 +12,15 @@ use crate::cli::output::{self, Format, OutputArgs, Row};
 use crate::cli::subscription::Which;
 use crate::cli::{CliError, Exit, Outcome, ReasonArgs, daemon, kept_reason};
 use crate::domain::fields;
+use crate::domain::id::SubscriptionId;
 use crate::domain::money::Money;
-use crate::gateway::LinkDetails;
+use crate::domain::shop::ReturnUrls;
+use crate::gateway::{FirstDetails, LinkDetails};
 use crate::store::registrations::{BeginError, EndError, Wanted, WantedPayment};
 use crate::store::status::By;
-use crate::workers::registrar::{CancelError, Invitation, RegisterError, Registered, Registrar};
+use crate::workers::registrar::{
+    CancelError, Invitation, Made, NewCard, RegisterError, Registered,
+};
 
 /// Arguments of `cykl card register`.
 #[derive(Debug, Args)]
@@ -36,7 +41,7 @@ pub struct RegisterArgs {
     #[arg(long, value_name = "CID", value_parser = cid)]
     cid: Option<String>,
 
-    /// For how long the link can be paid, from an hour to a year [default: 7d, or until the next period falls due]
+    /// For how long it can be paid, from an hour to a year [default: 7d, or until the next period falls due; with --card 1h]
     #[arg(long, value_name = "DURATION", value_parser = valid_for)]
     valid_for: Option<TimeDelta>,
 
@@ -47,6 +52,15 @@ pub struct RegisterArgs {
     /// What the payer reads besides
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
+
+    /// Register this card instead of making a link: {"firstName": .., "lastName": .., "number": .., "month": .., "year": .., "cvv": ..},
+    /// as aliases that gateway.card_proxy_url knows, never a card number or a security code
+    #[arg(long, value_name = "JSON", value_parser = json, requires = "browser", conflicts_with_all = ["return_url", "cart", "ksef"])]
+    card: Option<Value>,
+
+    /// The payer's browser for 3-D Secure, as imoje documents additionalData.browser
+    #[arg(long, value_name = "JSON", value_parser = json, requires = "card")]
+    browser: Option<Value>,
 
     /// Where the payer goes when the outcome is open
     #[arg(long, value_name = "URL")]
@@ -79,7 +93,7 @@ pub struct RegisterArgs {
     /// End the link of the subscription that nobody has paid, instead of making one
     #[arg(long, conflicts_with_all = [
         "customer", "verification_minor", "cid", "valid_for", "title", "description", "return_url", "success_url", "failure_url",
-        "billing", "shipping", "cart", "ksef",
+        "billing", "shipping", "cart", "ksef", "card", "browser",
     ])]
     cancel: bool,
 
@@ -98,7 +112,31 @@ periods and gets the new card, by a verification.
 
 The running daemon finds out what the payer did, by imoje's notice or by asking, attaches the card and tells it as the
 events registration.paid, card.attached and subscription.activated (docs/events.md). A link that nobody paid in time is
-told as registration.expired. billing.registrations shows them all.";
+told as registration.expired. billing.registrations shows them all.
+
+With --card no link is made: the card is charged at once, by a transaction with profileType FIRST that goes through the tokenising proxy
+(for merchants with a PCI DSS certificate). Where the card asks for 3-D Secure, the payer's browser has to go to the url that is printed.
+Debits then name the transaction instead of a profile. When imoje's answer is lost, nothing else is registered for the subscription until
+it is known what became of it, or somebody has looked in imoje's panel and ends it with --cancel.";
+
+impl Row for Made {
+    const FIELDS: &'static [&'static str] = &[
+        "registration_id",
+        "transaction_id",
+        "status",
+        "url",
+        "method",
+        "content_type",
+        "content",
+        "valid_to",
+        "amount_minor",
+        "currency",
+        "period_no",
+        "cid",
+        "order_id",
+    ];
+    const SHOWN: &'static [&'static str] = Self::FIELDS;
+}
 
 impl Row for Registered {
     const FIELDS: &'static [&'static str] = &[
@@ -160,32 +198,40 @@ pub(super) async fn run(args: &RegisterArgs, context: &Context) -> Outcome {
                 output::write(format!("the link of {of_whom} has ended\n").as_bytes())?;
                 return Ok(Exit::Ok);
             }
-            let registered = register(args, &registrar, row.subscription_id, by)
-                .await
-                .map_err(|error| {
-                    not_registered(error).context(format!("couldn't make a link for {of_whom}"))
-                })?;
-            print(&registered, args.output.output)
+            let explained = |error| {
+                not_registered(error).context(format!("couldn't register a card for {of_whom}"))
+            };
+            let wanted = wanted(args, row.subscription_id, by);
+            let format = args.output.output;
+            match new_card(args)? {
+                Some(card) => {
+                    let made = registrar.register_card(&wanted, card).await;
+                    print(&made.map_err(explained)?, format)
+                }
+                None => {
+                    let registered = registrar.register(&wanted, invitation(args)).await;
+                    print(&registered.map_err(explained)?, format)
+                }
+            }
         })
         .await
 }
 
-async fn register(
-    args: &RegisterArgs,
-    registrar: &Registrar,
-    subscription_id: crate::domain::id::SubscriptionId,
-    by: By<'_>,
-) -> Result<Registered, RegisterError> {
-    let wanted = Wanted {
+fn wanted<'a>(args: &'a RegisterArgs, subscription_id: SubscriptionId, by: By<'a>) -> Wanted<'a> {
+    Wanted {
         subscription_id,
         cid: args.cid.as_deref(),
         payment: args
             .verification_minor
             .map_or(WantedPayment::FirstCharge, WantedPayment::Verification),
         valid_for: args.valid_for,
+        card_data: None,
         by,
-    };
-    let invitation = Invitation {
+    }
+}
+
+fn invitation(args: &RegisterArgs) -> Invitation {
+    Invitation {
         customer: args.customer.clone().unwrap_or_default(),
         title: args.title.clone(),
         details: LinkDetails {
@@ -198,11 +244,41 @@ async fn register(
             cart: args.cart.clone(),
             is_ksef: args.ksef,
         },
-    };
-    registrar.register(&wanted, invitation).await
+    }
 }
 
-fn print(registered: &Registered, format: Format) -> Outcome {
+/// The card that is registered by its data, if one is given.
+fn new_card(args: &RegisterArgs) -> Result<Option<NewCard>, CliError> {
+    let (Some(card), Some(browser)) = (&args.card, &args.browser) else {
+        return Ok(None);
+    };
+    let return_to = match (&args.success_url, &args.failure_url) {
+        (Some(success), Some(failure)) => Some(ReturnUrls {
+            success: success.clone(),
+            failure: failure.clone(),
+        }),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(CliError::usage(
+                "with --card, --success-url and --failure-url go together: both or neither",
+            ));
+        }
+    };
+    Ok(Some(NewCard {
+        customer: args.customer.clone().unwrap_or_default(),
+        card: card.clone(),
+        browser: browser.clone(),
+        return_to,
+        title: args.title.clone(),
+        details: FirstDetails {
+            description: args.description.clone(),
+            billing: args.billing.clone(),
+            shipping: args.shipping.clone(),
+        },
+    }))
+}
+
+fn print(registered: &impl Row, format: Format) -> Outcome {
     match format {
         Format::Table => {
             output::write(output::fields(registered, output::width())?.as_bytes())?;
@@ -234,19 +310,28 @@ fn not_registered(error: RegisterError) -> CliError {
         RegisterError::Begin(BeginError::CidTaken(_)) => {
             CliError::new(Exit::No, error).hint("leave --cid out, and it has one of its own")
         }
+        RegisterError::Begin(BeginError::Braked(_)) => CliError::new(Exit::No, error)
+            .hint("`cykl status` tells why, and docs/brakes.md what to do"),
+        RegisterError::InDoubt(_) => CliError::new(Exit::TryAgain, error).hint(
+            "billing.registrations tells what became of it; if imoje's panel shows no such order, end it with --cancel",
+        ),
         RegisterError::Begin(
-            BeginError::Missing(_) | BeginError::Over(_) | BeginError::NothingDue,
+            BeginError::Missing(_)
+            | BeginError::Over(_)
+            | BeginError::NothingDue
+            | BeginError::Payouts,
         )
+        | RegisterError::Declined { .. }
         | RegisterError::Refused { .. } => CliError::new(Exit::No, error),
         RegisterError::Begin(BeginError::Amount(_)) => CliError::new(Exit::Usage, error),
         RegisterError::Invalid(_) => CliError::bad_data(error),
-        RegisterError::UnknownShop(_) => CliError::config(error),
+        RegisterError::UnknownShop(_) | RegisterError::NoCardData(_) => CliError::config(error),
         RegisterError::NotSent(_) => {
-            CliError::unavailable(error).hint("there is no link; try again")
+            CliError::unavailable(error).hint("nothing was asked of imoje; try again")
         }
         RegisterError::AnswerLost => CliError::unavailable(error).hint("try again"),
         RegisterError::NotRecorded(_) => {
-            CliError::unavailable(error).hint("nobody can pay by it; try again in two minutes")
+            CliError::unavailable(error).hint("a link cannot be paid; try again in two minutes. Whether a card was charged the daemon finds out")
         }
     }
 }

@@ -115,6 +115,36 @@ impl<'a> Members<'a> {
         Err(FieldError::new(&self.path_of(name), Problem::Form, ALLOWED))
     }
 
+    /// A member that must be there and be a whole number in a range.
+    pub(super) fn whole(&self, name: &str, (min, max): (i64, i64)) -> Result<(), FieldError> {
+        let allowed = format!("a whole number from {min} to {max}");
+        let wrong = |problem| Err(FieldError::new(&self.path_of(name), problem, &allowed));
+        match self.required(name, &allowed)?.as_i64() {
+            Some(number) if (min..=max).contains(&number) => Ok(()),
+            Some(_) => wrong(Problem::Range),
+            None => wrong(Problem::Form),
+        }
+    }
+
+    /// A member that must be there and be `true` or `false`.
+    pub(super) fn boolean(&self, name: &str) -> Result<(), FieldError> {
+        const ALLOWED: &str = "true or false";
+        if self.required(name, ALLOWED)?.is_boolean() {
+            return Ok(());
+        }
+        Err(FieldError::new(&self.path_of(name), Problem::Form, ALLOWED))
+    }
+
+    /// A member that must be there and be an IP address.
+    pub(super) fn ip_address(&self, name: &str) -> Result<(), FieldError> {
+        const ALLOWED: &str = "an IPv4 or IPv6 address";
+        let address = self.required(name, ALLOWED)?.as_str();
+        if address.is_some_and(|address| address.parse::<std::net::IpAddr>().is_ok()) {
+            return Ok(());
+        }
+        Err(FieldError::new(&self.path_of(name), Problem::Form, ALLOWED))
+    }
+
     /// A member that must be there and be an e-mail address.
     pub(super) fn email(&self, name: &str) -> Result<(), FieldError> {
         let wrong = |problem| FieldError::new(&self.path_of(name), problem, EMAIL_ALLOWED);

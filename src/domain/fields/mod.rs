@@ -18,7 +18,7 @@ use uuid::{Uuid, Variant};
 
 use crate::domain::id::ProfileId;
 
-pub use customer::{validate_card_aliases, validate_customer};
+pub use customer::{validate_browser, validate_card_aliases, validate_customer, validate_new_card};
 pub use invoice::validate_invoice;
 pub use link::{validate_billing, validate_cart, validate_description, validate_shipping};
 pub use multipayout::{validate_multipayout, validate_payout_sum};

@@ -181,6 +181,22 @@ pub(super) const ALIAS: TextRule = TextRule {
     allowed: "1 to 200 printable characters that are no card number",
 };
 
+/// `additionalData.browser.language`
+pub(super) const LANGUAGE: TextRule = TextRule {
+    min: 1,
+    max: 8,
+    takes: is_printable,
+    allowed: "the language of the browser, such as pl-PL",
+};
+
+/// Headers of the browser in `additionalData.browser`
+pub(super) const HEADER: TextRule = TextRule {
+    min: 1,
+    max: 2048,
+    takes: is_printable,
+    allowed: "1 to 2048 printable characters",
+};
+
 /// `invoice.buyer.street`: `^[0-9a-zA-Z\s\-#.'"&,_/\u00C0-\u02C0]*$`
 pub(super) const STREET: TextRule = TextRule {
     min: 0,

@@ -4,6 +4,7 @@
 //! known are ignored, and one that cannot be read is absent, which the classifier takes for doubt. A body that is not JSON to
 //! its last byte, or that says one thing twice, is [`Body::Unreadable`](crate::domain::answer::Body::Unreadable) as a whole. Reading never fails and never panics.
 
+mod action;
 mod envelope;
 mod members;
 mod payment;
@@ -13,14 +14,15 @@ mod requests;
 mod service;
 mod transaction;
 
+pub(super) use action::{ShownAction, read_action};
 pub(super) use envelope::opened;
 pub(super) use members::{Text, TransactionNumber};
 pub(super) use payment::{read_link, read_payment};
 pub(super) use profile::{read_profile, read_profiles};
 pub(super) use refund::read_refundable;
 pub(super) use requests::{
-    CanRefundRequest, CancelRequest, DeactivateRequest, DebitData, DebitRequest, PaymentRequest,
-    PlainDebitRequest, RefundRequest, to_json,
+    AdditionalData, CanRefundRequest, CancelRequest, DeactivateRequest, DebitData, DebitRequest,
+    Payer, PaymentRequest, PlainRequest, RefundRequest, to_json,
 };
 pub(super) use service::read_service;
 pub use transaction::read_body;

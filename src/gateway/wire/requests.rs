@@ -4,6 +4,9 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::domain::money::Money;
+use crate::domain::shop::ReturnUrls;
+
 /// The body of a request.
 pub(in crate::gateway) fn to_json(request: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(request).expect("texts, numbers and JSON values are always written")
@@ -37,7 +40,7 @@ pub(in crate::gateway) struct DebitData<'a> {
 /// `POST {merchantId}/transaction`, for a card without a profile.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::gateway) struct PlainDebitRequest<'a> {
+pub(in crate::gateway) struct PlainRequest<'a> {
     #[serde(rename = "type")]
     pub(in crate::gateway) kind: &'static str,
     pub(in crate::gateway) service_id: Uuid,
@@ -52,11 +55,67 @@ pub(in crate::gateway) struct PlainDebitRequest<'a> {
     pub(in crate::gateway) notification_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::gateway) title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::gateway) additional_description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::gateway) valid_to: Option<i64>,
     pub(in crate::gateway) customer: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::gateway) billing: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::gateway) shipping: Option<&'a Value>,
     pub(in crate::gateway) card: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::gateway) additional_data: Option<AdditionalData<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::gateway) invoice: Option<&'a Value>,
     pub(in crate::gateway) profile_type: &'static str,
+}
+
+/// Who pays, with which card, and where to lead him back to.
+pub(in crate::gateway) struct Payer<'a> {
+    pub(in crate::gateway) customer: &'a Value,
+    pub(in crate::gateway) card: &'a Value,
+    pub(in crate::gateway) return_to: &'a ReturnUrls,
+}
+
+/// `additionalData` of a transaction.
+#[derive(Serialize)]
+pub(in crate::gateway) struct AdditionalData<'a> {
+    pub(in crate::gateway) browser: &'a Value,
+}
+
+impl<'a> PlainRequest<'a> {
+    /// What is required, and nothing else.
+    pub(in crate::gateway) fn new(
+        profile_type: &'static str,
+        service_id: Uuid,
+        (amount, order_id): (Money, &'a str),
+        payer: &Payer<'a>,
+    ) -> Self {
+        Self {
+            kind: "sale",
+            service_id,
+            amount: amount.minor(),
+            currency: amount.currency().code(),
+            order_id,
+            payment_method: "card",
+            payment_method_code: "recurring",
+            success_return_url: &payer.return_to.success,
+            failure_return_url: &payer.return_to.failure,
+            notification_url: None,
+            title: None,
+            additional_description: None,
+            valid_to: None,
+            customer: payer.customer,
+            billing: None,
+            shipping: None,
+            card: payer.card,
+            additional_data: None,
+            invoice: None,
+            profile_type,
+        }
+    }
 }
 
 /// `POST {merchantId}/payment`

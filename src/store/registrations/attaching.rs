@@ -6,12 +6,12 @@ use sqlx::PgTransaction;
 
 use super::paying::{of_lock, what_for};
 use super::{Subject, end, lock, look_again};
+use crate::domain::card::{CardKey, FirstTransactionId};
 use crate::domain::event::EventKind;
 use crate::domain::id::{CardId, ProfileId, RegistrationId, SubscriptionId};
 use crate::domain::registration::{
-    KeptCard, NoCard, Purpose, RegistrationEvent, RegistrationState,
+    NoCard, Purpose, RegisteredCard, RegistrationEvent, RegistrationState,
 };
-use crate::domain::shop::ShopName;
 use crate::domain::subscription::{SubscriptionEvent, SubscriptionStatus};
 use crate::store::events;
 use crate::store::planning::NextPeriod;
@@ -48,7 +48,7 @@ impl Store {
     pub async fn attach_card(
         &self,
         registration_id: RegistrationId,
-        card: &KeptCard,
+        card: &RegisteredCard,
         now: DateTime<Utc>,
         next: impl Fn(&Stopped, Attaching) -> Option<NextPeriod> + Send + Sync,
     ) -> Result<Attached, StoreError> {
@@ -61,7 +61,7 @@ impl Store {
     async fn attach_once(
         &self,
         registration_id: RegistrationId,
-        card: &KeptCard,
+        card: &RegisteredCard,
         now: DateTime<Utc>,
         next: &(impl Fn(&Stopped, Attaching) -> Option<NextPeriod> + Send + Sync),
     ) -> Result<Attached, StoreError> {
@@ -80,11 +80,13 @@ impl Store {
             return Ok(Attached::Refused(NoCard::Known));
         };
         set_card(&mut transaction, id, card_id).await?;
-        let mut told = vec![subject.event(
-            EventKind::CardAttached,
-            state,
-            json!({ "payment_profile_id": card.profile_id, "masked_number": card.masked_number }),
-        )];
+        let (profile_id, first_transaction_id) = by_what(card);
+        let more = json!({
+            "payment_profile_id": profile_id,
+            "first_transaction_id": first_transaction_id,
+            "masked_number": card.masked_number,
+        });
+        let mut told = vec![subject.event(EventKind::CardAttached, state, more)];
         if is != was {
             let how = match (was, subject.purpose) {
                 (SubscriptionStatus::Registering, Purpose::FirstCharge) => {
@@ -146,22 +148,31 @@ impl Store {
     }
 }
 
-/// Inserts the card, unless its profile or its `cid` belongs to one already.
+/// What names a card: its profile, or the transaction that registered it.
+fn by_what(card: &RegisteredCard) -> (Option<ProfileId>, Option<&FirstTransactionId>) {
+    match &card.key {
+        CardKey::Profile(id) => (Some(*id), None),
+        CardKey::FirstTransaction(id) => (None, Some(id)),
+    }
+}
+
+/// Inserts the card, unless what names it or its `cid` belongs to one already.
 async fn insert_card(
     transaction: &mut PgTransaction<'_>,
     subject: &Subject,
-    card: &KeptCard,
+    card: &RegisteredCard,
     now: DateTime<Utc>,
 ) -> Result<Option<CardId>, StoreError> {
+    let (profile_id, first_transaction_id) = by_what(card);
     Ok(sqlx::query_scalar!(
         r#"-- insert_registered_card
-        INSERT INTO cards (card_id, shop, cid, payment_profile_id, masked_number, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6)
+        INSERT INTO cards (card_id, shop, cid, payment_profile_id, first_transaction_id, customer, aliases, masked_number, created_at)
+        SELECT $1, shop, cid, $3, $4, customer, aliases, $5, $6 FROM registrations WHERE registration_id = $2
         ON CONFLICT DO NOTHING RETURNING card_id AS "card_id: CardId""#,
         CardId::from_uuid(new_id(now)) as CardId,
-        &subject.shop as &ShopName,
-        subject.cid,
-        card.profile_id as ProfileId,
+        subject.registration_id as RegistrationId,
+        profile_id as Option<ProfileId>,
+        first_transaction_id as Option<&FirstTransactionId>,
         card.masked_number,
         now,
     )

@@ -1,4 +1,4 @@
-//! Registrations: links by which payers register cards, and what became of each.
+//! Registrations: links and transactions by which payers register cards, and what became of each.
 
 mod attaching;
 mod paying;
@@ -14,7 +14,7 @@ use crate::domain::event::EventKind;
 use crate::domain::id::{PaymentId, RegistrationId, SubscriptionId, TransactionId};
 use crate::domain::money::{Currency, Money, MoneyError};
 use crate::domain::registration::{
-    FirstCharge, Purpose, RegistrationEvent, RegistrationOrderId, RegistrationState,
+    FirstCharge, Purpose, RegistrationEvent, RegistrationOrderId, RegistrationState, Way,
 };
 use crate::domain::resolution::ResolverPolicy;
 use crate::domain::shop::ShopName;
@@ -42,10 +42,21 @@ pub struct Wanted<'a> {
     pub cid: Option<&'a str>,
     /// What the payment counts as.
     pub payment: WantedPayment,
-    /// For how long it can be paid, at least an hour; a week, or until the next period falls due, when absent.
+    /// For how long it can be paid, at least an hour; when absent a week, or until the next period falls due, and an hour with card data.
     pub valid_for: Option<TimeDelta>,
+    /// What later debits say about a card whose data are sent; absent when it is registered by a link.
+    pub card_data: Option<CardData<'a>>,
     /// Who wants it, and why.
     pub by: By<'a>,
+}
+
+/// What every debit of a card without a profile says. Never a card number, nor a security code.
+#[derive(Debug, Clone, Copy)]
+pub struct CardData<'a> {
+    /// The payer, as documented for `customer`, without the `cid`.
+    pub customer: &'a JsonValue,
+    /// The members of `card`, as aliases that a tokenising proxy knows.
+    pub aliases: &'a JsonValue,
 }
 
 /// What the payment of a registration counts as.
@@ -109,7 +120,7 @@ pub enum BeginError {
         /// When the next period falls due.
         next_due_at: DateTime<Utc>,
     },
-    /// Another link may still be paid, or was paid and its card is looked for.
+    /// Another one may still be paid, or was paid and its card is looked for.
     #[error("registration {registration_id} is {} already (until {valid_to})", .state.as_str())]
     Open {
         /// The other registration.
@@ -119,6 +130,14 @@ pub enum BeginError {
         /// Until when it can be paid.
         valid_to: DateTime<Utc>,
     },
+    /// imoje documents no payouts for cards without a profile.
+    #[error(
+        "the subscription has payouts (multipayout), which imoje takes for cards with a profile only"
+    )]
+    Payouts,
+    /// The brake is on: nothing is sent that moves money.
+    #[error("the brake of shop {0} is on, so no money is moved")]
+    Braked(ShopName),
     /// One instrument, one cid.
     #[error(
         "cid {0} belongs to a card or a registration already, and each card needs a cid of its own"
@@ -147,12 +166,16 @@ pub struct OpenRegistration {
     pub shop: ShopName,
     /// Under which name imoje keeps the card.
     pub cid: String,
+    /// How the payer pays.
+    pub way: Way,
     /// Where it stands.
     pub state: RegistrationState,
     /// How much the payer pays.
     pub amount: Money,
     /// imoje's id of the link, once known.
     pub payment_id: Option<PaymentId>,
+    /// What imoje made of an order with card data, once known.
+    pub sale_id: Option<TransactionId>,
     /// The payment that registered the card.
     pub transaction_id: Option<TransactionId>,
     /// When that was made, as imoje says.
@@ -197,6 +220,7 @@ struct Subject {
     subscription_id: SubscriptionId,
     shop: ShopName,
     cid: String,
+    way: Way,
     purpose: Purpose,
     amount_minor: i64,
     currency: Currency,
@@ -216,6 +240,7 @@ impl Subject {
         let mut payload = json!({
             "registration_id": self.registration_id,
             "order_id": self.order_id(),
+            "way": self.way,
             "purpose": self.purpose,
             "cid": self.cid,
             "amount_minor": self.amount_minor,
@@ -267,6 +292,9 @@ impl Store {
         }
         no_other_is_open(&mut transaction, id, now).await?;
         let agreed = agreed(&mut transaction, id).await?;
+        if wanted.card_data.is_some() {
+            may_send_card_data(&mut transaction, &stopped.shop, &agreed).await?;
+        }
         let first = match wanted.payment {
             WantedPayment::FirstCharge => {
                 Some(first_charge(status, &stopped, &agreed, now, due_at)?)
@@ -274,7 +302,7 @@ impl Store {
             WantedPayment::Verification(_) => None,
         };
         let valid_to = valid_to(
-            wanted.valid_for,
+            wanted.valid_for.or(wanted.card_data.map(|_| AT_LEAST)),
             first.and_then(|first| first.next_due_at),
             now,
         )?;
@@ -297,12 +325,9 @@ impl Store {
             registration_id,
             &stopped,
             &cid,
-            purpose,
-            period_no,
-            amount,
-            wanted.by,
-            valid_to,
-            now,
+            (purpose, period_no, amount),
+            wanted,
+            (now, valid_to),
         )
         .await?;
         transaction.commit().await?;
@@ -395,6 +420,57 @@ impl Store {
         events::append(&mut transaction, &[told], self.channels, now).await?;
         transaction.commit().await.map_err(StoreError::from)?;
         Ok(())
+    }
+
+    /// Notes which transaction imoje has made of an order with card data, and where the payer goes on. One that is noted already stays.
+    ///
+    /// # Errors
+    /// [`EndError::Illegal`] when the registration has ended meanwhile; the transaction is noted all the same.
+    pub async fn note_sale(
+        &self,
+        registration_id: RegistrationId,
+        (sale_id, url): (TransactionId, Option<&Url>),
+        by: By<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(), EndError> {
+        despite_others(EndError::is_busy, || {
+            self.note_sale_once(registration_id, (sale_id, url), by, now)
+        })
+        .await
+    }
+
+    async fn note_sale_once(
+        &self,
+        registration_id: RegistrationId,
+        (sale_id, url): (TransactionId, Option<&Url>),
+        by: By<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(), EndError> {
+        let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
+        let subject = lock(&mut transaction, registration_id).await?;
+        let opened = subject.state.after(RegistrationEvent::Opened);
+        sqlx::query!(
+            "-- note_sale
+            UPDATE registrations SET state = $2, sale_id = $3, url = $4, next_poll_at = $5, polls = 0
+            WHERE registration_id = $1 AND sale_id IS NULL",
+            registration_id as RegistrationId,
+            opened.as_ref().map_or(subject.state, |state| *state) as RegistrationState,
+            sale_id as TransactionId,
+            url.map(Url::as_str),
+            now,
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(StoreError::from)?;
+        if let Ok(state) = opened {
+            let more = json!({
+                "actor": by.actor, "reason": by.reason, "url": url, "transaction_id": sale_id
+            });
+            let told = subject.event(EventKind::RegistrationOpened, state, more);
+            events::append(&mut transaction, &[told], self.channels, now).await?;
+        }
+        transaction.commit().await.map_err(StoreError::from)?;
+        opened.map(drop).map_err(EndError::from)
     }
 
     /// Ends a registration that nobody has paid.
@@ -568,10 +644,12 @@ struct Row {
     registration_id: RegistrationId,
     shop: ShopName,
     cid: String,
+    way: Way,
     state: RegistrationState,
     amount_minor: i64,
     currency: Currency,
     payment_id: Option<PaymentId>,
+    sale_id: Option<TransactionId>,
     transaction_id: Option<TransactionId>,
     paid_at: Option<DateTime<Utc>>,
     valid_to: DateTime<Utc>,
@@ -586,9 +664,11 @@ impl Row {
             registration_id: self.registration_id,
             shop: self.shop,
             cid: self.cid,
+            way: self.way,
             state: self.state,
             amount: readings::money(self.amount_minor, self.currency)?,
             payment_id: self.payment_id,
+            sale_id: self.sale_id,
             transaction_id: self.transaction_id,
             paid_at: self.paid_at,
             valid_to: self.valid_to,
@@ -639,14 +719,16 @@ fn first_charge(
     Ok(first)
 }
 
-/// Until when a link can be paid.
+/// For how long a link can be paid at least, and how long a payer has for 3-D Secure.
+const AT_LEAST: TimeDelta = TimeDelta::hours(1);
+
+/// Until when it can be paid.
 fn valid_to(
     valid_for: Option<TimeDelta>,
     next_due_at: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Result<DateTime<Utc>, BeginError> {
     const USUALLY: TimeDelta = TimeDelta::days(7);
-    const AT_LEAST: TimeDelta = TimeDelta::hours(1);
     let wanted = now + valid_for.unwrap_or(USUALLY);
     let Some(next_due_at) = next_due_at else {
         return Ok(wanted);
@@ -674,8 +756,31 @@ async fn agreed(
     .await?)
 }
 
-/// Sees to it that no other link of the subscription may still be paid, or was paid just now. One whose order was never answered has an
-/// address that nobody knows.
+/// Sees to it that what is asked for can be debited later, and that the brake is off.
+async fn may_send_card_data(
+    transaction: &mut PgTransaction<'_>,
+    shop: &ShopName,
+    agreed: &Agreed,
+) -> Result<(), BeginError> {
+    if agreed.multipayout.is_some() {
+        return Err(BeginError::Payouts);
+    }
+    let is_braked = sqlx::query_scalar!(
+        r#"-- is_shop_braked
+        SELECT EXISTS (
+            SELECT FROM brakes WHERE shop IN ('*', $1) AND (mode <> 'run' OR until IS NOT NULL)) AS "is_braked!""#,
+        shop.as_str(),
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    if is_braked {
+        return Err(BeginError::Braked(shop.clone()));
+    }
+    Ok(())
+}
+
+/// Sees to it that no other registration of the subscription may still be paid, or was paid just now. A link whose order was never answered
+/// has an address that nobody knows; card data whose order was never answered may have been charged.
 async fn no_other_is_open(
     transaction: &mut PgTransaction<'_>,
     subscription_id: SubscriptionId,
@@ -684,7 +789,7 @@ async fn no_other_is_open(
     sqlx::query!(
         "-- cancel_unanswered_registration
         UPDATE registrations SET state = 'cancelled', reason = 'never_answered', ended_at = $2, next_poll_at = $2
-        WHERE subscription_id = $1 AND state = 'requested' AND created_at < $3",
+        WHERE subscription_id = $1 AND state = 'requested' AND way = 'link' AND created_at < $3",
         subscription_id as SubscriptionId,
         now,
         now - ANSWER_WAIT,
@@ -745,24 +850,21 @@ async fn is_taken(
     .await?)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one for each column")]
 async fn insert(
     transaction: &mut PgTransaction<'_>,
     registration_id: RegistrationId,
     stopped: &Stopped,
     cid: &str,
-    purpose: Purpose,
-    period_no: Option<u32>,
-    amount: Money,
-    by: By<'_>,
-    valid_to: DateTime<Utc>,
-    now: DateTime<Utc>,
+    (purpose, period_no, amount): (Purpose, Option<u32>, Money),
+    wanted: &Wanted<'_>,
+    (now, valid_to): (DateTime<Utc>, DateTime<Utc>),
 ) -> Result<(), StoreError> {
+    let way = wanted.card_data.map_or(Way::Link, |_| Way::CardData);
     sqlx::query!(
         "-- insert_registration
         INSERT INTO registrations (registration_id, subscription_id, shop, cid, purpose, period_no, order_id, amount_minor, currency,
-                                   state, actor, created_at, valid_to, next_poll_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'requested', $10, $11, $12, $12)",
+                                   state, actor, created_at, valid_to, next_poll_at, way, customer, aliases)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'requested', $10, $11, $12, $12, $13, $14, $15)",
         registration_id as RegistrationId,
         stopped.subscription_id as SubscriptionId,
         &stopped.shop as &ShopName,
@@ -772,9 +874,12 @@ async fn insert(
         RegistrationOrderId(registration_id).to_string(),
         amount.minor(),
         amount.currency() as Currency,
-        by.actor,
+        wanted.by.actor,
         now,
         valid_to,
+        way as Way,
+        wanted.card_data.map(|data| data.customer),
+        wanted.card_data.map(|data| data.aliases),
     )
     .execute(&mut **transaction)
     .await?;
@@ -789,7 +894,7 @@ async fn lock(
         Subject,
         r#"-- lock_registration
         SELECT registration_id AS "registration_id: RegistrationId", subscription_id AS "subscription_id: SubscriptionId",
-               shop AS "shop: ShopName", cid, purpose AS "purpose: Purpose", amount_minor,
+               shop AS "shop: ShopName", cid, way AS "way: Way", purpose AS "purpose: Purpose", amount_minor,
                currency AS "currency: Currency", state AS "state: RegistrationState",
                transaction_id AS "transaction_id: TransactionId", surplus_ids AS "surplus_ids: Vec<TransactionId>",
                created_at

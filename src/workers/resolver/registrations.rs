@@ -1,4 +1,4 @@
-//! Registrations: what payers did by their links, and the cards that imoje keeps from then on.
+//! Registrations: what payers did by their links, what became of card data, and the cards that imoje knows from then on.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::task::JoinSet;
 
 use super::{Report, Resolver};
-use crate::domain::answer::{Doubt, Verdict};
-use crate::domain::id::{ProfileId, RegistrationId, TransactionId};
+use crate::domain::answer::{Doubt, ShownTransaction, Verdict};
+use crate::domain::card::{CardKey, FirstTransactionId};
+use crate::domain::id::{RegistrationId, TransactionId};
 use crate::domain::registration::{
-    CARD_LAG, KeptCard, LINGERS, NoCard, RegistrationEvent, RegistrationState, card_of,
+    CARD_LAG, KeptCard, LINGERS, NoCard, RegisteredCard, RegistrationEvent, RegistrationState, Way,
+    card_of,
 };
 use crate::gateway::{Profile, ProfileKind, ReadAnswer, ReadError, ShownPayment, is_denial};
 use crate::store::inbox::{NoticeState, OpenNotice};
@@ -34,10 +36,12 @@ enum Look {
     Later,
 }
 
-/// What imoje says about a payment by a link.
+/// What imoje says about a payment.
 enum Followed {
     /// Its word is final, and recorded.
     Final,
+    /// Its word is final, and no money moved.
+    Declined,
     /// It has no such payment.
     Denied,
     /// It may say more later.
@@ -91,21 +95,22 @@ impl Resolver {
         if let Some(transaction_id) = registration.transaction_id {
             self.attach(shop, registration, transaction_id, now).await?;
         }
-        let link = match registration.payment_id {
-            Some(payment_id) => read_link(shop.client.payment(payment_id).await, registration),
-            // Nobody knows its address.
-            None => Some(Vec::new().into()),
-        };
-        let payments = link.as_ref().map(|link: &Link| link.payments.as_slice());
+        let mut link = look_at_link(shop, registration).await;
         let mut is_known = link.is_some();
-        for &transaction_id in payments.unwrap_or_default() {
-            if Some(transaction_id) != registration.transaction_id
-                && !registration.mismatched_ids.contains(&transaction_id)
-            {
-                let followed = self
-                    .follow_payment(shop, registration, transaction_id, now)
-                    .await?;
-                is_known &= matches!(followed, Followed::Final);
+        if let Some(link) = &mut link {
+            for transaction_id in link.payments.clone() {
+                if Some(transaction_id) != registration.transaction_id
+                    && !registration.mismatched_ids.contains(&transaction_id)
+                {
+                    let followed = self
+                        .follow_payment(shop, registration, transaction_id, now)
+                        .await?;
+                    is_known &= matches!(followed, Followed::Final | Followed::Declined);
+                    if matches!(followed, Followed::Declined) && registration.way == Way::CardData {
+                        // It was the only one, and there will be no other.
+                        (link.payments, link.is_ended) = (Vec::new(), true);
+                    }
+                }
             }
         }
         // Last of all: whoever dies before it looks once more.
@@ -146,7 +151,10 @@ impl Resolver {
         {
             (RegistrationEvent::Expired, None)
         } else if is_quiet && is_ended_there {
-            let by = By::itself("ended_at_imoje");
+            let by = By::itself(match registration.way {
+                Way::Link => "ended_at_imoje",
+                Way::CardData => "declined",
+            });
             (RegistrationEvent::Cancelled, Some(by))
         } else {
             return Ok(());
@@ -171,9 +179,11 @@ impl Resolver {
             return Ok(Followed::Open);
         };
         let id = registration.registration_id;
+        self.note_sale(registration, transaction_id, &answer.verdict, now)
+            .await?;
         match &answer.verdict {
             Verdict::Settled { .. } => {}
-            Verdict::Rejected { .. } => return Ok(Followed::Final),
+            Verdict::Rejected { .. } => return Ok(Followed::Declined),
             Verdict::InDoubt(Doubt::Mismatch) if is_settled_sale(&answer, registration) => {
                 let shown = answer.shown.as_deref();
                 self.store
@@ -186,9 +196,8 @@ impl Resolver {
                 return Ok(Followed::Open);
             }
         }
-        let shown = answer.shown.as_deref();
-        let paid_with = shown.and_then(|shown| shown.profile_id);
-        let paid_at = shown.and_then(|shown| shown.created_at);
+        let paid_with = answer.shown.clone();
+        let paid_at = paid_with.as_ref().and_then(|shown| shown.created_at);
         let paid = PaidByLink {
             registration_id: id,
             transaction_id,
@@ -206,16 +215,39 @@ impl Resolver {
             shop = %registration.shop,
             registration.id = %id,
             registration.state = state.as_str(),
-            "paid by a link"
+            "paid"
         );
         // It is read again, since its first payment may be another than this.
         if state == RegistrationState::Paid
             && let Some(registration) = self.store.registration(id).await?
         {
-            self.attach_paid(shop, &registration, paid_with, Look::First, now)
+            self.attach_paid(shop, &registration, paid_with.as_deref(), Look::First, now)
                 .await?;
         }
         Ok(Followed::Final)
+    }
+
+    /// Notes which transaction imoje has made of card data, if its answer to them was lost and this is it.
+    async fn note_sale(
+        &self,
+        registration: &OpenRegistration,
+        transaction_id: TransactionId,
+        verdict: &Verdict,
+        now: DateTime<Utc>,
+    ) -> anyhow::Result<()> {
+        let is_ours = match verdict {
+            Verdict::Settled { .. } | Verdict::Pending { .. } | Verdict::Rejected { .. } => true,
+            Verdict::Refused(_) | Verdict::InDoubt(_) => false,
+        };
+        if registration.way == Way::Link || registration.sale_id.is_some() || !is_ours {
+            return Ok(());
+        }
+        let (id, by) = (registration.registration_id, By::itself("found"));
+        match (self.store.note_sale(id, (transaction_id, None), by, now)).await {
+            // It has ended, and the transaction is noted all the same.
+            Ok(()) | Err(EndError::Illegal(_)) => Ok(()),
+            Err(EndError::Store(error)) => Err(error.into()),
+        }
     }
 
     /// Looks for the card of a registration that was paid, and attaches it.
@@ -235,24 +267,29 @@ impl Resolver {
         let Some(answer) = read(shop, registration, transaction_id).await else {
             return Ok(());
         };
-        let paid_with = answer.shown.and_then(|shown| shown.profile_id);
-        self.attach_paid(shop, registration, paid_with, Look::Later, now)
-            .await
+        self.attach_paid(
+            shop,
+            registration,
+            answer.shown.as_deref(),
+            Look::Later,
+            now,
+        )
+        .await
     }
 
     async fn attach_paid(
         &self,
         shop: &Shop,
         registration: &OpenRegistration,
-        paid_with: Option<ProfileId>,
+        paid_with: Option<&ShownTransaction>,
         look: Look,
         now: DateTime<Utc>,
     ) -> anyhow::Result<()> {
         let (id, Some(paid_at)) = (registration.registration_id, registration.paid_at) else {
             return Ok(());
         };
-        let found = match kept_cards(shop, registration).await {
-            Ok(kept) => card_of(&kept, paid_with).cloned(),
+        let found = match registered_card(shop, registration, paid_with).await {
+            Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, registration.id = %id, "couldn't look for a registered card");
                 // What cannot be read for so long is not there to be attached.
@@ -319,7 +356,9 @@ impl Resolver {
                 .follow_payment(shop, registration, transaction_id, now)
                 .await
             {
-                Ok(Followed::Final) => closed.push((notice.notice_id, NoticeState::Done)),
+                Ok(Followed::Final | Followed::Declined) => {
+                    closed.push((notice.notice_id, NoticeState::Done))
+                }
                 Ok(Followed::Denied) => denied.push(notice.notice_id),
                 Ok(Followed::Open) if self.insists(&notice, now) => {}
                 Ok(Followed::Open) => closed.push((notice.notice_id, NoticeState::Done)),
@@ -351,6 +390,19 @@ impl From<Vec<TransactionId>> for Link {
     }
 }
 
+/// What there is to follow. `None` when nothing is known.
+async fn look_at_link(shop: &Shop, registration: &OpenRegistration) -> Option<Link> {
+    match (registration.way, registration.payment_id) {
+        (Way::Link, Some(payment_id)) => {
+            read_link(shop.client.payment(payment_id).await, registration)
+        }
+        // Nobody knows its address.
+        (Way::Link, None) => Some(Vec::new().into()),
+        // The answer to card data was lost: a notice may tell of the transaction.
+        (Way::CardData, _) => registration.sale_id.map(|sale_id| vec![sale_id].into()),
+    }
+}
+
 /// `None` when nothing is known.
 fn read_link(
     shown: Result<ShownPayment, ReadError>,
@@ -377,10 +429,11 @@ fn read_link(
     }
 }
 
-/// Ends a link at imoje whose payment would be for nothing any more. Returns whether nobody can pay by it from now on.
+/// Ends a link at imoje whose payment would be for nothing any more. Returns whether nobody can pay by it from now on. No call of imoje ends
+/// a transaction.
 async fn close(shop: &Shop, registration: &OpenRegistration, now: DateTime<Utc>) -> bool {
     let Some(payment_id) = registration.payment_id else {
-        return true;
+        return registration.way == Way::Link;
     };
     match shop.client.cancel_payment(payment_id).await {
         Ok(()) => true,
@@ -415,6 +468,55 @@ fn is_settled_sale(answer: &ReadAnswer, registration: &OpenRegistration) -> bool
             && shown.status.as_deref() == Some("settled")
             && shown.kind.as_deref() != Some("refund")
     })
+}
+
+/// The card that was registered by a payment, of which imoje shows this.
+async fn registered_card(
+    shop: &Shop,
+    registration: &OpenRegistration,
+    paid_with: Option<&ShownTransaction>,
+) -> Result<Result<RegisteredCard, NoCard>, ReadError> {
+    match registration.way {
+        Way::Link => {
+            let kept = kept_cards(shop, registration).await?;
+            let paid_with = paid_with.and_then(|shown| shown.profile_id);
+            Ok(card_of(&kept, paid_with).map(RegisteredCard::from))
+        }
+        Way::CardData => plain_card(shop, registration, paid_with).await,
+    }
+}
+
+/// What names the card of a registration without a profile. imoje's documents say that a read of its transaction shows it, and document
+/// it as a member of the profile; so that is asked for as well.
+async fn plain_card(
+    shop: &Shop,
+    registration: &OpenRegistration,
+    paid_with: Option<&ShownTransaction>,
+) -> Result<Result<RegisteredCard, NoCard>, ReadError> {
+    let shown = paid_with.and_then(|shown| {
+        let first = shown.first_transaction_id.clone()?;
+        Some((first, shown.masked_number.clone()))
+    });
+    let named = match shown {
+        Some(named) => Some(named),
+        None => match shop.client.profiles_of(&registration.cid).await {
+            Ok(profiles) if profiles.len() > 1 => return Ok(Err(NoCard::Several)),
+            Ok(mut profiles) => profiles.pop().and_then(|profile| {
+                let first = profile.first_transaction_id?;
+                Some((first, profile.masked_number))
+            }),
+            Err(ReadError::NotFound) => None,
+            Err(error) => return Err(error),
+        },
+    };
+    let card = named.and_then(|(first, masked_number)| {
+        let first: FirstTransactionId = first.parse().ok()?;
+        Some(RegisteredCard {
+            key: CardKey::FirstTransaction(first),
+            masked_number,
+        })
+    });
+    Ok(card.ok_or(NoCard::Unknown))
 }
 
 /// The cards under the `cid` of a registration, if imoje lists its payment with its link.

@@ -1,4 +1,7 @@
-//! The registrar: makes and ends the links by which payers register cards. What payers do by them is found out by the resolver.
+//! The registrar: makes and ends the links by which payers register cards, and has cards registered by their data. What comes of it is found
+//! out by the resolver.
+
+mod card_data;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -20,6 +23,8 @@ use crate::store::registrations::{BeginError, Begun, EndError, Wanted};
 use crate::store::status::By;
 use crate::store::{Store, StoreError};
 use crate::workers::shops::{Shop, Shops};
+
+pub use card_data::{Made, NewCard};
 
 /// Makes and ends links.
 #[derive(Clone)]
@@ -80,8 +85,24 @@ pub enum RegisterError {
     /// imoje would refuse a field.
     #[error(transparent)]
     Invalid(#[from] FieldError),
+    /// The shop has no way to send card data.
+    #[error(
+        "shop {0} has no way for card data: it needs gateway.card_proxy_url, success_return_url and failure_return_url"
+    )]
+    NoCardData(ShopName),
+    /// The issuer declined the card.
+    #[error("the card was declined{}", .status_code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
+    Declined {
+        /// The issuer's word on it.
+        status_code: Option<String>,
+    },
+    /// Card data were sent, and money may have moved.
+    #[error(
+        "imoje's answer was lost or unreadable, so it is not known whether the card was charged; registration {0} stays open until it is"
+    )]
+    InDoubt(RegistrationId),
     /// imoje refused.
-    #[error("imoje refused to make the link: {code}{}", .message.as_ref().map(|message| format!(" {message}")).unwrap_or_default())]
+    #[error("imoje refused: {code}{}", .message.as_ref().map(|message| format!(" {message}")).unwrap_or_default())]
     Refused {
         /// imoje's error code.
         code: String,
@@ -96,8 +117,8 @@ pub enum RegisterError {
         "imoje's answer was lost or unreadable, so nobody knows the address of the link, if there is one"
     )]
     AnswerLost,
-    /// imoje has made the link, and it could not be recorded.
-    #[error("imoje made the link, and it could not be recorded: {0}")]
+    /// imoje has made the link or the transaction, and it could not be recorded.
+    #[error("imoje has done it, and it could not be recorded: {0}")]
     NotRecorded(EndError),
     /// The database failed.
     #[error(transparent)]
@@ -117,7 +138,7 @@ pub enum CancelError {
     #[error("imoje does not say that the link has ended: {0}")]
     Gateway(ReadError),
     /// Somebody pays, or has paid just now.
-    #[error("somebody pays by the link, or has paid: what comes of that is found out")]
+    #[error("somebody pays, or has paid: what comes of that is found out")]
     BeingPaid,
     /// It was paid, or has ended otherwise.
     #[error(transparent)]
@@ -142,13 +163,7 @@ impl Registrar {
         invitation.title.as_deref().map_or(Ok(()), validate_title)?;
         invitation.details.validate()?;
         let shop = self.shop_of(wanted).await?;
-        let begun = self
-            .store
-            .begin_registration(wanted, self.clock.now(), |stopped, date| {
-                let id = stopped.subscription_id;
-                shop.calendar.due_at(id, stopped.zone, date)
-            })
-            .await?;
+        let begun = self.begin(shop, wanted).await?;
         match shop
             .client
             .create_link(&order(&begun, invitation, shop), Moment::now())
@@ -164,20 +179,30 @@ impl Registrar {
                 }
                 LinkOutcome::Unclear => self.lost(&begun).await,
             },
-            Err(NoAnswer::NotSent(NotSent::Invalid(field))) => {
-                let reason = field.to_string();
-                self.end(&begun, RegistrationEvent::Refused, &reason)
-                    .await?;
-                Err(RegisterError::Invalid(field))
-            }
-            Err(NoAnswer::NotSent(why)) => {
-                let reason = why.to_string();
-                self.end(&begun, RegistrationEvent::Refused, &reason)
-                    .await?;
-                Err(RegisterError::NotSent(why))
-            }
+            Err(NoAnswer::NotSent(why)) => Err(self.not_sent(&begun, why).await?),
             Err(NoAnswer::Unknown(_)) => self.lost(&begun).await,
         }
+    }
+
+    async fn begin(&self, shop: &Shop, wanted: &Wanted<'_>) -> Result<Begun, BeginError> {
+        self.store
+            .begin_registration(wanted, self.clock.now(), |stopped, date| {
+                let id = stopped.subscription_id;
+                shop.calendar.due_at(id, stopped.zone, date)
+            })
+            .await
+    }
+
+    /// Nothing was asked, so there is nothing.
+    async fn not_sent(&self, begun: &Begun, why: NotSent) -> Result<RegisterError, StoreError> {
+        let error = if let NotSent::Invalid(field) = why {
+            RegisterError::Invalid(field)
+        } else {
+            RegisterError::NotSent(why)
+        };
+        let reason = error.to_string();
+        self.end(begun, RegistrationEvent::Refused, &reason).await?;
+        Ok(error)
     }
 
     async fn shop_of(&self, wanted: &Wanted<'_>) -> Result<&Shop, RegisterError> {
@@ -247,7 +272,8 @@ impl Registrar {
         }
     }
 
-    /// Ends a link that nobody has paid, at imoje and here.
+    /// Ends a link that nobody has paid, at imoje and here; or, here, an order with card data that was never answered, when a person has
+    /// seen that it came to nothing.
     ///
     /// # Errors
     /// [`CancelError`]; it can be repeated.
@@ -258,6 +284,10 @@ impl Registrar {
     ) -> Result<(), CancelError> {
         let found = self.store.registration(registration_id).await?;
         let found = found.ok_or(CancelError::Missing)?;
+        if found.state.is_payable() && found.sale_id.is_some() {
+            // imoje has no call that ends a transaction before the payer has confirmed it.
+            return Err(CancelError::BeingPaid);
+        }
         if let Some(payment_id) = found.payment_id
             && found.state.is_payable()
         {
@@ -287,23 +317,27 @@ impl Registrar {
     }
 }
 
-/// The link to be ordered.
-fn order(begun: &Begun, invitation: Invitation, shop: &Shop) -> LinkOrder {
+/// Where imoje sends its notices of a registration.
+fn notification_url(begun: &Begun, shop: &Shop) -> Option<Url> {
     let of_subscription = begun
         .notification_url
         .as_ref()
         .and_then(|url| url.parse().ok());
-    let notification_url = of_subscription.or_else(|| {
+    of_subscription.or_else(|| {
         let notices = shop.notices.as_ref()?;
         Some(registration_url(&notices.public_url))
-    });
+    })
+}
+
+/// The link to be ordered.
+fn order(begun: &Begun, invitation: Invitation, shop: &Shop) -> LinkOrder {
     LinkOrder {
         order_id: RegistrationOrderId(begun.registration_id).to_string(),
         amount: begun.amount,
         customer: invitation.customer,
         cid: begun.cid.clone(),
         title: invitation.title.or_else(|| begun.title.clone()),
-        notification_url,
+        notification_url: notification_url(begun, shop),
         valid_to: begun.valid_to,
         multipayout: begun.multipayout.clone(),
         invoice: begun.invoice.clone(),
