@@ -87,6 +87,8 @@ pub struct CardData {
     pub allowed: bool,
     /// Whether a `STANDARD` debit needs all of the card but the security code, and not `firstTransactionId` alone.
     pub standard_needs_all: bool,
+    /// Whether it takes any text for a number and a security code, as if a tokenising proxy stood before it.
+    pub knows_aliases: bool,
     /// Whether `firstTransactionId` is a member of the profile alone, and no read of the transaction shows it.
     pub first_on_profile_only: bool,
 }
@@ -96,6 +98,7 @@ impl Default for CardData {
         Self {
             allowed: true,
             standard_needs_all: false,
+            knows_aliases: false,
             first_on_profile_only: false,
         }
     }

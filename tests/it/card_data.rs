@@ -27,7 +27,7 @@ fn card() -> Value {
     card
 }
 
-fn new_card() -> NewCard {
+pub fn new_card() -> NewCard {
     NewCard {
         customer: customer(),
         card: card(),
@@ -60,15 +60,19 @@ async fn register(
         .await
 }
 
-/// The payer says on the page of 3-D Secure whether the payment is his. Returns where he is led to.
+/// As [`confirm`], on the page that was made.
 async fn answer(made: &Made, action: &str) -> Option<String> {
+    confirm(made.url.as_ref().unwrap().as_str(), action).await
+}
+
+/// The payer says on the page of 3-D Secure whether the payment is his. Returns where he is led to.
+pub async fn confirm(page: &str, action: &str) -> Option<String> {
     let client = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .tls_certs_only([])
         .build()
         .unwrap();
-    let page = made.url.as_ref().unwrap().as_str();
     let shown = client.get(page).send().await.unwrap();
     assert_eq!(shown.status(), StatusCode::OK);
     assert!(shown.text().await.unwrap().contains(".00 PLN"));

@@ -1216,23 +1216,28 @@ async fn periods_between_a_payment_without_a_card_and_a_card_are_no_finding() {
 
 #[tokio::test]
 async fn a_payment_of_an_older_period_than_the_one_that_brought_the_card_leaves_no_finding() {
-    let world = World::new(Script::default()).await;
-    world
-        .simulator
-        .add_rule(payers(Behaviour::settle_after(70 * 24 * HOUR)));
-    let (id, first) = invited(&world).await;
-    pay(first.url.as_str(), GOOD).await;
-    end_here(&world, &first).await;
-    world.simulator.clear_rules();
-    world.run_days(65).await;
-    let second = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
-    pay(second.url.as_str(), GOOD).await;
-    world.run_days(10).await;
-    let charged = world
-        .column("SELECT period_no || ' ' || state FROM charges ORDER BY period_no")
-        .await;
-    assert_eq!(charged, ["0 paid", "2 paid"]);
-    world.settle_up().await;
+    for (payment, next) in [
+        (WantedPayment::FirstCharge, "2 paid"),
+        (VERIFICATION, "3 paid"),
+    ] {
+        let world = World::new(Script::default()).await;
+        world
+            .simulator
+            .add_rule(payers(Behaviour::settle_after(70 * 24 * HOUR)));
+        let (id, first) = invited(&world).await;
+        pay(first.url.as_str(), GOOD).await;
+        end_here(&world, &first).await;
+        world.simulator.clear_rules();
+        world.run_days(65).await;
+        let second = link(&world, id, payment).await.unwrap();
+        pay(second.url.as_str(), GOOD).await;
+        world.run_days(30).await;
+        let charged = world
+            .column("SELECT period_no || ' ' || state FROM charges ORDER BY period_no")
+            .await;
+        assert_eq!(charged[..2], ["0 paid", next]);
+        world.settle_up().await;
+    }
 }
 
 #[tokio::test]

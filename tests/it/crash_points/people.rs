@@ -17,6 +17,7 @@ use cykl::workers::resolver::SettleError;
 use cykl::workers::shops::ShopCalendar;
 use uuid::Uuid;
 
+use crate::card_data::{confirm, new_card};
 use crate::fire::{Instance, Stage};
 use crate::harness::{START, World};
 use crate::registering::{GOOD, invitation, pay, wanted};
@@ -51,6 +52,10 @@ pub enum Command {
     Register(WantedPayment),
     /// The payer pays by the link that is open.
     Pay,
+    /// The payer's card is registered by its data.
+    RegisterCard,
+    /// The payer confirms that.
+    Confirm,
 }
 
 /// What came of a command.
@@ -62,6 +67,8 @@ enum Outcome {
     Refused(String),
     /// It could not say whether it was done.
     Failed,
+    /// It cannot be done yet.
+    Later,
 }
 
 /// What people did about the charge so far, and what they are going to do.
@@ -111,8 +118,7 @@ impl People {
             .run(async move { errand.run(&workers, &store).await })
             .await;
         self.effects.extend(before..instance.effects.names().len());
-        self.note(outcome.unwrap_or(Outcome::Failed));
-        true
+        self.note(outcome.unwrap_or(Outcome::Failed))
     }
 
     /// As [`People::act_in`], in a process that nothing goes wrong with.
@@ -122,8 +128,7 @@ impl People {
         };
         let outcome = errand.run(&world.workers, &world.store).await;
         assert_ne!(outcome, Outcome::Failed);
-        self.note(outcome);
-        true
+        self.note(outcome)
     }
 
     async fn errand(&mut self, world: &World) -> Option<Errand> {
@@ -173,14 +178,17 @@ impl People {
         })
     }
 
-    fn note(&mut self, outcome: Outcome) {
+    /// Notes what came of a command. Returns whether something may have been done.
+    fn note(&mut self, outcome: Outcome) -> bool {
         match outcome {
-            Outcome::Failed => return,
+            Outcome::Failed => return true,
+            Outcome::Later => return false,
             Outcome::Done => {}
             Outcome::Refused(why) => self.refused.push(why),
         }
         self.deeds.pop_front();
         self.begun = None;
+        true
     }
 }
 
@@ -231,6 +239,8 @@ impl Errand {
             Command::Refund => self.refund(workers, store).await,
             Command::Register(payment) => self.register(workers, store, payment).await,
             Command::Pay => self.pay().await,
+            Command::RegisterCard => self.register_card(workers, store).await,
+            Command::Confirm => self.confirm().await,
         }
     }
 
@@ -283,13 +293,7 @@ impl Errand {
 
     /// Makes a link. One that a process left behind when it died is ended first.
     async fn register(&self, workers: &Workers, store: &Store, payment: WantedPayment) -> Outcome {
-        let charger = &workers.charger;
-        let registrar = Registrar {
-            store: store.clone(),
-            shops: charger.shops.clone(),
-            policy: charger.policy.resolver.clone(),
-            clock: charger.clock.clone(),
-        };
+        let registrar = registrar(workers, store);
         let id = self.subscription_id;
         match registrar.register(&wanted(id, payment), invitation()).await {
             Ok(_) => Outcome::Done,
@@ -315,6 +319,32 @@ impl Errand {
         match &self.link {
             Some(link) if pay(link, GOOD).await.is_success() => Outcome::Done,
             Some(_) | None => Outcome::Refused("there is no link to pay by".to_owned()),
+        }
+    }
+
+    /// Registers a card by its data. While it is not known what became of an order that was never answered, nobody orders another.
+    async fn register_card(&self, workers: &Workers, store: &Store) -> Outcome {
+        let wanted = wanted(self.subscription_id, WantedPayment::FirstCharge);
+        let registrar = registrar(workers, store);
+        let registered = registrar.register_card(&wanted, new_card());
+        match registered.await {
+            Ok(_) => Outcome::Done,
+            Err(RegisterError::Begin(BeginError::Open { .. })) => Outcome::Later,
+            Err(
+                RegisterError::Store(_)
+                | RegisterError::Begin(BeginError::Store(_))
+                | RegisterError::NotSent(_)
+                | RegisterError::InDoubt(_)
+                | RegisterError::NotRecorded(_),
+            ) => Outcome::Failed,
+            Err(refused) => Outcome::Refused(refused.to_string()),
+        }
+    }
+
+    async fn confirm(&self) -> Outcome {
+        match &self.link {
+            Some(link) if confirm(link, "confirm").await.is_some() => Outcome::Done,
+            Some(_) | None => Outcome::Refused("there is nothing to confirm".to_owned()),
         }
     }
 
@@ -346,5 +376,15 @@ fn stepped<T>(step: Result<T, StepError>) -> Outcome {
         Ok(_) => Outcome::Done,
         Err(StepError::Store(_)) => Outcome::Failed,
         Err(refused) => Outcome::Refused(refused.to_string()),
+    }
+}
+
+fn registrar(workers: &Workers, store: &Store) -> Registrar {
+    let charger = &workers.charger;
+    Registrar {
+        store: store.clone(),
+        shops: charger.shops.clone(),
+        policy: charger.policy.resolver.clone(),
+        clock: charger.clock.clone(),
     }
 }

@@ -34,7 +34,7 @@ fn late() -> Agreement {
 }
 
 /// All of them.
-pub const STORIES: [Story; 26] = [
+pub const STORIES: [Story; 28] = [
     Story {
         name: "paid at once, twice, and completed",
         tell: weekly,
@@ -334,6 +334,37 @@ pub const STORIES: [Story; 26] = [
                 hour: 201,
                 about: None,
                 command: Command::Pay,
+            },
+        ],
+    },
+    Story {
+        name: "a card is registered by its data",
+        tell: || weekly().without_card(),
+        rules: || vec![Rule::debits(Behaviour::settle_at_once())],
+        people: &[Deed {
+            hour: 0,
+            about: None,
+            command: Command::RegisterCard,
+        }],
+    },
+    Story {
+        name: "a card is registered by its data, which its payer confirms, and of which no notice tells",
+        tell: || weekly().without_card(),
+        rules: || {
+            vec![Rule::debits(
+                Behaviour::default().with_notices(Notices::none()),
+            )]
+        },
+        people: &[
+            Deed {
+                hour: 0,
+                about: None,
+                command: Command::RegisterCard,
+            },
+            Deed {
+                hour: 0,
+                about: None,
+                command: Command::Confirm,
             },
         ],
     },

@@ -39,6 +39,8 @@ impl Stage {
         parts.database = (parts.database).options([("plan_cache_mode", "force_generic_plan")]);
         let mut world = World::assemble(parts).await;
         let journal = tempfile::tempdir_in(scratch::directory()).unwrap();
+        let base_url = world.simulator.base_url();
+        world.config.gateway.card_proxy_url = Some(base_url.parse().unwrap());
         world.workers = world
             .with_journal(&world.store, world.fence_id, journal.path())
             .await;
@@ -60,7 +62,12 @@ impl Stage {
 
     /// The configuration of an instance that reaches imoje at `base_url`.
     pub fn config(&self, base_url: &str) -> Config {
-        Config::from_toml(&toml(UNUSED, base_url, "", &self.sections)).unwrap()
+        // The gateway knows the aliases itself, so no proxy is before it.
+        let sections = format!(
+            "[gateway]\ncard_proxy_url = \"{base_url}\"\n{}",
+            self.sections
+        );
+        Config::from_toml(&toml(UNUSED, base_url, "", &sections)).unwrap()
     }
 
     /// The journal of a process that begins at `now`.

@@ -14,8 +14,7 @@ WITH steps AS (
     FROM steps t
     WINDOW w AS (PARTITION BY t.subscription_id ORDER BY t.period_no)
 ), gaps AS (
-    -- A payment by an older link may have been heard of after a younger one.
-    SELECT n.subscription_id, n.before + 1 AS first_no, n.after - 1 AS last_no, least(n.since, n.until) AS since, n.until
+    SELECT n.subscription_id, n.before + 1 AS first_no, n.after - 1 AS last_no, n.since, n.until
     FROM neighbours n WHERE n.after > n.before + 1
 )
 SELECT g.subscription_id AS "subscription_id?", NULL::uuid AS "charge_id?", NULL::uuid AS "attempt_id?",
@@ -28,13 +27,13 @@ WHERE g.since >= h.kept_from AND (s.anchor_date + g.first_no * s.period::interva
                AND resumed.kind IN ('subscription.resumed', 'subscription.recovered')
            OR stopped.kind = 'subscription.created'
                AND (resumed.kind = 'subscription.activated'
-                    OR resumed.kind = 'registration.paid' AND resumed.payload ->> 'purpose' = 'first_charge'))
+                    OR resumed.kind = 'registration.paid' AND resumed.payload ->> 'purpose' = 'first_charge' AND NOT EXISTS (
+                        SELECT FROM all_events a
+                        WHERE a.subscription_id = g.subscription_id AND a.kind = 'subscription.activated'
+                          AND a.sequence_no < resumed.sequence_no)))
       AND stopped.sequence_no < resumed.sequence_no
-      AND (stopped.occurred_at >= g.since
-           -- Without a card it was stopped until it had one, whatever was paid before.
-           OR stopped.kind = 'subscription.created' AND NOT EXISTS (
-               SELECT FROM all_events a
-               WHERE a.subscription_id = g.subscription_id AND a.kind = 'subscription.activated' AND a.occurred_at < g.since))
+      -- Without a card it was stopped until it had one, whatever was paid before, or was heard of later.
+      AND (stopped.occurred_at >= g.since OR stopped.kind = 'subscription.created')
       AND (g.until IS NULL OR resumed.occurred_at <= g.until)
       AND (s.anchor_date + g.last_no * s.period::interval)::date <= (resumed.occurred_at AT TIME ZONE s.timezone)::date)
 LIMIT $1
