@@ -722,7 +722,7 @@ pub async fn permits_in(folder: &Path) -> Vec<PermitRecord> {
 }
 
 /// Whether the order is that of a registration.
-fn is_registration(order_id: &str) -> bool {
+pub fn is_registration(order_id: &str) -> bool {
     order_id.starts_with("cykl-r-")
 }
 

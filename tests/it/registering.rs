@@ -1042,6 +1042,46 @@ async fn a_late_payment_beside_a_pending_debit_is_told_once_and_stops_nobody() {
 }
 
 #[tokio::test]
+async fn a_payment_by_a_link_excuses_no_second_debit_of_ours() {
+    let world = World::new(Script::default()).await;
+    world
+        .simulator
+        .add_rule(payers(Behaviour::settle_after(26 * HOUR)));
+    let (id, first) = invited(&world).await;
+    pay(first.url.as_str(), GOOD).await;
+    end_here(&world, &first).await;
+    world.simulator.clear_rules();
+    let second = link(&world, id, VERIFICATION).await.unwrap();
+    pay(second.url.as_str(), GOOD).await;
+    // Declined, and tried again the next day; then the link is paid, and after that the decline is reversed.
+    let reversed = Behaviour::decline_then_settle("CODE_51", 30 * HOUR);
+    world.simulator.add_rule(Rule::debits(reversed).times(1));
+    world
+        .run_until(world.clock.now() + TimeDelta::hours(28))
+        .await;
+    assert_eq!(world.attempts().await, ["rejected", "settled", "surplus"]);
+    assert!(
+        world
+            .brakes()
+            .await
+            .iter()
+            .all(|brake| !brake.contains("stop"))
+    );
+    world.run_days(1).await;
+    let mut attempts = world.attempts().await;
+    attempts.sort();
+    assert_eq!(attempts, ["settled", "surplus", "surplus"]);
+    assert!(
+        world
+            .brakes()
+            .await
+            .iter()
+            .any(|brake| brake.contains("stop"))
+    );
+    world.compare_beside_surplus(true).await;
+}
+
+#[tokio::test]
 async fn a_late_payment_in_advance_leaves_the_next_period_where_it_belongs() {
     let world = World::new(Script::default()).await;
     world
@@ -1268,7 +1308,6 @@ async fn a_transaction_that_a_payer_paid_by_a_link_is_found_by_its_link() {
         .await
         .unwrap_err();
     assert!(matches!(error, SettleError::PaidByLink), "{error}");
-    world.run_until_idle().await;
     assert_eq!(world.attempts().await, ["settled", "surplus"]);
     // Named once more, it is known.
     resolver

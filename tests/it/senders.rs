@@ -43,8 +43,10 @@ async fn post(world: &World, sender: &str, body: &str, is_signed: bool) -> Statu
 }
 
 fn counted(world: &World, outcome: &str) -> bool {
-    let line = format!("cykl_notices_total{{outcome=\"{outcome}\"}} 0\n");
-    !world.metrics.encode().contains(&line)
+    let metric = format!("cykl_notices_total{{outcome=\"{outcome}\"}} ");
+    let shown = world.metrics.encode();
+    let count = shown.lines().find_map(|line| line.strip_prefix(&metric));
+    count.unwrap().parse::<u64>().unwrap() > 0
 }
 
 #[tokio::test]
@@ -164,6 +166,10 @@ async fn a_flood_of_wrong_and_endless_notices_keeps_no_debit_and_no_notice_from_
         stranger.await.unwrap();
     }
     assert!(during > 0, "there was no flood");
+    let heard: i64 = world
+        .one("SELECT count(*) FROM attempts a WHERE EXISTS (SELECT FROM notices n WHERE n.order_id = a.order_id)")
+        .await;
+    assert_eq!(heard, 40, "the notices of each debit were taken");
     assert_eq!(world.charges().await, ["paid"; 40]);
     drop(open);
     world.settle_up().await;

@@ -19,7 +19,8 @@ use cykl::domain::attempt::{AttemptEvent, AttemptState};
 use cykl::domain::id::{ChargeId, SubscriptionId};
 use cykl::domain::shop::ShopName;
 use cykl::simulator::{
-    Behaviour, Call, DeclinesFirst, ErrorBody, Notices, Rule, Script, Transaction, WrongEcho,
+    Behaviour, Call, CardData, DeclinesFirst, ErrorBody, Notices, Rule, Script, Transaction,
+    WrongEcho,
 };
 use cykl::store::brakes::BrakeMode;
 use cykl::store::registrations::WantedPayment;
@@ -28,9 +29,12 @@ use cykl::workers::refunder::Wanted;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::card_data::{confirm, new_card};
 use crate::fire::{Dice, Instance, Odds, Plan, Stage, Stepped};
-use crate::harness::{Agreement, SERVICE_KEY, START, TOKEN, World, drop_database, number_from};
-use crate::registering::{DECLINED, GOOD, link, try_to_pay};
+use crate::harness::{
+    Agreement, SERVICE_KEY, START, TOKEN, World, drop_database, is_registration, number_from,
+};
+use crate::registering::{DECLINED, GOOD, link, registrar, try_to_pay, wanted};
 
 /// How many seeds `make test` runs; `CYKL_SOAK_SEEDS` asks for more, and with `CYKL_SOAK_SHORT` for more of the same extent.
 const SEEDS: u64 = 20;
@@ -308,7 +312,14 @@ impl Run {
             "[charging]\nin_flight_max = {IN_FLIGHT_MAX}\nin_doubt_max = {IN_DOUBT_MAX}\nclaim_ahead = {CLAIM_AHEAD}\nconnect_timeout = \"500ms\"\nrequest_timeout = \"1s\"\n\
              [resolver]\npoll = [\"60s\", \"1h\", \"1d\"]\n"
         );
-        let stage = Stage::new(Script::default(), &sections).await;
+        let script = Script {
+            card_data: CardData {
+                knows_aliases: true,
+                ..CardData::default()
+            },
+            ..Script::default()
+        };
+        let stage = Stage::new(script, &sections).await;
         let mut rules = gateway_faults(&mut dice, weather.flips);
         rules.extend(read_faults(&mut dice));
         // With dice of their own, so that what else a seed draws stays what it was before there were links and refunds.
@@ -435,7 +446,7 @@ impl Run {
         }
     }
 
-    /// What people do about refunds, and payers about links, on a day.
+    /// What people do about refunds, and payers about links and their cards, on a day.
     async fn deal(&mut self) {
         if self.others.hits(500) {
             self.give_back().await;
@@ -453,10 +464,22 @@ impl Run {
                     WantedPayment::Verification(100),
                 ]);
                 // What cannot be done is refused, and what was not done may be tried again.
-                let _ = link(&self.stage.world, SubscriptionId::from_uuid(id), payment).await;
+                let (world, id) = (&self.stage.world, SubscriptionId::from_uuid(id));
+                if self.others.hits(300) {
+                    let (registrar, wanted) = (registrar(world), wanted(id, payment));
+                    let made = registrar.register_card(&wanted, new_card());
+                    let made = made.await.ok().and_then(|made| made.url);
+                    // Most payers confirm it there and then.
+                    let says = *self.others.pick(&["confirm", "confirm", "leave", ""]);
+                    if let Some(page) = made.filter(|_| !says.is_empty()) {
+                        confirm(page.as_str(), says).await;
+                    }
+                } else {
+                    let _ = link(world, id, payment).await;
+                }
             }
         }
-        let open = "SELECT url FROM registrations WHERE state = 'open' ORDER BY registration_id";
+        let open = "SELECT url FROM registrations WHERE state = 'open' AND way = 'link' ORDER BY registration_id";
         for url in self.stage.world.column(open).await {
             let number = *self.others.pick(&[GOOD, GOOD, GOOD, DECLINED]);
             if self.others.hits(400) {
@@ -745,6 +768,9 @@ impl Run {
             .filter(|post| post.transaction_id.is_some())
         {
             let order_id = post.order_id.as_deref().unwrap();
+            if is_registration(order_id) {
+                continue;
+            }
             let subscription = order_id.split('-').nth(1).unwrap();
             if let Some(before) = last.insert(subscription, post.at) {
                 assert!(
@@ -842,8 +868,8 @@ fn told_by(verdict: AttemptState) -> Option<AttemptEvent> {
 /// Subscriptions and periods that more than one of these transactions belongs to.
 fn paid_twice<'a>(settled: impl Iterator<Item = &'a Transaction>) -> BTreeSet<String> {
     let mut count: BTreeMap<String, usize> = BTreeMap::new();
-    // What was paid by links is in the books as well, by which nothing was charged twice.
-    for transaction in settled.filter(|transaction| !transaction.is_by_link) {
+    // What payers paid to register cards is looked at in the books.
+    for transaction in settled.filter(|transaction| !is_registration(&transaction.order_id)) {
         let (period, _attempt) = transaction.order_id.rsplit_once('-').unwrap();
         *count.entry(period.to_owned()).or_default() += 1;
     }

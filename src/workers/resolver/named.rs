@@ -7,7 +7,7 @@ use super::Resolver;
 use crate::domain::answer::{
     Body, Difference, ShownTransaction, Verdict, classify_read, differences,
 };
-use crate::domain::id::{ChargeId, RegistrationId, TransactionId};
+use crate::domain::id::{ChargeId, TransactionId};
 use crate::domain::people::{CaseAttempt, Ruling};
 use crate::domain::registration::RegistrationOrderId;
 use crate::domain::resolution::News;
@@ -15,6 +15,7 @@ use crate::domain::shop::ShopName;
 use crate::gateway::{ReadAnswer, ReadError};
 use crate::store::StoreError;
 use crate::store::people::{ChargeCase, RulingError};
+use crate::store::registrations::OpenRegistration;
 use crate::store::resolution::{Bearer, Evidence, Finding, Recorded};
 use crate::store::status::By;
 use crate::workers::count;
@@ -111,9 +112,13 @@ impl Resolver {
             .map_err(SettleError::Unreachable)?;
         let shown = answer.shown.as_deref().ok_or_else(|| not_shown(&answer))?;
         if let Some(registration) = self.paid_by_link(&found, transaction_id, shown).await? {
-            self.store
-                .hasten_registrations(&[registration], now)
-                .await?;
+            let followed = self.follow_payment(shop, &registration, transaction_id, now);
+            if let Err(error) = followed.await {
+                tracing::warn!(%error, transaction.id = %transaction_id, "couldn't record a payment by a link");
+            }
+            // Its card, if it brings one, is looked for there.
+            let id = registration.registration_id;
+            self.store.hasten_registrations(&[id], now).await?;
             return Err(SettleError::PaidByLink);
         }
         let attempt = meant(&found, transaction_id, shown).unwrap_or(last);
@@ -162,7 +167,7 @@ impl Resolver {
         found: &ChargeCase,
         transaction_id: TransactionId,
         shown: &ShownTransaction,
-    ) -> Result<Option<RegistrationId>, StoreError> {
+    ) -> Result<Option<OpenRegistration>, StoreError> {
         let order_id = shown.order_id.as_deref().unwrap_or_default();
         let Ok(RegistrationOrderId(id)) = order_id.parse() else {
             return Ok(None);
@@ -172,8 +177,10 @@ impl Resolver {
             .attempts
             .iter()
             .any(|attempt| attempt.transaction_id == Some(transaction_id));
-        let is_known = !is_booked && self.store.registration(id).await?.is_some();
-        Ok(is_known.then_some(id))
+        if is_booked {
+            return Ok(None);
+        }
+        self.store.registration(id).await
     }
 }
 

@@ -37,7 +37,7 @@ enum Look {
 }
 
 /// What imoje says about a payment.
-enum Followed {
+pub(super) enum Followed {
     /// Its word is final, and recorded.
     Final,
     /// Its word is final, and no money moved.
@@ -168,7 +168,7 @@ impl Resolver {
     }
 
     /// Reads a payment, and records it when its money has moved.
-    async fn follow_payment(
+    pub(super) async fn follow_payment(
         &self,
         shop: &Shop,
         registration: &OpenRegistration,
