@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::card_data::{register_card, with_proxy};
 use crate::harness::World;
 use crate::registering::{GOOD, link, registering};
 use crate::scratch;
@@ -177,6 +178,45 @@ async fn a_payer_registers_a_card_in_a_browser() {
     world.run_until_idle().await;
     let status: String = world.one("SELECT status::text FROM subscriptions").await;
     assert_eq!(status, "active");
+    assert_eq!(world.charges().await, ["paid"]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_payer_confirms_a_payment_in_a_browser() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let (world, _proxy) = with_proxy(Script::default()).await;
+    let id = registering(&world).await;
+    for (button, status) in [("leave", "registering"), ("confirm", "active")] {
+        let made = register_card(&world, id, WantedPayment::FirstCharge).await;
+        let page = made.unwrap().url.unwrap();
+        browser.open(page.as_str()).await;
+        let shown = browser.text().await;
+        for text in [
+            "Confirm the payment",
+            "No money moves here",
+            "Abonament 2027-01",
+            "49.00 PLN",
+            "It is me",
+        ] {
+            assert!(shown.contains(text), "{text}: {shown}");
+        }
+        assert_eq!(browser.overflow().await, 0);
+        browser.click(&format!("button[value={button}]")).await;
+        until("the payer's answer", async || {
+            let ledger = world.simulator.ledger();
+            let last = ledger.transactions().last().unwrap();
+            ledger.status_of(last) != "pending"
+        })
+        .await;
+        world.run_until_idle().await;
+        let stands: String = world.one("SELECT status::text FROM subscriptions").await;
+        assert_eq!(stands, status);
+        browser.open(page.as_str()).await;
+        browser.shows("no payment that waits for you").await;
+    }
     assert_eq!(world.charges().await, ["paid"]);
     world.settle_up().await;
 }

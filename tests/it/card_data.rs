@@ -42,7 +42,7 @@ pub fn new_card() -> NewCard {
 }
 
 /// A world whose card data go through a proxy, and what that has seen.
-async fn world(script: Script) -> (World, Proxy) {
+pub async fn with_proxy(script: Script) -> (World, Proxy) {
     let mut world = World::new(script).await;
     let proxy = Proxy::in_front_of(&world.simulator.base_url()).await;
     world.config.gateway.card_proxy_url = Some(proxy.base_url.parse().unwrap());
@@ -50,7 +50,7 @@ async fn world(script: Script) -> (World, Proxy) {
     (world, proxy)
 }
 
-async fn register(
+pub async fn register_card(
     world: &World,
     id: SubscriptionId,
     payment: WantedPayment,
@@ -109,7 +109,7 @@ async fn no_card_data_is_kept(world: &World) {
 
 #[tokio::test]
 async fn a_card_is_registered_by_its_data_as_the_first_charge_and_debited_from_then_on() {
-    let (world, proxy) = world(Script {
+    let (world, proxy) = with_proxy(Script {
         card_data: CardData {
             standard_needs_all: true,
             ..CardData::default()
@@ -118,7 +118,7 @@ async fn a_card_is_registered_by_its_data_as_the_first_charge_and_debited_from_t
     })
     .await;
     let id = registering(&world).await;
-    let made = register(&world, id, WantedPayment::FirstCharge)
+    let made = register_card(&world, id, WantedPayment::FirstCharge)
         .await
         .unwrap();
     assert_eq!(
@@ -178,7 +178,7 @@ async fn a_card_is_registered_by_its_data_as_the_first_charge_and_debited_from_t
 #[tokio::test]
 async fn a_verification_by_card_data_is_no_charge_wherever_imoje_shows_what_names_the_card() {
     for first_on_profile_only in [false, true] {
-        let (world, _proxy) = world(Script {
+        let (world, _proxy) = with_proxy(Script {
             card_data: CardData {
                 first_on_profile_only,
                 ..CardData::default()
@@ -187,7 +187,7 @@ async fn a_verification_by_card_data_is_no_charge_wherever_imoje_shows_what_name
         })
         .await;
         let id = registering(&world).await;
-        let made = register(&world, id, VERIFICATION).await.unwrap();
+        let made = register_card(&world, id, VERIFICATION).await.unwrap();
         assert_eq!((made.period_no, made.amount_minor), (None, 100));
         answer(&made, "confirm").await;
         world.run_days(1).await;
@@ -202,9 +202,9 @@ async fn a_verification_by_card_data_is_no_charge_wherever_imoje_shows_what_name
 
 #[tokio::test]
 async fn who_does_not_confirm_has_not_paid_and_may_try_again() {
-    let (world, _proxy) = world(Script::default()).await;
+    let (world, _proxy) = with_proxy(Script::default()).await;
     let id = registering(&world).await;
-    let first = register(&world, id, WantedPayment::FirstCharge)
+    let first = register_card(&world, id, WantedPayment::FirstCharge)
         .await
         .unwrap();
     let own = NewCard {
@@ -214,7 +214,7 @@ async fn who_does_not_confirm_has_not_paid_and_may_try_again() {
         }),
         ..new_card()
     };
-    let again = register(&world, id, WantedPayment::FirstCharge).await;
+    let again = register_card(&world, id, WantedPayment::FirstCharge).await;
     assert!(matches!(
         again,
         Err(RegisterError::Begin(BeginError::Open { .. }))
@@ -263,14 +263,16 @@ async fn while_an_answer_is_lost_no_other_card_is_registered_and_a_notice_tells_
         (Fate::PendingForEver, "open", vec![]),
     ] {
         let takes = Behaviour::take_money_and_lose_answer().with_fate(fate);
-        let (world, _proxy) = world(Script::default()).await;
+        let (world, _proxy) = with_proxy(Script::default()).await;
         let id = registering(&world).await;
         world.simulator.add_rule(debits(takes));
-        let lost = register(&world, id, WantedPayment::FirstCharge).await;
+        let lost = register_card(&world, id, WantedPayment::FirstCharge).await;
         assert!(matches!(lost, Err(RegisterError::InDoubt(_))), "{lost:?}");
         world.advance(TimeDelta::minutes(10));
         for other in [
-            register(&world, id, WantedPayment::FirstCharge).await.err(),
+            register_card(&world, id, WantedPayment::FirstCharge)
+                .await
+                .err(),
             link(&world, id, VERIFICATION).await.err(),
         ] {
             assert!(matches!(
@@ -289,10 +291,10 @@ async fn while_an_answer_is_lost_no_other_card_is_registered_and_a_notice_tells_
 
 #[tokio::test]
 async fn an_order_that_nobody_tells_of_is_ended_by_a_person_or_after_three_days() {
-    let (world, _proxy) = world(Script::default()).await;
+    let (world, _proxy) = with_proxy(Script::default()).await;
     let id = registering(&world).await;
     world.simulator.add_rule(debits(Behaviour::lose_request()));
-    let lost = register(&world, id, WantedPayment::FirstCharge).await;
+    let lost = register_card(&world, id, WantedPayment::FirstCharge).await;
     let Err(RegisterError::InDoubt(registration_id)) = lost else {
         panic!("{lost:?}")
     };
@@ -301,14 +303,14 @@ async fn an_order_that_nobody_tells_of_is_ended_by_a_person_or_after_three_days(
     registrar(&world).cancel(registration_id, BY).await.unwrap();
     assert_eq!(registrations(&world).await, ["cancelled a new customer"]);
     world.simulator.add_rule(debits(Behaviour::lose_request()));
-    let lost = register(&world, id, WantedPayment::FirstCharge).await;
+    let lost = register_card(&world, id, WantedPayment::FirstCharge).await;
     assert!(matches!(lost, Err(RegisterError::InDoubt(_))));
     world.run_days(4).await;
     assert_eq!(
         registrations(&world).await,
         ["cancelled a new customer", "expired"]
     );
-    let made = register(&world, id, WantedPayment::FirstCharge)
+    let made = register_card(&world, id, WantedPayment::FirstCharge)
         .await
         .unwrap();
     answer(&made, "confirm").await;
@@ -319,13 +321,13 @@ async fn an_order_that_nobody_tells_of_is_ended_by_a_person_or_after_three_days(
 
 #[tokio::test]
 async fn a_payment_that_is_heard_of_after_a_person_gave_it_up_counts_once() {
-    let (world, _proxy) = world(Script::default()).await;
+    let (world, _proxy) = with_proxy(Script::default()).await;
     let id = registering(&world).await;
     let late = Behaviour::take_money_and_lose_answer()
         .with_fate(Fate::SettleAtOnce)
         .with_notices(Notices::late_by(Duration::from_secs(5 * 3_600)));
     world.simulator.add_rule(debits(late));
-    let lost = register(&world, id, WantedPayment::FirstCharge).await;
+    let lost = register_card(&world, id, WantedPayment::FirstCharge).await;
     let Err(RegisterError::InDoubt(registration_id)) = lost else {
         panic!("{lost:?}")
     };
@@ -342,19 +344,19 @@ async fn a_payment_that_is_heard_of_after_a_person_gave_it_up_counts_once() {
 
 #[tokio::test]
 async fn a_decline_and_a_refusal_leave_nothing_open_and_a_decline_that_is_reversed_counts() {
-    let (world, _proxy) = world(Script::default()).await;
+    let (world, _proxy) = with_proxy(Script::default()).await;
     let id = registering(&world).await;
     let reversed = Behaviour::decline_then_settle("CODE_51", Duration::from_secs(3_600));
     let refused = Behaviour::error(StatusCode::UNPROCESSABLE_ENTITY, ErrorBody::Object, false);
     for behaviour in [Behaviour::decline_at_once("CODE_51"), refused] {
         world.simulator.add_rule(debits(behaviour));
     }
-    let declined = register(&world, id, WantedPayment::FirstCharge).await;
+    let declined = register_card(&world, id, WantedPayment::FirstCharge).await;
     assert!(
         matches!(&declined, Err(RegisterError::Declined { status_code }) if status_code.is_none()),
         "{declined:?}"
     );
-    let refused = register(&world, id, WantedPayment::FirstCharge).await;
+    let refused = register_card(&world, id, WantedPayment::FirstCharge).await;
     assert!(
         matches!(refused, Err(RegisterError::Refused { .. })),
         "{refused:?}"
@@ -363,7 +365,7 @@ async fn a_decline_and_a_refusal_leave_nothing_open_and_a_decline_that_is_revers
     world.run_days(1).await;
     assert_eq!(world.charges().await, Vec::<String>::new());
     world.simulator.add_rule(debits(reversed));
-    let made = register(&world, id, WantedPayment::FirstCharge).await;
+    let made = register_card(&world, id, WantedPayment::FirstCharge).await;
     assert_eq!(made.unwrap().url, None, "the issuer asks for nothing");
     world.run_days(1).await;
     let states = registrations(&world).await;
@@ -375,7 +377,7 @@ async fn a_decline_and_a_refusal_leave_nothing_open_and_a_decline_that_is_revers
 
 #[tokio::test]
 async fn a_shop_that_may_not_send_card_data_is_told_so_and_the_brake_holds_registrations_back() {
-    let (world, _proxy) = world(Script {
+    let (world, _proxy) = with_proxy(Script {
         card_data: CardData {
             allowed: false,
             ..CardData::default()
@@ -384,7 +386,7 @@ async fn a_shop_that_may_not_send_card_data_is_told_so_and_the_brake_holds_regis
     })
     .await;
     let id = registering(&world).await;
-    let refused = register(&world, id, VERIFICATION).await.unwrap_err();
+    let refused = register_card(&world, id, VERIFICATION).await.unwrap_err();
     assert!(
         refused.to_string().contains("Plain card data disabled"),
         "{refused}"
@@ -393,7 +395,7 @@ async fn a_shop_that_may_not_send_card_data_is_told_so_and_the_brake_holds_regis
     for mode in [BrakeMode::Drain, BrakeMode::Stop] {
         let brake = world.store.set_brake(None, mode, "test", "a test", now);
         brake.await.unwrap();
-        let braked = register(&world, id, VERIFICATION).await;
+        let braked = register_card(&world, id, VERIFICATION).await;
         assert!(matches!(
             braked,
             Err(RegisterError::Begin(BeginError::Braked(_)))
@@ -405,7 +407,7 @@ async fn a_shop_that_may_not_send_card_data_is_told_so_and_the_brake_holds_regis
 
 #[tokio::test]
 async fn what_is_wrong_with_a_card_is_said_before_anything_is_begun() {
-    let (world, proxy) = world(Script::default()).await;
+    let (world, proxy) = with_proxy(Script::default()).await;
     let id = registering(&world).await;
     let with = |name: &str, value: Value| {
         let mut card = card();
@@ -455,14 +457,14 @@ async fn what_is_wrong_with_a_card_is_said_before_anything_is_begun() {
         .execute(&world.books)
         .await
         .unwrap();
-    let payouts = register(&world, id, VERIFICATION).await;
+    let payouts = register_card(&world, id, VERIFICATION).await;
     assert!(matches!(
         payouts,
         Err(RegisterError::Begin(BeginError::Payouts))
     ));
     let without = World::new(Script::default()).await;
     let id = registering(&without).await;
-    let no_proxy = register(&without, id, VERIFICATION).await;
+    let no_proxy = register_card(&without, id, VERIFICATION).await;
     assert!(matches!(no_proxy, Err(RegisterError::NoCardData(_))));
     for world in [&world, &without] {
         assert_eq!(registrations(world).await, Vec::<String>::new());
