@@ -1,8 +1,8 @@
 -- Payment links by which payers register cards, and transactions by which shops that may send card data do.
 --
 -- A link moves no money by itself, so making one needs no permit; what payers do by it is found out by reading it. A transaction may move
--- money at once. Its row is committed before it is sent, it is sent once, and no other registration of the subscription begins before it is
--- known what came of it. The payment of a first charge becomes an attempt of that charge, which has no card, since the payer chose it, and
+-- money at once. Its row is committed before it is sent, under the brake and the fence, it is sent once, and no other registration of the
+-- subscription begins before it is known what came of it, or a person has given it up after imoje's last notice. The payment of a first charge becomes an attempt of that charge, which has no card, since the payer chose it, and
 -- the order id of the registration.
 
 CREATE TYPE registration_state AS ENUM (
@@ -40,6 +40,7 @@ CREATE TABLE registrations (
     ended_at        timestamptz,
     next_poll_at    timestamptz,
     polls           smallint NOT NULL DEFAULT 0,
+    case_opened_at  timestamptz,
     CONSTRAINT first_charges_name_their_period CHECK ((period_no IS NOT NULL) = (purpose = 'first_charge')),
     -- No order id of a debit looks like it, so a link that nobody paid uses up none of theirs.
     CONSTRAINT registration_order_is_derived CHECK (order_id = 'cykl-r-' || replace(registration_id::text, '-', '')),
@@ -79,6 +80,21 @@ BEGIN
                   AND NEW.period_no >= s.first_period_no)) THEN
         RAISE EXCEPTION 'registration % is not for what its subscription was agreed for', NEW.registration_id USING ERRCODE = 'CY003';
     END IF;
+    IF NEW.way = 'link' THEN
+        RETURN NULL;
+    END IF;
+    -- Card data are charged by us, as by a permit. Locked, so that a brake is effective as soon as it is committed.
+    PERFORM FROM brakes b WHERE b.shop IN ('*', NEW.shop) FOR SHARE;
+    IF NOT EXISTS (SELECT FROM brakes b WHERE b.shop = '*' AND b.mode = 'run')
+       OR EXISTS (SELECT FROM brakes b WHERE b.shop = NEW.shop AND b.mode <> 'run') THEN
+        RAISE EXCEPTION 'the brake is on for shop %', NEW.shop USING ERRCODE = 'CY001';
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM installation i, current_place() p
+        WHERE (i.system_identifier, i.timeline, i.database_oid) = (p.system_identifier, p.timeline, p.database_oid)) THEN
+        RAISE EXCEPTION 'this database was moved, restored or promoted since charging was allowed in it'
+            USING ERRCODE = 'CY002', HINT = 'Compare its books with imoje, then run "cykl adopt --reason ...".';
+    END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER registration_insert AFTER INSERT ON registrations FOR EACH ROW EXECUTE FUNCTION guard_registration();
@@ -98,6 +114,17 @@ $$;
 CREATE TRIGGER registration_step AFTER UPDATE ON registrations FOR EACH ROW
     WHEN (NOT registration_may_become(OLD.state, NEW.state))
     EXECUTE FUNCTION refuse_step('registration');
+-- Card data that were never answered may have been charged, and imoje may tell of that for 95 hours and 25 minutes (imoje API,
+-- notifications).
+CREATE FUNCTION refuse_to_give_up() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'registration % may have been charged, and cannot be given up before %', NEW.registration_id,
+        OLD.created_at + interval '100 hours' USING ERRCODE = 'CY008';
+END $$;
+CREATE TRIGGER registration_gives_up AFTER UPDATE ON registrations FOR EACH ROW
+    WHEN (OLD.way = 'card_data' AND OLD.state = 'requested' AND OLD.sale_id IS NULL AND NEW.state IN ('cancelled', 'expired')
+          AND NEW.ended_at < OLD.created_at + interval '100 hours')
+    EXECUTE FUNCTION refuse_to_give_up();
 CREATE TRIGGER registration_facts AFTER UPDATE ON registrations FOR EACH ROW
     WHEN ((OLD.registration_id, OLD.subscription_id, OLD.shop, OLD.cid, OLD.way, OLD.purpose, OLD.period_no, OLD.order_id, OLD.amount_minor,
            OLD.currency, OLD.customer, OLD.aliases, OLD.actor, OLD.created_at, OLD.valid_to)

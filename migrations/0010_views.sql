@@ -45,7 +45,7 @@ FROM refunds r JOIN subscriptions s USING (subscription_id);
 CREATE VIEW billing.registrations AS
 SELECT r.registration_id, r.subscription_id, s.external_id, r.shop, r.state, r.reason, r.way, r.purpose, r.period_no, r.cid, r.amount_minor,
        r.currency, r.order_id, r.payment_id, r.sale_id, r.url, r.transaction_id, cardinality(r.surplus_ids) AS surplus_payments, r.actor,
-       r.created_at, r.valid_to, r.paid_at, r.ended_at
+       r.created_at, r.valid_to, r.paid_at, r.ended_at, r.case_opened_at
 FROM registrations r JOIN subscriptions s USING (subscription_id);
 
 CREATE VIEW billing.due_today AS

@@ -196,6 +196,7 @@ pub fn registrar(
         store: store.clone(),
         shops: shops(config)?,
         policy: config.policy.resolver.clone(),
+        absent_after: config.absent_after,
         clock: clock.clone(),
     })
 }

@@ -152,7 +152,7 @@ pub enum Doubt {
     Unauthorized,
     /// An HTTP status that is not on the whitelist: every 5xx, 3xx, 408, 409, 425, 429 and unknown ones.
     HttpStatus,
-    /// A status of the whitelist with a body that is not imoje's error object.
+    /// A status of the whitelist with a body that is not imoje's error object, or not the one that goes with it.
     UnknownBody,
     /// A 2xx without a readable, complete transaction.
     Incomplete,
@@ -176,6 +176,12 @@ impl Doubt {
 
 /// imoje's code for an inactive payment profile (imoje API, `POST transaction/profile`, answer 400).
 const PROFILE_INACTIVE: &str = "TRX-ERROR-120301";
+
+/// imoje's code for a method that is not available now (imoje API, `POST transaction`, answer 406).
+const UNAVAILABLE: &str = "TRX-ERROR-120003";
+
+/// How the codes of errors at the acquirer begin, such as `ACQ-ERROR-130004` (imoje API, `POST transaction`, answer 500).
+const ACQUIRER_ERRORS: &str = "ACQ-";
 
 /// imoje's message when a shop sends card data that may not do so.
 const CARD_DATA_DISABLED: &str = "plain card data disabled";
@@ -275,8 +281,12 @@ fn is_refund(shown: &ShownTransaction) -> bool {
     shown.kind.as_deref() == Some("refund")
 }
 
-/// The whitelist of refusals: which HTTP status, together with imoje's error object, proves that nothing was debited.
+/// The whitelist of refusals: which HTTP status, together with imoje's error object, proves that nothing was debited. An error of the
+/// acquirer proves nothing under any status, since imoje had gone on to it.
 fn refusal_reason(http_status: u16, code: &str, message: Option<&str>) -> Option<RefusalReason> {
+    if code.starts_with(ACQUIRER_ERRORS) {
+        return None;
+    }
     let says_card_data =
         message.is_some_and(|message| message.to_ascii_lowercase().contains(CARD_DATA_DISABLED));
     match http_status {
@@ -284,7 +294,7 @@ fn refusal_reason(http_status: u16, code: &str, message: Option<&str>) -> Option
         400 if code == PROFILE_INACTIVE => Some(RefusalReason::ProfileInactive),
         400 | 404 | 405 | 413 | 415 | 422 => Some(RefusalReason::Invalid),
         401 | 403 => Some(RefusalReason::Unauthorized),
-        406 => Some(RefusalReason::Unavailable),
+        406 if code == UNAVAILABLE => Some(RefusalReason::Unavailable),
         _ => None,
     }
 }
@@ -631,6 +641,16 @@ mod tests {
                 );
             }
         }
+        // Only this code is sent again; and where the acquirer was asked, nobody knows what it did.
+        for (http_status, code) in [
+            (406, "X"),
+            (406, "ACQ-ERROR-130004"),
+            (422, "ACQ-ERROR-130004"),
+            (400, "ACQ-ERROR-130001"),
+        ] {
+            let verdict = classify_debit(http_status, &error(code), &expected());
+            assert_eq!(verdict, Verdict::InDoubt(Doubt::UnknownBody), "{code}");
+        }
         // The code of an inactive profile means that only with its status.
         for code in [PROFILE_INACTIVE, "ACQ-ERROR-130004"] {
             let elsewhere = classify_debit(500, &error(code), &expected());
@@ -663,7 +683,7 @@ mod tests {
             http_status in 100..=999u16,
             body in prop_oneof![
                 Just(Body::Unreadable),
-                ("[A-Z0-9-]{0,20}", prop::option::of("Plain card data disabled.|[a-z ]{0,12}"))
+                ("[A-Z0-9-]{0,20}|ACQ-ERROR-[0-9]{6}|TRX-ERROR-120003", prop::option::of("Plain card data disabled.|[a-z ]{0,12}"))
                     .prop_map(|(code, message)| Body::Error { code, message }),
                 Just(error(PROFILE_INACTIVE)),
                 "[a-z]{0,12}".prop_map(|status| transaction(&status)),
@@ -673,7 +693,14 @@ mod tests {
         ) {
             const LISTED: [u16; 10] = [400, 401, 403, 404, 405, 406, 413, 415, 422, 0];
             let verdict = classify_debit(http_status, &body, &expected());
-            let listed = LISTED.contains(&http_status) && matches!(body, Body::Error { .. });
+            let listed = match &body {
+                Body::Error { code, .. } if code.starts_with("ACQ-") => false,
+                Body::Error { code, message } if http_status == 406 => {
+                    code == "TRX-ERROR-120003" || message.as_deref() == Some("Plain card data disabled.")
+                }
+                Body::Error { .. } => LISTED.contains(&http_status),
+                Body::Transaction(_) | Body::Unreadable => false,
+            };
             prop_assert_eq!(matches!(verdict, Verdict::Refused(_)), listed);
             if http_status != 200 {
                 prop_assert!(matches!(verdict, Verdict::Refused(_) | Verdict::InDoubt(_)));

@@ -29,6 +29,8 @@ pub enum EventKind {
     RegistrationExpired,
     /// Such a link was ended before anybody paid.
     RegistrationCancelled,
+    /// Card data were sent, and imoje's answer was lost: whether the card was charged is not known.
+    RegistrationInDoubt,
     /// A payer paid by such a link, and no card is to be had from it.
     RegistrationCardless,
     /// A card that was registered is that of a subscription now.
@@ -105,7 +107,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, for the documentation and its test.
-    pub const ALL: [EventKind; 49] = [
+    pub const ALL: [EventKind; 50] = [
         EventKind::SubscriptionCreated,
         EventKind::SubscriptionPastDue,
         EventKind::SubscriptionRecovered,
@@ -119,6 +121,7 @@ impl EventKind {
         EventKind::RegistrationPaid,
         EventKind::RegistrationExpired,
         EventKind::RegistrationCancelled,
+        EventKind::RegistrationInDoubt,
         EventKind::RegistrationCardless,
         EventKind::CardAttached,
         EventKind::CardDeactivated,
@@ -173,6 +176,7 @@ impl EventKind {
             EventKind::RegistrationPaid => "registration.paid",
             EventKind::RegistrationExpired => "registration.expired",
             EventKind::RegistrationCancelled => "registration.cancelled",
+            EventKind::RegistrationInDoubt => "registration.in_doubt",
             EventKind::RegistrationCardless => "registration.cardless",
             EventKind::CardAttached => "card.attached",
             EventKind::CardDeactivated => "card.deactivated",
@@ -222,6 +226,7 @@ impl EventKind {
             | EventKind::ChargeWrittenOff
             | EventKind::RefundFailed
             | EventKind::RefundCaseOpened
+            | EventKind::RegistrationInDoubt
             | EventKind::RegistrationCardless
             | EventKind::IncidentSurplus
             | EventKind::IncidentMismatch

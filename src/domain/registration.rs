@@ -127,6 +127,20 @@ impl RegistrationState {
         }
     }
 
+    /// Whether it has come to nothing, as far as is known.
+    pub const fn is_over(self) -> bool {
+        match self {
+            RegistrationState::Expired
+            | RegistrationState::Cancelled
+            | RegistrationState::Refused => true,
+            RegistrationState::Requested
+            | RegistrationState::Open
+            | RegistrationState::Paid
+            | RegistrationState::Attached
+            | RegistrationState::Cardless => false,
+        }
+    }
+
     /// What `event` makes of it. That it was paid is believed whatever was known before: money has moved.
     ///
     /// # Errors

@@ -312,7 +312,10 @@ impl Book {
             Some(_) if self.is_booked(request, shop) => DebitOutcome::RepeatedOrder,
             Some(profile) => {
                 let by_rule = rule.and_then(|rule| rule.fate.clone());
-                let waits = request.challenge.as_ref().map(|_| Fate::PendingForEver);
+                // A payer whom no answer leads on has a card that asks for nothing.
+                let is_led_on = behaviour.status_sent(200) == Some(200);
+                let challenge = request.challenge.as_ref().filter(|_| is_led_on);
+                let waits = challenge.map(|_| Fate::PendingForEver);
                 let fate = profile.fate(by_rule.or(waits), &base, now);
                 if fate == Fate::Inactive {
                     self.profiles.deactivate(profile.profile.id);
@@ -356,6 +359,12 @@ impl Book {
         behaviour: &Behaviour,
         now: DateTime<Utc>,
     ) -> DebitOutcome {
+        let mut course = self.course(fate, behaviour);
+        if let Some(challenge) = &request.challenge
+            && *fate == Fate::PendingForEver
+        {
+            course = Arc::new(challenge.course(&course, now));
+        }
         let transaction = Transaction {
             id: Uuid::new_v4(),
             refund_of: None,
@@ -370,7 +379,7 @@ impl Book {
             created_at: now,
             notification_url: request.notification_url.clone(),
             shop: Arc::clone(shop),
-            course: self.course(fate, behaviour),
+            course,
         };
         if self.repeated_orders == RepeatedOrders::Refuse {
             self.booked_orders
@@ -519,6 +528,9 @@ impl Book {
             && let Some(item) = self.agenda.take_due(now)
         {
             match item {
+                // Its payer has confirmed it before.
+                Item::Change { position, step }
+                    if step >= self.transactions[position].course.steps().len() => {}
                 Item::Change { position, step } => {
                     changes += 1;
                     self.count_status(position, step);

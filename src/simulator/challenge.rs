@@ -31,6 +31,15 @@ impl Challenge {
         })
     }
 
+    /// The statuses of a transaction that waits for its payer until the time that its request names.
+    pub(super) fn course(&self, like: &Course, now: DateTime<Utc>) -> Course {
+        let valid_for = self.request["validTo"]
+            .as_i64()
+            .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
+            .and_then(|valid_to| (valid_to - now).to_std().ok());
+        Course::waiting(valid_for, like)
+    }
+
     /// `action`: where the payer's browser has to go.
     pub(super) fn action(&self, transaction_id: Uuid) -> Value {
         json!({
@@ -57,6 +66,9 @@ impl Book {
         now: DateTime<Utc>,
     ) -> Option<(Transaction, Challenge)> {
         let position = *self.positions.get(&id)?;
+        if self.transactions[position].status_at(now) != "pending" {
+            return None;
+        }
         let challenge = self.challenges.remove(&id)?;
         let transaction = &mut self.transactions[position];
         let after = (now - transaction.created_at).to_std().unwrap_or_default();

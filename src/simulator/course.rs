@@ -58,6 +58,21 @@ impl Course {
         }
     }
 
+    /// A course of one whose payer has so long to confirm it, with the notices of another. That it was cancelled is its third step, so that
+    /// a course with two that takes its place is never taken for it.
+    pub(super) fn waiting(valid_for: Option<Duration>, like: &Self) -> Self {
+        let pending = || step(Duration::ZERO, "pending", None);
+        let mut steps = vec![pending()];
+        if let Some(valid_for) = valid_for {
+            steps.extend([pending(), step(valid_for, "cancelled", None)]);
+        }
+        Self {
+            steps,
+            notices: like.notices.clone(),
+            read_lag: like.read_lag,
+        }
+    }
+
     /// The same course for a refund: what is not over is `new`, and no status has a code.
     pub(super) fn of_refund(fate: &Fate, notices: Notices, read_lag: Duration) -> Self {
         let mut course = Self::new(fate, notices, read_lag);

@@ -81,7 +81,8 @@ pub(super) fn ask(engine: &Engine, id: Option<Uuid>) -> Reply {
     let book = engine.book();
     let waiting = id.and_then(|id| {
         let (transaction, _) = book.transaction(id, now)?;
-        Some((transaction, book.challenges.get(&id)?))
+        let challenge = book.challenges.get(&id)?;
+        (transaction.status_at(now) == "pending").then_some((transaction, challenge))
     });
     let Some((transaction, challenge)) = waiting else {
         return not_waiting();

@@ -14,7 +14,7 @@ use crate::domain::retry::WAITS_FOR_BUDGET;
 use crate::domain::shop::ShopName;
 use crate::domain::subscription::SubscriptionStatus;
 use crate::domain::title::{self, Occasion};
-use crate::store::card_budgets::Spent;
+use crate::store::card_budgets::{Over, Spent};
 use crate::store::permit_rows::HeldCharge;
 use crate::store::permits::{Asked, Limits, Permit, PermitRow};
 use crate::store::{StoreError, new_id, readings};
@@ -119,6 +119,21 @@ pub(super) fn sort(
     Ok(sorted)
 }
 
+/// What becomes of a charge while a budget of its card is spent.
+fn wait_for_budget(
+    over: Over,
+    is_retry: bool,
+    first_attempt_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Verdict {
+    let waits_until = first_attempt_at.unwrap_or(now) + WAITS_FOR_BUDGET;
+    match over {
+        Over::Month(_) if is_retry && now >= waits_until => Verdict::Hold("card_budget_spent"),
+        Over::Month(until) if is_retry => Verdict::PutOff(until.min(waits_until)),
+        Over::Month(until) | Over::Day(until) => Verdict::PutOff(until),
+    }
+}
+
 fn judge(
     candidate: Candidate,
     is_first_of_subscription: bool,
@@ -147,14 +162,13 @@ fn judge(
     if !is_first_of_subscription {
         return Ok(Verdict::PutOff(now + limits.min_gap));
     }
-    if let Some(until) = spent.over_budget(card_id, candidate.is_retry, permits, limits, now) {
-        let first_attempt_at = candidate.first_attempt_at.unwrap_or(now);
-        let waited = candidate.is_retry && until > first_attempt_at + WAITS_FOR_BUDGET;
-        return Ok(if waited {
-            Verdict::Hold("card_budget_spent")
-        } else {
-            Verdict::PutOff(until)
-        });
+    if let Some(over) = spent.over_budget(card_id, candidate.is_retry, permits, limits, now) {
+        return Ok(wait_for_budget(
+            over,
+            candidate.is_retry,
+            candidate.first_attempt_at,
+            now,
+        ));
     }
     let title = match &candidate.title {
         Some(template) => Some(title::of_debit(

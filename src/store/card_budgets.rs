@@ -13,6 +13,15 @@ use crate::store::permits::{Limits, Permit};
 /// When something happened with each card, newest first.
 type Times = HashMap<CardId, Vec<DateTime<Utc>>>;
 
+/// Which budget of a card is spent, and until when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// That of the declines of 30 days.
+    Month(DateTime<Utc>),
+    /// That of the retries of 24 hours.
+    Day(DateTime<Utc>),
+}
+
 /// What the cards of a claim have spent of their budgets.
 pub(super) struct Spent {
     /// The declines of the last 30 days.
@@ -56,7 +65,7 @@ impl Spent {
         })
     }
 
-    /// When the card schemes' budget of the card allows this attempt, unless it does now. It counts over all subscriptions of the
+    /// When the card schemes' budgets of the card allow this attempt, unless it does now. It counts over all subscriptions of the
     /// card, and over the `permits` of this claim; a first attempt is no retry, but a card that was declined too often is left alone
     /// altogether.
     pub fn over_budget(
@@ -66,7 +75,7 @@ impl Spent {
         permits: &[Permit],
         limits: &Limits,
         now: DateTime<Utc>,
-    ) -> Option<DateTime<Utc>> {
+    ) -> Option<Over> {
         let frees = |past: &Times, max: u32, window: TimeDelta| {
             let past = past.get(&card_id).map_or(&[][..], Vec::as_slice);
             let max = usize::try_from(max).expect("a usize holds a u32");
@@ -81,15 +90,15 @@ impl Spent {
             TimeDelta::days(30),
         );
         if declines.is_some() || !is_retry {
-            return declines;
+            return declines.map(Over::Month);
         }
         let in_this_batch = permits
             .iter()
             .any(|permit| permit.row.card_id == card_id && permit.row.is_retry);
         if in_this_batch {
-            return Some(now + TimeDelta::hours(24));
+            return Some(Over::Day(now + TimeDelta::hours(24)));
         }
-        frees(&self.retries, limits.card_retries_24h, TimeDelta::hours(24))
+        frees(&self.retries, limits.card_retries_24h, TimeDelta::hours(24)).map(Over::Day)
     }
 }
 

@@ -98,9 +98,15 @@ async fn a_link_is_made_shown_and_ended() {
         "{open:?}"
     );
     let ended = register(&place, &["--cancel"]).await.succeeded();
-    assert_eq!(ended.stdout, "the link of subscription S-1 has ended\n");
+    assert_eq!(
+        ended.stdout,
+        "the registration of subscription S-1 has ended\n"
+    );
     let none = register(&place, &["--cancel"]).await.ended(1);
-    assert!(none.stderr.contains("no link that may still be paid"));
+    assert!(
+        none.stderr
+            .contains("no registration that may still be paid")
+    );
     assert_eq!(
         place
             .texts("SELECT kind || ' ' || (payload ->> 'actor') FROM events WHERE kind LIKE 'registration.%' ORDER BY sequence_no")
@@ -217,7 +223,10 @@ async fn what_cannot_be_is_told_with_the_way_out() {
         .succeeded();
     drop(simulator);
     let away = register(&place, &["--cancel"]).await.ended(69);
-    assert!(away.stderr.contains("couldn't end the link"), "{away:?}");
+    assert!(
+        away.stderr.contains("couldn't end the registration"),
+        "{away:?}"
+    );
 }
 
 const BROWSER: &str = r#"{"ip": "203.0.113.9", "language": "pl-PL", "jsEnabled": true, "timezoneOffset": -60, "userAgent": "UA",
@@ -235,8 +244,16 @@ async fn register_card(place: &Place, card: &str, more: &[&str]) -> Ran {
     register(place, &[&usual, more].concat()).await
 }
 
-/// Has the card data of a place go through a proxy.
+/// Has the card data of a place, in which a daemon has charged before, go through a proxy.
 async fn through_a_proxy(place: &Place, simulator: &Simulator) -> Proxy {
+    place
+        .sql(
+            "SET search_path = cykl;
+             INSERT INTO installation (fence_id, system_identifier, timeline, database_oid, adopted_at, adopted_by, reason)
+             SELECT gen_random_uuid(), p.system_identifier, p.timeline, p.database_oid, now(), 'test', 'first start' FROM current_place() p;
+             INSERT INTO brakes (shop, mode, reason, actor, changed_at) VALUES ('*', 'run', 'first start', 'test', now())",
+        )
+        .await;
     let proxy = Proxy::in_front_of(&simulator.base_url()).await;
     place.reconfigure(
         "[shops.main]\n",
@@ -300,7 +317,12 @@ async fn a_card_whose_data_cannot_be_taken_is_told_why_and_a_lost_answer_what_to
             65,
             "card.cvv does not have the right form",
         ),
-        ("{".to_owned(), &[], 2, "--card"),
+        (
+            format!("{{\"number\":\"{NUMBER}\""),
+            &[],
+            2,
+            "--card is not JSON",
+        ),
         (
             good.clone(),
             &["--success-url", "https://shop.example.test/ok"],

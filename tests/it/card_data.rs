@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use cykl::domain::id::SubscriptionId;
+use cykl::domain::id::{RegistrationId, SubscriptionId, TransactionId};
+use cykl::domain::registration::RegistrationState;
 use cykl::domain::shop::ReturnUrls;
 use cykl::gateway::FirstDetails;
 use cykl::simulator::{Behaviour, CardData, ErrorBody, Fate, Notices, ProfileType, Rule, Script};
 use cykl::store::brakes::BrakeMode;
-use cykl::store::registrations::{BeginError, WantedPayment};
+use cykl::store::registrations::{BeginError, EndError, WantedPayment};
 use cykl::workers::registrar::{CancelError, Made, NewCard, RegisterError};
+use cykl::workers::resolver::NamePaymentError;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -259,15 +261,18 @@ async fn while_an_answer_is_lost_no_other_card_is_registered_and_a_notice_tells_
             "cancelled declined",
             vec![],
         ),
-        // The payer was never led to the page on which he would confirm it.
-        (Fate::PendingForEver, "open", vec![]),
+        // The payer was never led to the page on which he would confirm it, and imoje cancels it in time.
+        (Fate::PendingForEver, "expired", vec![]),
     ] {
         let takes = Behaviour::take_money_and_lose_answer().with_fate(fate);
         let (world, _proxy) = with_proxy(Script::default()).await;
         let id = registering(&world).await;
         world.simulator.add_rule(debits(takes));
         let lost = register_card(&world, id, WantedPayment::FirstCharge).await;
-        assert!(matches!(lost, Err(RegisterError::InDoubt(_))), "{lost:?}");
+        assert!(
+            matches!(lost, Err(RegisterError::InDoubt { .. })),
+            "{lost:?}"
+        );
         world.advance(TimeDelta::minutes(10));
         for other in [
             register_card(&world, id, WantedPayment::FirstCharge)
@@ -289,27 +294,39 @@ async fn while_an_answer_is_lost_no_other_card_is_registered_and_a_notice_tells_
     }
 }
 
+/// A card whose data were sent, and nothing else is known.
+async fn unanswered(world: &World, behaviour: Behaviour) -> (SubscriptionId, RegistrationId) {
+    let id = registering(world).await;
+    world.simulator.add_rule(debits(behaviour));
+    match register_card(world, id, WantedPayment::FirstCharge).await {
+        Err(RegisterError::InDoubt {
+            registration_id, ..
+        }) => (id, registration_id),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
-async fn an_order_that_nobody_tells_of_is_ended_by_a_person_or_after_three_days() {
+async fn an_order_that_nobody_tells_of_is_told_and_given_up_by_a_person_after_imojes_last_notice() {
     let (world, _proxy) = with_proxy(Script::default()).await;
-    let id = registering(&world).await;
-    world.simulator.add_rule(debits(Behaviour::lose_request()));
-    let lost = register_card(&world, id, WantedPayment::FirstCharge).await;
-    let Err(RegisterError::InDoubt(registration_id)) = lost else {
-        panic!("{lost:?}")
-    };
-    world.run_days(2).await;
+    let (id, registration_id) = unanswered(&world, Behaviour::lose_request()).await;
+    world.run_days(4).await;
+    assert_eq!(
+        told(&world).await,
+        ["subscription.created", "registration.in_doubt"]
+    );
+    let early = registrar(&world).cancel(registration_id, BY).await;
+    assert!(matches!(early, Err(CancelError::TooEarly(_))), "{early:?}");
+    let again = register_card(&world, id, WantedPayment::FirstCharge).await;
+    assert!(matches!(
+        again,
+        Err(RegisterError::Begin(BeginError::Open { .. }))
+    ));
+    // Nobody but a person gives it up.
+    world.run_days(10).await;
     assert_eq!(registrations(&world).await, ["requested"]);
     registrar(&world).cancel(registration_id, BY).await.unwrap();
     assert_eq!(registrations(&world).await, ["cancelled a new customer"]);
-    world.simulator.add_rule(debits(Behaviour::lose_request()));
-    let lost = register_card(&world, id, WantedPayment::FirstCharge).await;
-    assert!(matches!(lost, Err(RegisterError::InDoubt(_))));
-    world.run_days(4).await;
-    assert_eq!(
-        registrations(&world).await,
-        ["cancelled a new customer", "expired"]
-    );
     let made = register_card(&world, id, WantedPayment::FirstCharge)
         .await
         .unwrap();
@@ -320,26 +337,68 @@ async fn an_order_that_nobody_tells_of_is_ended_by_a_person_or_after_three_days(
 }
 
 #[tokio::test]
-async fn a_payment_that_is_heard_of_after_a_person_gave_it_up_counts_once() {
+async fn a_payment_of_which_no_notice_comes_is_taken_when_a_person_names_it() {
+    let (world, _proxy) = with_proxy(Script::default()).await;
+    let silent = Behaviour::take_money_and_lose_answer()
+        .with_fate(Fate::SettleAtOnce)
+        .with_notices(Notices::none());
+    let (id, _) = unanswered(&world, silent).await;
+    let (stranger, _) = unanswered(&world, Behaviour::lose_request()).await;
+    world.run_days(2).await;
+    assert_eq!(registrations(&world).await, ["requested"; 2]);
+    let paid = TransactionId::from_uuid(world.simulator.ledger().transactions()[0].id);
+    let (resolver, now) = (&world.workers.resolver, world.clock.now());
+    let foreign = resolver.name_payment(stranger, paid, now).await;
+    assert!(matches!(foreign, Err(NamePaymentError::Foreign)));
+    let unknown = TransactionId::from_uuid(uuid::Uuid::new_v4());
+    let unknown = resolver.name_payment(id, unknown, now).await;
+    assert!(matches!(unknown, Err(NamePaymentError::NotShown)));
+    let state = resolver.name_payment(id, paid, now).await.unwrap();
+    assert_eq!(state, RegistrationState::Attached);
+    assert_eq!(world.charges().await, ["paid"]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_payment_that_is_heard_of_after_a_person_gave_it_up_is_one_too_many_and_stops_everything()
+{
+    let (world, _proxy) = with_proxy(Script::default()).await;
+    let silent = Behaviour::take_money_and_lose_answer()
+        .with_fate(Fate::SettleAtOnce)
+        .with_notices(Notices::none());
+    let (id, registration_id) = unanswered(&world, silent).await;
+    world.run_days(5).await;
+    registrar(&world).cancel(registration_id, BY).await.unwrap();
+    let made = register_card(&world, id, WantedPayment::FirstCharge)
+        .await
+        .unwrap();
+    answer(&made, "confirm").await;
+    world.run_until_idle().await;
+    assert_eq!(world.attempts().await, ["settled"]);
+    let paid = TransactionId::from_uuid(world.simulator.ledger().transactions()[0].id);
+    let (resolver, now) = (&world.workers.resolver, world.clock.now());
+    resolver.name_payment(id, paid, now).await.unwrap();
+    assert_eq!(world.attempts().await, ["settled", "surplus"]);
+    assert_eq!(world.brakes().await, ["* stop surplus_settlement"]);
+    world.compare_beside_surplus(true).await;
+}
+
+/// While imoje is asked, its order is given up, as by a process that slept for days.
+#[tokio::test]
+async fn who_is_answered_after_the_registration_has_ended_leads_no_payer_on() {
     let (world, _proxy) = with_proxy(Script::default()).await;
     let id = registering(&world).await;
-    let late = Behaviour::take_money_and_lose_answer()
-        .with_fate(Fate::SettleAtOnce)
-        .with_notices(Notices::late_by(Duration::from_secs(5 * 3_600)));
-    world.simulator.add_rule(debits(late));
-    let lost = register_card(&world, id, WantedPayment::FirstCharge).await;
-    let Err(RegisterError::InDoubt(registration_id)) = lost else {
-        panic!("{lost:?}")
-    };
-    registrar(&world).cancel(registration_id, BY).await.unwrap();
-    let verified = link(&world, id, VERIFICATION).await.unwrap();
-    world
-        .run_until(world.clock.now() + TimeDelta::hours(8))
+    let made = register_card(&world, id, WantedPayment::FirstCharge)
+        .await
+        .unwrap();
+    let ended = "UPDATE registrations SET state = 'cancelled', reason = 'a test', ended_at = created_at + interval '5 days'";
+    sqlx::query(ended).execute(&world.books).await.unwrap();
+    let sale = (made.transaction_id, made.url.as_ref());
+    let noted = world
+        .store
+        .note_sale(made.registration_id, sale, BY, world.clock.now())
         .await;
-    assert_eq!(world.charges().await, ["paid"]);
-    assert_eq!(registrations(&world).await, ["attached", "open"]);
-    assert!(verified.url.as_str().contains("/pay/"));
-    world.settle_up().await;
+    assert!(matches!(noted, Err(EndError::Illegal(illegal)) if illegal.state.is_over()));
 }
 
 #[tokio::test]
@@ -367,6 +426,10 @@ async fn a_decline_and_a_refusal_leave_nothing_open_and_a_decline_that_is_revers
     world.simulator.add_rule(debits(reversed));
     let made = register_card(&world, id, WantedPayment::FirstCharge).await;
     assert_eq!(made.unwrap().url, None, "the issuer asks for nothing");
+    world
+        .run_until(world.clock.now() + TimeDelta::minutes(30))
+        .await;
+    assert_eq!(registrations(&world).await[2], "cancelled declined");
     world.run_days(1).await;
     let states = registrations(&world).await;
     assert!(states[0].starts_with("cancelled declined") && states[1].starts_with("refused "));

@@ -300,6 +300,50 @@ async fn a_link_is_for_what_its_subscription_was_agreed_for() {
 }
 
 #[tokio::test]
+async fn card_data_are_charged_under_the_brake_and_the_fence_alone() {
+    let world = waiting().await;
+    let by_data = card_data(&[]);
+    for braked in [
+        "UPDATE brakes SET mode = 'drain'",
+        "UPDATE brakes SET mode = 'stop'",
+        "DELETE FROM brakes",
+        "INSERT INTO brakes SELECT 'main', 'stop', reason, actor, changed_at FROM brakes",
+    ] {
+        assert_eq!(outcome(&world, &[braked, &link(&[])]).await, "ok");
+        is_refused(&world, "CY001", INSERT, &[braked, &by_data]).await;
+    }
+    let moved = "UPDATE installation SET timeline = timeline + 1";
+    is_refused(&world, "CY002", INSERT, &[moved, &by_data]).await;
+}
+
+#[tokio::test]
+async fn card_data_that_were_never_answered_are_not_given_up_before_imojes_last_notice() {
+    let world = waiting().await;
+    let give_up = "ALTER TABLE registrations DISABLE TRIGGER registration_gives_up";
+    let by_data = card_data(&[]);
+    let after = |hours: u32, state: &str| {
+        change(&format!(
+            "state = '{state}', reason = 'a test', ended_at = created_at + interval '{hours} hours'"
+        ))
+    };
+    for state in ["cancelled", "expired"] {
+        is_refused(&world, "CY008", give_up, &[&by_data, &after(99, state)]).await;
+        assert_eq!(outcome(&world, &[&by_data, &after(100, state)]).await, "ok");
+        assert_eq!(outcome(&world, &[&link(&[]), &after(1, state)]).await, "ok");
+    }
+    // imoje refused it, or has shown what it made of it.
+    assert_eq!(
+        outcome(&world, &[&by_data, &after(1, "refused")]).await,
+        "ok"
+    );
+    let known = card_data(&[("sale_id", PAYMENT)]);
+    assert_eq!(
+        outcome(&world, &[&known, &after(1, "cancelled")]).await,
+        "ok"
+    );
+}
+
+#[tokio::test]
 async fn every_step_of_a_registration_is_legal_in_the_database_exactly_when_it_is_in_the_domain() {
     let world = waiting().await;
     let events = [

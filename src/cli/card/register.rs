@@ -12,8 +12,9 @@ use crate::cli::output::{self, Format, OutputArgs, Row};
 use crate::cli::subscription::Which;
 use crate::cli::{CliError, Exit, Outcome, ReasonArgs, daemon, kept_reason};
 use crate::domain::fields;
-use crate::domain::id::SubscriptionId;
+use crate::domain::id::{SubscriptionId, TransactionId};
 use crate::domain::money::Money;
+use crate::domain::registration::Way;
 use crate::domain::shop::ReturnUrls;
 use crate::gateway::{FirstDetails, LinkDetails};
 use crate::store::registrations::{BeginError, EndError, Wanted, WantedPayment};
@@ -21,6 +22,7 @@ use crate::store::status::By;
 use crate::workers::registrar::{
     CancelError, Invitation, Made, NewCard, RegisterError, Registered,
 };
+use crate::workers::resolver::NamePaymentError;
 
 /// Arguments of `cykl card register`.
 #[derive(Debug, Args)]
@@ -30,7 +32,7 @@ pub struct RegisterArgs {
     which: Which,
 
     /// Who pays, as {"firstName": .., "lastName": .., "email": ..}
-    #[arg(long, value_name = "JSON", value_parser = json, required_unless_present = "cancel")]
+    #[arg(long, value_name = "JSON", value_parser = json, required_unless_present_any = ["cancel", "transaction"])]
     customer: Option<Value>,
 
     /// Let the payer pay so many minor units as a verification, instead of the first charge
@@ -41,7 +43,7 @@ pub struct RegisterArgs {
     #[arg(long, value_name = "CID", value_parser = cid)]
     cid: Option<String>,
 
-    /// For how long it can be paid, from an hour to a year [default: 7d, or until the next period falls due; with --card 1h]
+    /// For how long it can be paid, from an hour to a year [default: 7d, or until the next period falls due; with --card 1h, at most 1d]
     #[arg(long, value_name = "DURATION", value_parser = valid_for)]
     valid_for: Option<TimeDelta>,
 
@@ -55,8 +57,8 @@ pub struct RegisterArgs {
 
     /// Register this card instead of making a link: {"firstName": .., "lastName": .., "number": .., "month": .., "year": .., "cvv": ..},
     /// as aliases that gateway.card_proxy_url knows, never a card number or a security code
-    #[arg(long, value_name = "JSON", value_parser = json, requires = "browser", conflicts_with_all = ["return_url", "cart", "ksef"])]
-    card: Option<Value>,
+    #[arg(long, value_name = "JSON", requires = "browser", conflicts_with_all = ["return_url", "cart", "ksef"])]
+    card: Option<String>,
 
     /// The payer's browser for 3-D Secure, as imoje documents additionalData.browser
     #[arg(long, value_name = "JSON", value_parser = json, requires = "card")]
@@ -90,7 +92,15 @@ pub struct RegisterArgs {
     #[arg(long)]
     ksef: bool,
 
-    /// End the link of the subscription that nobody has paid, instead of making one
+    /// Read this transaction instead of making a link: imoje's panel shows it for an order of a registration of the subscription
+    #[arg(long, value_name = "ID", conflicts_with_all = [
+        "customer", "verification_minor", "cid", "valid_for", "title", "description", "return_url", "success_url", "failure_url",
+        "billing", "shipping", "cart", "ksef", "card", "browser", "cancel",
+    ])]
+    transaction: Option<TransactionId>,
+
+    /// End the link of the subscription that nobody has paid, instead of making one; or give up card data that were never answered, 100
+    /// hours after they were sent
     #[arg(long, conflicts_with_all = [
         "customer", "verification_minor", "cid", "valid_for", "title", "description", "return_url", "success_url", "failure_url",
         "billing", "shipping", "cart", "ksef", "card", "browser",
@@ -117,7 +127,8 @@ told as registration.expired. billing.registrations shows them all.
 With --card no link is made: the card is charged at once, by a transaction with profileType FIRST that goes through the tokenising proxy
 (for merchants with a PCI DSS certificate). Where the card asks for 3-D Secure, the payer's browser has to go to the url that is printed.
 Debits then name the transaction instead of a profile. When imoje's answer is lost, nothing else is registered for the subscription until
-it is known what became of it, or somebody has looked in imoje's panel and ends it with --cancel.";
+it is known what became of it: a notice tells, --transaction names the transaction that imoje's panel shows, or, 100 hours later,
+--cancel gives it up.";
 
 impl Row for Made {
     const FIELDS: &'static [&'static str] = &[
@@ -187,15 +198,32 @@ pub(super) async fn run(args: &RegisterArgs, context: &Context) -> Outcome {
             let registrar = daemon::registrar(&context.config, store, &context.clock)
                 .map_err(CliError::config)?;
             let of_whom = format!("subscription {}", row.external_id);
+            if let Some(transaction_id) = args.transaction {
+                let resolver =
+                    daemon::lone_resolver(&context.config, store).map_err(CliError::config)?;
+                let id = row.subscription_id;
+                let named = resolver
+                    .name_payment(id, transaction_id, context.now())
+                    .await;
+                let state = named.map_err(|error| {
+                    not_named(error).context(format!("couldn't take the payment for {of_whom}"))
+                })?;
+                let said = format!("the registration of {of_whom} is {}\n", state.as_str());
+                output::write(said.as_bytes())?;
+                return Ok(Exit::Ok);
+            }
             if args.cancel {
                 let found = store.payable_registration(row.subscription_id).await?;
                 let id = found.ok_or_else(|| {
-                    CliError::no(format!("{of_whom} has no link that may still be paid"))
+                    CliError::no(format!(
+                        "{of_whom} has no registration that may still be paid"
+                    ))
                 })?;
                 registrar.cancel(id, by).await.map_err(|error| {
-                    not_cancelled(error).context(format!("couldn't end the link of {of_whom}"))
+                    not_cancelled(error)
+                        .context(format!("couldn't end the registration of {of_whom}"))
                 })?;
-                output::write(format!("the link of {of_whom} has ended\n").as_bytes())?;
+                output::write(format!("the registration of {of_whom} has ended\n").as_bytes())?;
                 return Ok(Exit::Ok);
             }
             let explained = |error| {
@@ -252,6 +280,15 @@ fn new_card(args: &RegisterArgs) -> Result<Option<NewCard>, CliError> {
     let (Some(card), Some(browser)) = (&args.card, &args.browser) else {
         return Ok(None);
     };
+    if args
+        .valid_for
+        .is_some_and(|valid_for| valid_for > TimeDelta::days(1))
+    {
+        return Err(CliError::usage("with --card, --valid-for is a day at most"));
+    }
+    // Read here, since what cannot be read may be a card number, and is not repeated.
+    let card: Value = serde_json::from_str(card)
+        .map_err(|error| CliError::usage(format!("--card is not JSON: {}", error)))?;
     let return_to = match (&args.success_url, &args.failure_url) {
         (Some(success), Some(failure)) => Some(ReturnUrls {
             success: success.clone(),
@@ -266,7 +303,7 @@ fn new_card(args: &RegisterArgs) -> Result<Option<NewCard>, CliError> {
     };
     Ok(Some(NewCard {
         customer: args.customer.clone().unwrap_or_default(),
-        card: card.clone(),
+        card,
         browser: browser.clone(),
         return_to,
         title: args.title.clone(),
@@ -299,8 +336,15 @@ fn not_registered(error: RegisterError) -> CliError {
             CliError::new(Exit::No, error)
                 .hint("let the payer register a card by a verification: --verification-minor N")
         }
-        RegisterError::Begin(BeginError::Open { .. }) => CliError::new(Exit::No, error)
-            .hint("end it first with --cancel, or wait until it has ended"),
+        RegisterError::Begin(BeginError::Open {
+            way: Way::CardData, ..
+        }) => CliError::new(Exit::No, error).hint(
+            "the card may have been charged: billing.registrations tells once it is known; a transaction that imoje's panel shows is named with --transaction",
+        ),
+        RegisterError::Begin(BeginError::Open { way: Way::Link, .. }) => {
+            CliError::new(Exit::No, error)
+                .hint("end it first with --cancel, or wait until it has ended")
+        }
         RegisterError::Begin(BeginError::PastNextPeriod { next_due_at }) => {
             CliError::new(Exit::No, error).hint(format!(
                 "give a shorter --valid-for, or ask again after {}",
@@ -312,9 +356,13 @@ fn not_registered(error: RegisterError) -> CliError {
         }
         RegisterError::Begin(BeginError::Braked(_)) => CliError::new(Exit::No, error)
             .hint("`cykl status` tells why, and docs/brakes.md what to do"),
-        RegisterError::InDoubt(_) => CliError::new(Exit::TryAgain, error).hint(
-            "billing.registrations tells what became of it; if imoje's panel shows no such order, end it with --cancel",
-        ),
+        RegisterError::InDoubt { .. } | RegisterError::Unrecorded { .. } => {
+            CliError::new(Exit::TryAgain, error).hint(
+                "do not repeat it: billing.registrations tells what became of it, once a notice has; a transaction that imoje's panel shows is named with --transaction",
+            )
+        }
+        RegisterError::Ended { .. } => CliError::new(Exit::TryAgain, error)
+            .hint("billing.registrations tells what became of it"),
         RegisterError::Begin(
             BeginError::Missing(_)
             | BeginError::Over(_)
@@ -331,8 +379,24 @@ fn not_registered(error: RegisterError) -> CliError {
         }
         RegisterError::AnswerLost => CliError::unavailable(error).hint("try again"),
         RegisterError::NotRecorded(_) => {
-            CliError::unavailable(error).hint("a link cannot be paid; try again in two minutes. Whether a card was charged the daemon finds out")
+            CliError::unavailable(error).hint("nobody can pay by it; try again in two minutes")
         }
+    }
+}
+
+/// Why a payment was not taken.
+fn not_named(error: NamePaymentError) -> CliError {
+    match error {
+        NamePaymentError::Store(error) => error.into(),
+        NamePaymentError::UnknownShop(_) => CliError::config(error),
+        NamePaymentError::Unreachable(_) | NamePaymentError::Unrecorded(_) => {
+            CliError::unavailable(error).hint("nothing was changed; ask again later")
+        }
+        NamePaymentError::NotShown | NamePaymentError::Foreign => {
+            CliError::new(Exit::No, error).hint("nothing was changed")
+        }
+        NamePaymentError::Unfinished => CliError::new(Exit::TryAgain, error)
+            .hint("the daemon follows it; billing.registrations tells what comes of it"),
     }
 }
 
@@ -341,8 +405,11 @@ fn not_cancelled(error: CancelError) -> CliError {
     match error {
         CancelError::Store(error) | CancelError::End(EndError::Store(error)) => error.into(),
         CancelError::Missing => CliError::new(Exit::No, error),
+        CancelError::TooEarly(_) => CliError::new(Exit::No, error).hint(
+            "look in imoje's panel for its order id, which billing.registrations has, and name its transaction with --transaction",
+        ),
         CancelError::BeingPaid => CliError::new(Exit::TryAgain, error).hint(
-            "nobody else can pay by it any more; billing.registrations tells what came of it",
+            "nobody else can pay by a link any more; billing.registrations tells what came of it",
         ),
         CancelError::End(EndError::Illegal(illegal)) => {
             CliError::no(format!("it is {} already", illegal.state.as_str()))

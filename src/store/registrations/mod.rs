@@ -114,8 +114,10 @@ pub enum BeginError {
     /// Nothing is left to be charged.
     #[error("the subscription has no period left to be charged")]
     NothingDue,
-    /// The link could be paid for less than an hour, or for longer than the period that it pays.
-    #[error("a link for this charge has to end before the next period falls due, at {next_due_at}")]
+    /// It could be paid for less than an hour, or for longer than the period that is paid.
+    #[error(
+        "a payment of this charge has to be made before the next period falls due, at {next_due_at}"
+    )]
     PastNextPeriod {
         /// When the next period falls due.
         next_due_at: DateTime<Utc>,
@@ -125,6 +127,8 @@ pub enum BeginError {
     Open {
         /// The other registration.
         registration_id: RegistrationId,
+        /// How its payer pays.
+        way: Way,
         /// Where it stands.
         state: RegistrationState,
         /// Until when it can be paid.
@@ -162,6 +166,8 @@ impl From<sqlx::Error> for BeginError {
 pub struct OpenRegistration {
     /// The registration.
     pub registration_id: RegistrationId,
+    /// Its subscription.
+    pub subscription_id: SubscriptionId,
     /// Its shop.
     pub shop: ShopName,
     /// Under which name imoje keeps the card.
@@ -178,6 +184,8 @@ pub struct OpenRegistration {
     pub sale_id: Option<TransactionId>,
     /// The payment that registered the card.
     pub transaction_id: Option<TransactionId>,
+    /// When it was begun.
+    pub created_at: DateTime<Utc>,
     /// When that was made, as imoje says.
     pub paid_at: Option<DateTime<Utc>>,
     /// Until when the link can be paid.
@@ -422,6 +430,38 @@ impl Store {
         Ok(())
     }
 
+    /// Tells people that nobody knows whether card data were charged, once.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is told then.
+    pub async fn tell_unanswered_registration(
+        &self,
+        registration_id: RegistrationId,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        despite_others(StoreError::is_busy, || async {
+            let mut transaction = self.pool.begin().await?;
+            let subject = lock(&mut transaction, registration_id).await?;
+            let opened = sqlx::query!(
+                "-- open_registration_case
+                UPDATE registrations SET case_opened_at = $2
+                WHERE registration_id = $1 AND case_opened_at IS NULL AND state = 'requested' AND sale_id IS NULL",
+                registration_id as RegistrationId,
+                now,
+            )
+            .execute(&mut *transaction)
+            .await?;
+            if opened.rows_affected() == 0 {
+                return Ok(());
+            }
+            let told = subject.event(EventKind::RegistrationInDoubt, subject.state, json!({}));
+            events::append(&mut transaction, &[told], self.channels, now).await?;
+            transaction.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Notes which transaction imoje has made of an order with card data, and where the payer goes on. One that is noted already stays.
     ///
     /// # Errors
@@ -451,8 +491,8 @@ impl Store {
         let opened = subject.state.after(RegistrationEvent::Opened);
         sqlx::query!(
             "-- note_sale
-            UPDATE registrations SET state = $2, sale_id = $3, url = $4, next_poll_at = $5, polls = 0
-            WHERE registration_id = $1 AND sale_id IS NULL",
+            UPDATE registrations SET state = $2, sale_id = $3, url = coalesce($4, url), next_poll_at = $5, polls = 0
+            WHERE registration_id = $1 AND (sale_id IS NULL OR sale_id = $3 AND url IS NULL)",
             registration_id as RegistrationId,
             opened.as_ref().map_or(subject.state, |state| *state) as RegistrationState,
             sale_id as TransactionId,
@@ -642,6 +682,7 @@ impl Store {
 /// A registration as the queries have it.
 struct Row {
     registration_id: RegistrationId,
+    subscription_id: SubscriptionId,
     shop: ShopName,
     cid: String,
     way: Way,
@@ -651,6 +692,7 @@ struct Row {
     payment_id: Option<PaymentId>,
     sale_id: Option<TransactionId>,
     transaction_id: Option<TransactionId>,
+    created_at: DateTime<Utc>,
     paid_at: Option<DateTime<Utc>>,
     valid_to: DateTime<Utc>,
     ended_at: Option<DateTime<Utc>>,
@@ -662,6 +704,7 @@ impl Row {
     fn read(self) -> Result<OpenRegistration, StoreError> {
         Ok(OpenRegistration {
             registration_id: self.registration_id,
+            subscription_id: self.subscription_id,
             shop: self.shop,
             cid: self.cid,
             way: self.way,
@@ -670,6 +713,7 @@ impl Row {
             payment_id: self.payment_id,
             sale_id: self.sale_id,
             transaction_id: self.transaction_id,
+            created_at: self.created_at,
             paid_at: self.paid_at,
             valid_to: self.valid_to,
             ended_at: self.ended_at,
@@ -767,8 +811,8 @@ async fn may_send_card_data(
     }
     let is_braked = sqlx::query_scalar!(
         r#"-- is_shop_braked
-        SELECT EXISTS (
-            SELECT FROM brakes WHERE shop IN ('*', $1) AND (mode <> 'run' OR until IS NOT NULL)) AS "is_braked!""#,
+        SELECT NOT EXISTS (SELECT FROM brakes WHERE shop = '*' AND mode = 'run')
+            OR EXISTS (SELECT FROM brakes WHERE shop = $1 AND mode <> 'run') AS "is_braked!""#,
         shop.as_str(),
     )
     .fetch_one(&mut **transaction)
@@ -798,7 +842,7 @@ async fn no_other_is_open(
     .await?;
     let open = sqlx::query!(
         r#"-- open_registration_of
-        SELECT registration_id AS "registration_id: RegistrationId", state AS "state: RegistrationState", valid_to
+        SELECT registration_id AS "registration_id: RegistrationId", way AS "way: Way", state AS "state: RegistrationState", valid_to
         FROM registrations WHERE subscription_id = $1 AND state IN ('requested', 'open', 'paid') LIMIT 1"#,
         subscription_id as SubscriptionId,
     )
@@ -807,6 +851,7 @@ async fn no_other_is_open(
     match open {
         Some(open) => Err(BeginError::Open {
             registration_id: open.registration_id,
+            way: open.way,
             state: open.state,
             valid_to: open.valid_to,
         }),
@@ -864,7 +909,7 @@ async fn insert(
         "-- insert_registration
         INSERT INTO registrations (registration_id, subscription_id, shop, cid, purpose, period_no, order_id, amount_minor, currency,
                                    state, actor, created_at, valid_to, next_poll_at, way, customer, aliases)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'requested', $10, $11, $12, $12, $13, $14, $15)",
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'requested', $10, $11, $12, $16, $13, $14, $15)",
         registration_id as RegistrationId,
         stopped.subscription_id as SubscriptionId,
         &stopped.shop as &ShopName,
@@ -880,6 +925,10 @@ async fn insert(
         way as Way,
         wanted.card_data.map(|data| data.customer),
         wanted.card_data.map(|data| data.aliases),
+        match way {
+            Way::Link => valid_to,
+            Way::CardData => now + ANSWER_WAIT,
+        },
     )
     .execute(&mut **transaction)
     .await?;

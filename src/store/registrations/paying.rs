@@ -13,7 +13,7 @@ use crate::domain::id::{
     AttemptId, ChargeId, EvidenceId, RegistrationId, SubscriptionId, TransactionId,
 };
 use crate::domain::money::Currency;
-use crate::domain::registration::{Purpose, RegistrationEvent, RegistrationState};
+use crate::domain::registration::{Purpose, RegistrationEvent, RegistrationState, Way};
 use crate::domain::resolution::{ResolverPolicy, SubscriptionStep};
 use crate::domain::shop::ShopName;
 use crate::domain::subscription::SubscriptionEvent;
@@ -21,7 +21,7 @@ use crate::store::events::{self, NewEvent};
 use crate::store::planning::NextPeriod;
 use crate::store::resolution::{AttemptPayload, Evidence, EvidenceKind, step_subscription};
 use crate::store::status::{self, StepError, Stopped};
-use crate::store::{Store, StoreError, despite_others, new_id, readings};
+use crate::store::{Store, StoreError, brakes, despite_others, new_id, readings};
 
 /// A payment by a link that imoje shows as settled.
 #[derive(Debug, Clone)]
@@ -43,6 +43,8 @@ struct Charge {
     attempts: i16,
     /// Whether another attempt of it has moved money.
     is_moved: bool,
+    /// Whether that was ours: a debit, or card data.
+    is_moved_by_us: bool,
     /// Whether another attempt of it may move money.
     is_live: bool,
 }
@@ -220,6 +222,9 @@ async fn lock_charge(
                EXISTS (SELECT FROM attempts a
                        WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
                          AND a.state IN ('settled', 'surplus')) AS "is_moved!",
+               EXISTS (SELECT FROM attempts a LEFT JOIN registrations r ON a.card_id IS NULL AND r.order_id = a.order_id
+                       WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
+                         AND a.state IN ('settled', 'surplus') AND (a.card_id IS NOT NULL OR r.way = 'card_data')) AS "is_moved_by_us!",
                EXISTS (SELECT FROM attempts a
                        WHERE a.subscription_id = c.subscription_id AND a.period_no = c.period_no
                          AND a.state IN ('in_doubt', 'pending')) AS "is_live!"
@@ -306,6 +311,7 @@ async fn insert_charge(
         state: ChargeState::Planned,
         attempts: 0,
         is_moved: false,
+        is_moved_by_us: false,
         is_live: false,
     })
 }
@@ -412,6 +418,7 @@ async fn book(
     }
     if attempt == AttemptState::Surplus {
         told.push(event(EventKind::IncidentSurplus));
+        told.extend(stop_for_surplus(transaction, subject, charge, now).await?);
     }
     let caught_up = SubscriptionStep {
         event: SubscriptionEvent::CaughtUp,
@@ -419,6 +426,20 @@ async fn book(
     };
     told.extend(step_subscription(transaction, subject.subscription_id, caught_up, now).await?);
     Ok(told)
+}
+
+/// Stops all charging when we charged twice. A payer must not be able to stop everybody.
+async fn stop_for_surplus(
+    transaction: &mut PgTransaction<'_>,
+    subject: &Subject,
+    charge: &Charge,
+    now: DateTime<Utc>,
+) -> Result<Option<NewEvent>, StoreError> {
+    if subject.way == Way::CardData && charge.is_moved_by_us {
+        brakes::stop_all(transaction, "surplus_settlement", now).await
+    } else {
+        Ok(None)
+    }
 }
 
 /// Moves the charge to where the payment leads it.

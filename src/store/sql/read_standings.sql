@@ -29,11 +29,11 @@ SELECT a.attempt_id AS "attempt_id: AttemptId",
            SELECT FROM attempts o
            WHERE o.subscription_id = a.subscription_id AND o.period_no = a.period_no AND o.attempt_id <> a.attempt_id
              AND o.state IN ('settled', 'surplus') AND o.card_id IS NULL)
-           -- Beside a debit of ours it is no excuse.
+           -- Beside a debit of ours it is no excuse, and card data were charged by us.
            AND NOT EXISTS (
-               SELECT FROM attempts o
+               SELECT FROM attempts o LEFT JOIN registrations r ON o.card_id IS NULL AND r.order_id = o.order_id
                WHERE o.subscription_id = a.subscription_id AND o.period_no = a.period_no AND o.attempt_id <> a.attempt_id
-                 AND o.state IN ('settled', 'surplus') AND o.card_id IS NOT NULL) AS "moved_by_link!",
+                 AND o.state IN ('settled', 'surplus') AND (o.card_id IS NOT NULL OR r.way = 'card_data')) AS "moved_by_link!",
        a.card_id IS NOT NULL AND s.card_id IS DISTINCT FROM a.card_id AS "card_replaced!",
        EXISTS (SELECT FROM attempts o
                WHERE o.transaction_id = f.transaction_id AND o.attempt_id <> a.attempt_id) AS "transaction_taken!"

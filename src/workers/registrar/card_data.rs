@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use url::Url;
 
-use super::{RegisterError, Registrar, notification_url};
+use super::{RegisterError, Registrar, notification_url, own_notification_url};
 use crate::clock::Moment;
 use crate::domain::fields::{
     FieldError, validate_browser, validate_customer, validate_new_card, validate_return_url,
@@ -95,8 +95,8 @@ impl Registrar {
     /// Registers a card by its data: commits what is asked for, sends it once, and notes what imoje has made of it.
     ///
     /// # Errors
-    /// [`RegisterError`]. Money has not moved then, but for [`RegisterError::InDoubt`] and [`RegisterError::NotRecorded`]: no other
-    /// registration of the subscription begins before it is known.
+    /// [`RegisterError`]. Money has not moved then, but for [`RegisterError::InDoubt`] and [`RegisterError::Unrecorded`]: no other
+    /// registration of the subscription begins before it is known, or given up by a person after imoje's last notice.
     pub async fn register_card(
         &self,
         wanted: &Wanted<'_>,
@@ -116,10 +116,12 @@ impl Registrar {
             card_data: Some(card_data),
             ..*wanted
         };
+        // Before the commit, so that a process that slept after it sends nothing.
+        let permitted_at = Moment::now();
         let begun = self.begin(shop, &wanted).await?;
         let id = begun.registration_id;
         let order = order(&begun, &new_card, shop);
-        let outcome = match shop.client.register_card(&order, Moment::now()).await {
+        let outcome = match shop.client.register_card(&order, permitted_at).await {
             Ok(answer) => answer.outcome,
             Err(NoAnswer::NotSent(why)) => return Err(self.not_sent(&begun, why).await?),
             Err(NoAnswer::Unknown(_)) => FirstOutcome::Unclear,
@@ -147,7 +149,14 @@ impl Registrar {
                 self.end(&begun, RegistrationEvent::Refused, &code).await?;
                 Err(RegisterError::Refused { code, message })
             }
-            FirstOutcome::Unclear => Err(RegisterError::InDoubt(id)),
+            FirstOutcome::Unclear => {
+                let now = self.clock.now();
+                self.store.tell_unanswered_registration(id, now).await?;
+                Err(RegisterError::InDoubt {
+                    registration_id: id,
+                    order_id: order.order_id,
+                })
+            }
         }
     }
 
@@ -158,10 +167,17 @@ impl Registrar {
         sale: (TransactionId, Option<&Url>),
         by: By<'_>,
     ) -> Result<(), RegisterError> {
+        let transaction_id = sale.0;
         match self.store.note_sale(id, sale, by, self.clock.now()).await {
-            // What came of it is known already.
-            Ok(()) | Err(EndError::Illegal(_)) => Ok(()),
-            Err(error) => Err(RegisterError::NotRecorded(error)),
+            Ok(()) => Ok(()),
+            // A notice was faster.
+            Err(EndError::Illegal(illegal)) if !illegal.state.is_over() => Ok(()),
+            Err(EndError::Illegal(_)) => Err(RegisterError::Ended { transaction_id }),
+            Err(source @ EndError::Store(_)) => Err(RegisterError::Unrecorded {
+                transaction_id,
+                order_id: RegistrationOrderId(id).to_string(),
+                source,
+            }),
         }
     }
 }
@@ -209,7 +225,8 @@ fn order(begun: &Begun, new_card: &NewCard, shop: &Shop) -> FirstOrder {
         browser: new_card.browser.clone(),
         return_to: new_card.return_to.clone(),
         title: new_card.title.clone().or_else(|| begun.title.clone()),
-        notification_url: notification_url(begun, shop),
+        // What became of it while its answer is lost, a notice alone tells.
+        notification_url: notification_url(shop).or_else(|| own_notification_url(begun)),
         valid_to: begun.valid_to,
         invoice: begun.invoice.clone(),
         details: new_card.details.clone(),

@@ -3,16 +3,16 @@
 
 mod card_data;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use url::Url;
 
 use crate::clock::{Clock, Moment};
 use crate::domain::fields::{FieldError, validate_customer, validate_title};
-use crate::domain::id::{PaymentId, RegistrationId};
+use crate::domain::id::{PaymentId, RegistrationId, TransactionId};
 use crate::domain::money::Currency;
-use crate::domain::registration::{RegistrationEvent, RegistrationOrderId};
+use crate::domain::registration::{RegistrationEvent, RegistrationOrderId, Way};
 use crate::domain::resolution::ResolverPolicy;
 use crate::domain::shop::ShopName;
 use crate::gateway::{
@@ -35,6 +35,8 @@ pub struct Registrar {
     pub shops: Shops,
     /// When to look at a link.
     pub policy: ResolverPolicy,
+    /// How long after its order card data that were never answered may be given up.
+    pub absent_after: TimeDelta,
     /// What time it is.
     pub clock: Clock,
 }
@@ -98,9 +100,34 @@ pub enum RegisterError {
     },
     /// Card data were sent, and money may have moved.
     #[error(
-        "imoje's answer was lost or unreadable, so it is not known whether the card was charged; registration {0} stays open until it is"
+        "imoje's answer was lost or unreadable, so it is not known whether the card was charged (order {order_id}); nothing else is registered until it is"
     )]
-    InDoubt(RegistrationId),
+    InDoubt {
+        /// The registration.
+        registration_id: RegistrationId,
+        /// What imoje was told as `orderId`.
+        order_id: String,
+    },
+    /// imoje has made a transaction, and could not be recorded to have. Money may have moved.
+    #[error(
+        "imoje has made transaction {transaction_id} of order {order_id}, and it could not be recorded: {source}"
+    )]
+    Unrecorded {
+        /// imoje's id of it.
+        transaction_id: TransactionId,
+        /// What imoje was told as `orderId`.
+        order_id: String,
+        /// Why.
+        source: EndError,
+    },
+    /// The registration was ended while imoje was asked.
+    #[error(
+        "the registration has ended meanwhile, so its payer must not be led to transaction {transaction_id}; what becomes of it is found out"
+    )]
+    Ended {
+        /// imoje's id of it.
+        transaction_id: TransactionId,
+    },
     /// imoje refused.
     #[error("imoje refused: {code}{}", .message.as_ref().map(|message| format!(" {message}")).unwrap_or_default())]
     Refused {
@@ -117,8 +144,8 @@ pub enum RegisterError {
         "imoje's answer was lost or unreadable, so nobody knows the address of the link, if there is one"
     )]
     AnswerLost,
-    /// imoje has made the link or the transaction, and it could not be recorded.
-    #[error("imoje has done it, and it could not be recorded: {0}")]
+    /// imoje has made the link, and it could not be recorded.
+    #[error("imoje has made the link, and it could not be recorded: {0}")]
     NotRecorded(EndError),
     /// The database failed.
     #[error(transparent)]
@@ -137,6 +164,11 @@ pub enum CancelError {
     /// imoje does not say that it has ended.
     #[error("imoje does not say that the link has ended: {0}")]
     Gateway(ReadError),
+    /// Card data were sent and never answered: they may have been charged, and imoje may tell of it until then.
+    #[error(
+        "imoje never answered, so the card may have been charged, and imoje may tell of it until {0}"
+    )]
+    TooEarly(DateTime<Utc>),
     /// Somebody pays, or has paid just now.
     #[error("somebody pays, or has paid: what comes of that is found out")]
     BeingPaid,
@@ -284,9 +316,16 @@ impl Registrar {
     ) -> Result<(), CancelError> {
         let found = self.store.registration(registration_id).await?;
         let found = found.ok_or(CancelError::Missing)?;
-        if found.state.is_payable() && found.sale_id.is_some() {
-            // imoje has no call that ends a transaction before the payer has confirmed it.
-            return Err(CancelError::BeingPaid);
+        if found.way == Way::CardData && found.state.is_payable() {
+            // imoje has no call that ends a transaction, so it is given up only when nobody can tell anything of it any more.
+            let (since, early): (_, fn(_) -> _) = match found.sale_id {
+                Some(_) => (found.valid_to, |_| CancelError::BeingPaid),
+                None => (found.created_at, CancelError::TooEarly),
+            };
+            let given_up_at = since + self.absent_after;
+            if self.clock.now() < given_up_at {
+                return Err(early(given_up_at));
+            }
         }
         if let Some(payment_id) = found.payment_id
             && found.state.is_payable()
@@ -317,16 +356,15 @@ impl Registrar {
     }
 }
 
-/// Where imoje sends its notices of a registration.
-fn notification_url(begun: &Begun, shop: &Shop) -> Option<Url> {
-    let of_subscription = begun
-        .notification_url
-        .as_ref()
-        .and_then(|url| url.parse().ok());
-    of_subscription.or_else(|| {
-        let notices = shop.notices.as_ref()?;
-        Some(registration_url(&notices.public_url))
-    })
+/// Where the subscription has imoje send its notices.
+fn own_notification_url(begun: &Begun) -> Option<Url> {
+    begun.notification_url.as_ref()?.parse().ok()
+}
+
+/// Where imoje sends notices of registrations to Cykl.
+fn notification_url(shop: &Shop) -> Option<Url> {
+    let notices = shop.notices.as_ref()?;
+    Some(registration_url(&notices.public_url))
 }
 
 /// The link to be ordered.
@@ -337,7 +375,7 @@ fn order(begun: &Begun, invitation: Invitation, shop: &Shop) -> LinkOrder {
         customer: invitation.customer,
         cid: begun.cid.clone(),
         title: invitation.title.or_else(|| begun.title.clone()),
-        notification_url: notification_url(begun, shop),
+        notification_url: own_notification_url(begun).or_else(|| notification_url(shop)),
         valid_to: begun.valid_to,
         multipayout: begun.multipayout.clone(),
         invoice: begun.invoice.clone(),

@@ -30,6 +30,7 @@ use crate::workers::tripwires::Tripwires;
 use reads::{Asking, Question};
 
 pub use named::{SettleError, Settled};
+pub use registrations::NamePaymentError;
 
 /// Makes attempts final.
 #[derive(Clone)]

@@ -8,12 +8,16 @@ use tokio::task::JoinSet;
 use super::{Report, Resolver};
 use crate::domain::answer::{Doubt, ShownTransaction, Verdict};
 use crate::domain::card::{CardKey, FirstTransactionId};
-use crate::domain::id::{RegistrationId, TransactionId};
+use crate::domain::id::{RegistrationId, SubscriptionId, TransactionId};
 use crate::domain::registration::{
-    CARD_LAG, KeptCard, LINGERS, NoCard, RegisteredCard, RegistrationEvent, RegistrationState, Way,
-    card_of,
+    CARD_LAG, KeptCard, LINGERS, NoCard, RegisteredCard, RegistrationEvent, RegistrationOrderId,
+    RegistrationState, Way, card_of,
 };
-use crate::gateway::{Profile, ProfileKind, ReadAnswer, ReadError, ShownPayment, is_denial};
+use crate::domain::shop::ShopName;
+use crate::gateway::{
+    Lookup, Profile, ProfileKind, ReadAnswer, ReadError, ShownPayment, is_denial,
+};
+use crate::store::StoreError;
 use crate::store::inbox::{NoticeState, OpenNotice};
 use crate::store::registrations::{self, Attached, EndError, OpenRegistration, PaidByLink};
 use crate::store::resolution::Evidence;
@@ -21,7 +25,7 @@ use crate::store::status::By;
 use crate::workers::shops::Shop;
 
 /// A payment that is under way, or a link that cannot be read, keeps a registration open for so long after its time, and then no other
-/// from being made.
+/// from being made. Card data keep it open until it is known what became of them, or a person gives them up.
 const HOLDS_OPEN: TimeDelta = TimeDelta::days(3);
 
 /// Such a link goes on to be looked at for so long after its time. What comes through later is found by its notice.
@@ -46,6 +50,32 @@ pub(super) enum Followed {
     Denied,
     /// It may say more later.
     Open,
+}
+
+/// Why the transaction that a person named tells nothing about a registration.
+#[derive(Debug, thiserror::Error)]
+pub enum NamePaymentError {
+    /// Nobody knows how to ask.
+    #[error("shop {0} is not in the configuration, so imoje cannot be asked")]
+    UnknownShop(ShopName),
+    /// imoje did not answer.
+    #[error("couldn't ask imoje about the transaction: {0}")]
+    Unreachable(ReadError),
+    /// imoje shows no such transaction.
+    #[error("imoje does not show the transaction")]
+    NotShown,
+    /// It is the transaction of something else.
+    #[error("the transaction is of no registration of this subscription")]
+    Foreign,
+    /// What becomes of it is not known yet.
+    #[error("imoje shows the transaction, and its money has neither moved nor come to nothing")]
+    Unfinished,
+    /// It could not be recorded.
+    #[error("the payment could not be recorded: {0}")]
+    Unrecorded(anyhow::Error),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Resolver {
@@ -95,6 +125,13 @@ impl Resolver {
         if let Some(transaction_id) = registration.transaction_id {
             self.attach(shop, registration, transaction_id, now).await?;
         }
+        let id = registration.registration_id;
+        if registration.way == Way::CardData
+            && registration.state == RegistrationState::Requested
+            && registration.sale_id.is_none()
+        {
+            self.store.tell_unanswered_registration(id, now).await?;
+        }
         let mut link = look_at_link(shop, registration).await;
         let mut is_known = link.is_some();
         if let Some(link) = &mut link {
@@ -119,7 +156,7 @@ impl Resolver {
             && (is_known || now >= registration.valid_to + KEEPS_LOOKING)
         {
             self.store
-                .stop_looking_at_registration(registration.registration_id, ended_at)
+                .stop_looking_at_registration(id, ended_at)
                 .await?;
         }
         self.end_if_over(registration, link.as_ref(), is_closed, now)
@@ -146,7 +183,7 @@ impl Resolver {
         let (event, by) = if is_quiet && is_closed {
             let by = By::itself("no_longer_wanted");
             (RegistrationEvent::Cancelled, Some(by))
-        } else if now >= registration.valid_to + HOLDS_OPEN
+        } else if registration.way == Way::Link && now >= registration.valid_to + HOLDS_OPEN
             || is_quiet && now >= registration.valid_to
         {
             (RegistrationEvent::Expired, None)
@@ -192,6 +229,13 @@ impl Resolver {
                 return Ok(Followed::Final);
             }
             Verdict::InDoubt(_) if is_denial(answer.http_status) => return Ok(Followed::Denied),
+            // "Failure to complete the payment by this time will result in its cancellation" (imoje API, `POST transaction`, `validTo`).
+            Verdict::Pending { status, .. }
+                if ["cancelled", "canceled"].contains(&status.as_str())
+                    && now >= registration.valid_to =>
+            {
+                return Ok(Followed::Declined);
+            }
             Verdict::Pending { .. } | Verdict::Refused(_) | Verdict::InDoubt(_) => {
                 return Ok(Followed::Open);
             }
@@ -250,6 +294,45 @@ impl Resolver {
         }
     }
 
+    /// Follows the transaction that a person says a payer paid for a registration of a subscription. Returns where that stands then.
+    ///
+    /// # Errors
+    /// [`NamePaymentError`]
+    pub async fn name_payment(
+        &self,
+        subscription_id: SubscriptionId,
+        transaction_id: TransactionId,
+        now: DateTime<Utc>,
+    ) -> Result<RegistrationState, NamePaymentError> {
+        let shop = self.store.shop_of_subscription(subscription_id).await?;
+        let shop = shop.ok_or(NamePaymentError::Foreign)?;
+        let shop = self
+            .shops
+            .get(&shop)
+            .ok_or(NamePaymentError::UnknownShop(shop))?;
+        let shown = shop.client.shown_transaction(transaction_id).await;
+        let Lookup::Shown(shown) = shown.map_err(NamePaymentError::Unreachable)? else {
+            return Err(NamePaymentError::NotShown);
+        };
+        let order_id = shown.order_id.unwrap_or_default();
+        let RegistrationOrderId(id) = order_id.parse().map_err(|_| NamePaymentError::Foreign)?;
+        let registration = self.store.registration(id).await?;
+        let registration = registration
+            .filter(|registration| registration.subscription_id == subscription_id)
+            .ok_or(NamePaymentError::Foreign)?;
+        let followed = self.follow_payment(shop, &registration, transaction_id, now);
+        let followed = followed.await.map_err(NamePaymentError::Unrecorded)?;
+        self.store.hasten_registrations(&[id], now).await?;
+        match followed {
+            Followed::Final | Followed::Declined => {}
+            Followed::Open => return Err(NamePaymentError::Unfinished),
+            Followed::Denied => return Err(NamePaymentError::NotShown),
+        }
+        let registration = self.store.registration(id).await?;
+        let registration = registration.ok_or(NamePaymentError::Foreign)?;
+        Ok(registration.state)
+    }
+
     /// Looks for the card of a registration that was paid, and attaches it.
     async fn attach(
         &self,
@@ -267,14 +350,11 @@ impl Resolver {
         let Some(answer) = read(shop, registration, transaction_id).await else {
             return Ok(());
         };
-        self.attach_paid(
-            shop,
-            registration,
-            answer.shown.as_deref(),
-            Look::Later,
-            now,
-        )
-        .await
+        // What names a card is believed of our own payment alone.
+        let is_ours = matches!(answer.verdict, Verdict::Settled { .. });
+        let paid_with = answer.shown.filter(|_| is_ours);
+        self.attach_paid(shop, registration, paid_with.as_deref(), Look::Later, now)
+            .await
     }
 
     async fn attach_paid(

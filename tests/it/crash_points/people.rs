@@ -8,11 +8,11 @@ use cykl::domain::id::{ChargeId, SubscriptionId, TransactionId};
 use cykl::store::Store;
 use cykl::store::brakes::BrakeMode;
 use cykl::store::people::{Instruction, RulingError};
-use cykl::store::registrations::{BeginError, WantedPayment};
+use cykl::store::registrations::{BeginError, EndError, WantedPayment};
 use cykl::store::status::{By, StepError, Stopped};
 use cykl::workers::crew::Workers;
 use cykl::workers::refunder::{RefundError, Refunder, Wanted};
-use cykl::workers::registrar::{RegisterError, Registrar};
+use cykl::workers::registrar::{CancelError, RegisterError, Registrar};
 use cykl::workers::resolver::SettleError;
 use cykl::workers::shops::ShopCalendar;
 use uuid::Uuid;
@@ -329,13 +329,22 @@ impl Errand {
         let registered = registrar.register_card(&wanted, new_card());
         match registered.await {
             Ok(_) => Outcome::Done,
-            Err(RegisterError::Begin(BeginError::Open { .. })) => Outcome::Later,
+            // Nobody knows what became of it, until a person gives it up.
+            Err(RegisterError::Begin(BeginError::Open {
+                registration_id, ..
+            })) => match registrar.cancel(registration_id, by("jan")).await {
+                Ok(()) => Box::pin(self.register_card(workers, store)).await,
+                Err(CancelError::Store(_) | CancelError::End(EndError::Store(_))) => {
+                    Outcome::Failed
+                }
+                Err(_) => Outcome::Later,
+            },
             Err(
                 RegisterError::Store(_)
                 | RegisterError::Begin(BeginError::Store(_))
                 | RegisterError::NotSent(_)
-                | RegisterError::InDoubt(_)
-                | RegisterError::NotRecorded(_),
+                | RegisterError::InDoubt { .. }
+                | RegisterError::Unrecorded { .. },
             ) => Outcome::Failed,
             Err(refused) => Outcome::Refused(refused.to_string()),
         }
@@ -385,6 +394,7 @@ fn registrar(workers: &Workers, store: &Store) -> Registrar {
         store: store.clone(),
         shops: charger.shops.clone(),
         policy: charger.policy.resolver.clone(),
+        absent_after: TimeDelta::hours(100),
         clock: charger.clock.clone(),
     }
 }

@@ -174,6 +174,7 @@ WITH expected (kind, relation, name) AS (VALUES
     ('trigger', 'refunds', 'refund_step'),
     ('trigger', 'refunds', 'refunds_are_kept'),
     ('trigger', 'registrations', 'registration_facts'),
+    ('trigger', 'registrations', 'registration_gives_up'),
     ('trigger', 'registrations', 'registration_insert'),
     ('trigger', 'registrations', 'registration_step'),
     ('trigger', 'registrations', 'registrations_are_kept'),

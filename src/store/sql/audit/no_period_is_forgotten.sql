@@ -32,8 +32,15 @@ WHERE g.since >= h.kept_from AND (s.anchor_date + g.first_no * s.period::interva
                         WHERE a.subscription_id = g.subscription_id AND a.kind = 'subscription.activated'
                           AND a.sequence_no < resumed.sequence_no)))
       AND stopped.sequence_no < resumed.sequence_no
-      -- Without a card it was stopped until it had one, whatever was paid before, or was heard of later.
-      AND (stopped.occurred_at >= g.since OR stopped.kind = 'subscription.created')
+      AND (stopped.occurred_at >= g.since
+           -- Without a card it was stopped until it had one, whatever was paid before, or was heard of later.
+           OR stopped.kind = 'subscription.created' AND (
+               NOT EXISTS (
+                   SELECT FROM all_events a
+                   WHERE a.subscription_id = g.subscription_id AND a.kind = 'subscription.activated' AND a.occurred_at <= g.since)
+               OR EXISTS (
+                   SELECT FROM registrations r
+                   WHERE r.subscription_id = g.subscription_id AND r.period_no = g.first_no - 1 AND r.transaction_id IS NOT NULL)))
       AND (g.until IS NULL OR resumed.occurred_at <= g.until)
       AND (s.anchor_date + g.last_no * s.period::interval)::date <= (resumed.occurred_at AT TIME ZONE s.timezone)::date)
 LIMIT $1
