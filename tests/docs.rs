@@ -329,6 +329,7 @@ fn every_row_of_the_failure_matrix_names_tests_that_exist() {
     let mut expected: Vec<String> = (1..=56).map(|number| number.to_string()).collect();
     expected.splice(23..23, ["23a".to_owned(), "23b".to_owned()]);
     expected.extend((1..=12).map(|number| format!("R{number}")));
+    expected.extend((1..=6).map(|number| format!("P{number}")));
     expected.extend((1..=33).map(|number| format!("L{number}")));
     assert_eq!(numbers, expected);
 }

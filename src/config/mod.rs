@@ -30,6 +30,7 @@ use uuid::Uuid;
 use crate::config::layers::Process;
 pub use crate::config::reader::{Problem, Setting};
 pub use crate::config::sensitive::{DatabaseUrl, HookUrl};
+pub use crate::config::shops::Gateway;
 use crate::domain::history::HistoryPolicy;
 use crate::domain::resolution::Policy;
 use crate::domain::schedule::CatchUp;
@@ -93,6 +94,8 @@ pub struct DatabaseConfig {
 pub struct ShopConfig {
     /// Whether real money moves.
     pub environment: Environment,
+    /// Under which name the gateway is addressed.
+    pub gateway: Gateway,
     /// The API up to and including `/v1/merchant`, without a slash at the end: that of the gateway's environment unless
     /// overridden.
     pub base_url: Url,

@@ -16,7 +16,7 @@ const SECTION: &str = "shops";
 /// The name under which the gateway is addressed. The first two, of ING's, are taken to lead to the same accounts: if they did not, no more
 /// would be lost than a configuration that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gateway {
+pub enum Gateway {
     /// The name that it was built under.
     Imoje,
     /// Its name since 2026.
@@ -141,6 +141,7 @@ fn shop(reader: &mut Reader, section: &str) -> Option<ShopConfig> {
     let max_lateness = reader.value_or(&key("max_lateness"), "7d", parse::positive_duration);
     Some(ShopConfig {
         environment: environment?,
+        gateway: gateway?,
         base_url: base_url?,
         merchant_id: merchant_id?,
         service_id: service_id?,

@@ -29,7 +29,7 @@ pub enum EventKind {
     RegistrationExpired,
     /// Such a link was ended before anybody paid.
     RegistrationCancelled,
-    /// Card data were sent, and imoje's answer was lost: whether the card was charged is not known.
+    /// Card data were sent, and whether the card was charged is not known.
     RegistrationInDoubt,
     /// A payer paid by such a link, and no card is to be had from it.
     RegistrationCardless,

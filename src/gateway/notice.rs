@@ -7,6 +7,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
 use url::Url;
@@ -118,12 +119,12 @@ pub enum NoticeUnreadable {
     /// It is not JSON, it ends too early, or a member stands in it twice.
     #[error("the notice is not readable JSON")]
     Json,
-    /// It is JSON with neither a `transaction` nor a `payment` object.
-    #[error("the notice is about neither a transaction nor a payment")]
+    /// It is JSON with neither a `transaction` nor a `payment` nor a `paymentProfile` object.
+    #[error("the notice is about neither a transaction nor a payment nor a profile")]
     Subject,
 }
 
-/// Reads a notice: `transaction` and `payment` objects in any order, or one of them. Members that are not known are ignored and
+/// Reads a notice: `transaction` and `payment` objects in any order, or one of them, or a `paymentProfile` alone, which tells nothing. Members that are not known are ignored and
 /// unreadable ones are absent.
 ///
 /// # Errors
@@ -132,7 +133,8 @@ pub fn parse_notice(body: &[u8]) -> Result<ParsedNotice, NoticeUnreadable> {
     // The JSON reader passes over members that nobody asked for, even where they are not text.
     let json = std::str::from_utf8(body).map_err(|_| NoticeUnreadable::Json)?;
     let notice: Notice = serde_json::from_str(json).map_err(|_| NoticeUnreadable::Json)?;
-    if notice.transaction.is_none() && notice.payment.is_none() {
+    if notice.transaction.is_none() && notice.payment.is_none() && notice.payment_profile.is_none()
+    {
         return Err(NoticeUnreadable::Subject);
     }
     let transaction = notice.transaction.unwrap_or_default();
@@ -156,6 +158,7 @@ pub fn parse_notice(body: &[u8]) -> Result<ParsedNotice, NoticeUnreadable> {
 struct Notice {
     transaction: Option<Subject>,
     payment: Option<Subject>,
+    payment_profile: Option<IgnoredAny>,
     #[serde(default)]
     original_transaction_id: TransactionNumber,
 }
@@ -342,7 +345,13 @@ mod tests {
         assert_eq!(parse_notice(ignored), Err(NoticeUnreadable::Json));
         let twice = r#"{"transaction":{"status":"settled","status":"rejected"}}"#;
         assert_eq!(parse_notice(twice.as_bytes()), Err(NoticeUnreadable::Json));
-        for body in ["{}", r#"{"transaction":null}"#, r#"{"paymentProfile":{}}"#] {
+        let of_a_profile = parse_notice(br#"{"paymentProfile":{"id":"x","isActive":1}}"#);
+        assert_eq!(of_a_profile, Ok(ParsedNotice::default()));
+        for body in [
+            "{}",
+            r#"{"transaction":null}"#,
+            r#"{"paymentProfile":null}"#,
+        ] {
             assert_eq!(
                 parse_notice(body.as_bytes()),
                 Err(NoticeUnreadable::Subject),

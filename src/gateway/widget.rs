@@ -17,13 +17,17 @@ use crate::domain::fields::{
 };
 use crate::domain::money::Money;
 
-/// Where a widget comes from.
+/// Where a widget comes from (imoje FRONT API, "Widget"; for ING Pay the payment pages that clients use since the change of the name).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WidgetHost {
-    /// The real one.
+    /// imoje's real one.
     Production,
-    /// The one to try.
+    /// imoje's to try.
     Sandbox,
+    /// ING Pay's real one.
+    IngPay,
+    /// ING Pay's to try.
+    IngPaySandbox,
 }
 
 impl WidgetHost {
@@ -31,6 +35,8 @@ impl WidgetHost {
         match self {
             WidgetHost::Production => "https://paywall.imoje.pl/js/widget.min.js",
             WidgetHost::Sandbox => "https://sandbox.paywall.imoje.pl/js/widget.min.js",
+            WidgetHost::IngPay => "https://paywall.pay.ing.pl/js/widget.min.js",
+            WidgetHost::IngPaySandbox => "https://paywall.sandbox.pay.ing.pl/js/widget.min.js",
         }
     }
 }

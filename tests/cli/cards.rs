@@ -318,6 +318,21 @@ fn the_widget_is_printed_signed_for_the_environment_of_the_shop() {
     );
     assert!(html.contains("data-customer-id=\"cus-1\""), "{html}");
     assert!(!html.contains("sim-service-key"), "{html}");
+    let of = |gateway: &str| {
+        let key = format!("[shops.main]\ngateway = \"{gateway}\"\n");
+        sandbox(&toml.replace("[shops.main]\n", &key))
+    };
+    let ing_pay = of("ing_pay").succeeded().stdout;
+    assert!(
+        ing_pay.contains("\"https://paywall.sandbox.pay.ing.pl/js/widget.min.js\""),
+        "{ing_pay}"
+    );
+    let axepta = toml.replace(
+        "[shops.main]\n",
+        "[shops.main]\ngateway = \"axepta\"\nbase_url = \"https://sandbox.example.test/v1/merchant\"\n",
+    );
+    let axepta = sandbox(&axepta).ended(2);
+    assert!(axepta.stderr.contains("Axepta"), "{axepta:?}");
     let place = Place::with_config(&toml);
     let quoted = [&WIDGET[..], &["--cancel-url", "shop"]].concat();
     let refused = place.run(&quoted).ended(65);

@@ -33,6 +33,7 @@ mod idle;
 mod inbox;
 mod mutants;
 mod notices;
+mod passing_through;
 mod people;
 mod plain;
 mod plans;

@@ -109,6 +109,24 @@ async fn a_good_notice_is_stored_once_however_often_it_is_sent() {
 }
 
 #[tokio::test]
+async fn a_notice_about_a_profile_alone_is_taken_and_tells_nothing() {
+    let world = World::new(Script::default()).await;
+    world.subscribe(Agreement::monthly("2027-01-01")).await;
+    world.run_until_idle().await;
+    let body = json!({ "paymentProfile": { "id": Uuid::new_v4(), "isActive": 0 } }).to_string();
+    let (status, _) = post_signed(&panel_address(&world.door), &body).await;
+    assert_eq!(status, StatusCode::OK);
+    world.run_days(5).await;
+    let open: i64 = world
+        .one("SELECT count(*) FROM notices WHERE state = 'new'")
+        .await;
+    // Beside that of the debit.
+    assert_eq!((stored(&world).await, open), (2, 0));
+    assert_eq!(world.charges().await, ["paid"]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
 async fn what_imoje_did_not_sign_is_refused_without_a_word() {
     let world = World::new(Script::default()).await;
     let address = panel_address(&world.door);

@@ -16,7 +16,7 @@ use axum::http::StatusCode;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use cykl::cli::daemon;
 use cykl::domain::attempt::{AttemptEvent, AttemptState};
-use cykl::domain::id::{ChargeId, RegistrationId, SubscriptionId};
+use cykl::domain::id::{ChargeId, RegistrationId, SubscriptionId, TransactionId};
 use cykl::domain::shop::ShopName;
 use cykl::simulator::{
     Behaviour, Call, CardData, DeclinesFirst, ErrorBody, Notices, ProfileType, Rule, Script,
@@ -26,6 +26,7 @@ use cykl::store::brakes::BrakeMode;
 use cykl::store::registrations::WantedPayment;
 use cykl::store::status::By;
 use cykl::workers::refunder::Wanted;
+use cykl::workers::resolver::NamePaymentError;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -423,7 +424,7 @@ impl Run {
         }
         if self.dice.hits(500) {
             release_brakes(&self.stage.world).await;
-            give_up_card_data(&self.stage.world).await;
+            look_for_card_data(&self.stage.world).await;
         }
         for index in 0..self.subscriptions.len() {
             if self.dice.hits(self.weather.whims) {
@@ -591,26 +592,37 @@ impl Run {
         let end = world.clock.now() + TimeDelta::days(CALM_DAYS);
         while world.clock.now() < end {
             release_brakes(world).await;
-            give_up_card_data(world).await;
+            look_for_card_data(world).await;
             let until = (world.clock.now() + TimeDelta::days(3)).min(end);
             world.run_until_every(CALM_TICK, until).await;
         }
     }
 }
 
-/// A person gives up the card data that were never answered, once that may be.
-async fn give_up_card_data(world: &World) {
-    let unanswered: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT registration_id FROM registrations WHERE way = 'card_data' AND state IN ('requested', 'open')",
+/// A person looks into imoje's panel for the card data that were never answered, names what it shows, and gives up what it does not, once
+/// that may be.
+async fn look_for_card_data(world: &World) {
+    let unanswered: Vec<(Uuid, Uuid, String)> = sqlx::query_as(
+        "SELECT registration_id, subscription_id, order_id FROM registrations
+         WHERE way = 'card_data' AND state IN ('requested', 'open')",
     )
     .fetch_all(&world.books)
     .await
     .unwrap();
-    for id in unanswered {
-        // Too early, or paid meanwhile.
-        let _ = registrar(world)
-            .cancel(RegistrationId::from_uuid(id), BY)
-            .await;
+    for (id, subscription_id, order_id) in unanswered {
+        let ledger = world.simulator.ledger();
+        // What is refused is asked again on another day.
+        if let [in_the_panel] = ledger.transactions_of(&order_id)[..] {
+            let (resolver, now) = (&world.workers.resolver, world.clock.now());
+            let named = TransactionId::from_uuid(in_the_panel.id);
+            let subscription_id = SubscriptionId::from_uuid(subscription_id);
+            let named = resolver.name_payment(subscription_id, named, now).await;
+            if !matches!(named, Err(NamePaymentError::Unfinished)) {
+                continue;
+            }
+        }
+        let id = RegistrationId::from_uuid(id);
+        let _ = registrar(world).cancel(id, BY).await;
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::ShopArgs;
 use crate::cli::context::Context;
 use crate::cli::{CliError, Exit, Outcome, output};
+use crate::config::Gateway;
 use crate::domain::money::{Currency, Money};
 use crate::domain::shop::Environment;
 use crate::gateway::{WidgetHost, WidgetOrder, WidgetShop};
@@ -60,13 +61,19 @@ fn json(text: &str) -> Result<Value, serde_json::Error> {
 
 pub(super) fn run(args: &WidgetArgs, context: &Context) -> Outcome {
     let (name, shop) = context.shop(args.shop.shop.as_ref())?;
-    let host = match shop.environment {
-        Environment::Production => WidgetHost::Production,
-        Environment::Sandbox => WidgetHost::Sandbox,
-        Environment::Simulator => {
+    let host = match (shop.environment, shop.gateway) {
+        (Environment::Simulator, _) => {
             let error = format!("shop {name} is simulated, and the simulator has no widget");
             return Err(CliError::usage(error).hint("a shop of the environment sandbox has one"));
         }
+        (_, Gateway::Axepta) => {
+            let error = format!("shop {name} is Axepta's, whose documents know no such widget");
+            return Err(CliError::usage(error).hint("`cykl card register` makes a link instead"));
+        }
+        (Environment::Production, Gateway::Imoje) => WidgetHost::Production,
+        (Environment::Sandbox, Gateway::Imoje) => WidgetHost::Sandbox,
+        (Environment::Production, Gateway::IngPay) => WidgetHost::IngPay,
+        (Environment::Sandbox, Gateway::IngPay) => WidgetHost::IngPaySandbox,
     };
     let order = WidgetOrder {
         order_id: args.order_id.clone(),

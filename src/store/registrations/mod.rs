@@ -445,7 +445,7 @@ impl Store {
             let opened = sqlx::query!(
                 "-- open_registration_case
                 UPDATE registrations SET case_opened_at = $2
-                WHERE registration_id = $1 AND case_opened_at IS NULL AND state = 'requested' AND sale_id IS NULL",
+                WHERE registration_id = $1 AND case_opened_at IS NULL AND state IN ('requested', 'open')",
                 registration_id as RegistrationId,
                 now,
             )

@@ -126,10 +126,10 @@ impl Resolver {
             self.attach(shop, registration, transaction_id, now).await?;
         }
         let id = registration.registration_id;
-        if registration.way == Way::CardData
-            && registration.state == RegistrationState::Requested
+        let is_unanswered = registration.state == RegistrationState::Requested
             && registration.sale_id.is_none()
-        {
+            || registration.state.is_payable() && now >= registration.valid_to + HOLDS_OPEN;
+        if registration.way == Way::CardData && is_unanswered {
             self.store.tell_unanswered_registration(id, now).await?;
         }
         let mut link = look_at_link(shop, registration).await;

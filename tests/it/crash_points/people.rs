@@ -13,7 +13,7 @@ use cykl::store::status::{By, StepError, Stopped};
 use cykl::workers::crew::Workers;
 use cykl::workers::refunder::{RefundError, Refunder, Wanted};
 use cykl::workers::registrar::{CancelError, RegisterError, Registrar};
-use cykl::workers::resolver::SettleError;
+use cykl::workers::resolver::{NamePaymentError, SettleError};
 use cykl::workers::shops::ShopCalendar;
 use uuid::Uuid;
 
@@ -168,6 +168,13 @@ impl People {
             subscription_id: self.subscription_id,
             charge_id: ChargeId::from_uuid(charge_id),
             in_the_panel,
+            of_card_data: world
+                .column("SELECT order_id FROM registrations WHERE way = 'card_data' AND state = 'requested'")
+                .await
+                .iter()
+                .flat_map(|order_id| ledger.transactions_of(order_id))
+                .map(|transaction| TransactionId::from_uuid(transaction.id))
+                .next(),
             link: world
                 .column("SELECT url FROM registrations WHERE state = 'open'")
                 .await
@@ -198,6 +205,8 @@ struct Errand {
     subscription_id: SubscriptionId,
     charge_id: ChargeId,
     in_the_panel: Option<TransactionId>,
+    /// What the panel shows for card data that were never answered.
+    of_card_data: Option<TransactionId>,
     link: Option<String>,
     absent_after: TimeDelta,
     calendar: ShopCalendar,
@@ -329,7 +338,17 @@ impl Errand {
         let registered = registrar.register_card(&wanted, new_card());
         match registered.await {
             Ok(_) => Outcome::Done,
-            // Nobody knows what became of it, until a person gives it up.
+            // Nobody knows what became of it, until a person names what the panel shows, or gives it up.
+            Err(RegisterError::Begin(BeginError::Open { .. }))
+                if let Some(named) = self.of_card_data =>
+            {
+                let (resolver, id) = (&workers.resolver, self.subscription_id);
+                match resolver.name_payment(id, named, self.now).await {
+                    Ok(_) => Outcome::Done,
+                    Err(NamePaymentError::Unfinished) => Outcome::Later,
+                    Err(_) => Outcome::Failed,
+                }
+            }
             Err(RegisterError::Begin(BeginError::Open {
                 registration_id, ..
             })) => match registrar.cancel(registration_id, by("jan")).await {

@@ -34,7 +34,7 @@ fn late() -> Agreement {
 }
 
 /// All of them.
-pub const STORIES: [Story; 28] = [
+pub const STORIES: [Story; 31] = [
     Story {
         name: "paid at once, twice, and completed",
         tell: weekly,
@@ -367,5 +367,30 @@ pub const STORIES: [Story; 28] = [
                 command: Command::Confirm,
             },
         ],
+    },
+    Story {
+        name: "a card is registered by its data, of which no notice tells",
+        tell: || weekly().without_card(),
+        rules: || {
+            let silent = Behaviour::settle_at_once().with_notices(Notices::none());
+            vec![Rule::debits(silent)]
+        },
+        people: &[Deed {
+            hour: 0,
+            about: None,
+            command: Command::RegisterCard,
+        }],
+    },
+    Story {
+        name: "a card without a profile is declined, and paid at the second try",
+        tell: || once().without_profile(),
+        rules: || vec![Rule::debits(Behaviour::decline("CODE_51")).times(1)],
+        people: &[],
+    },
+    Story {
+        name: "the answer to the debit of a card without a profile is lost",
+        tell: || weekly().without_profile(),
+        rules: || vec![Rule::debits(Behaviour::take_money_and_lose_answer()).times(1)],
+        people: &[],
     },
 ];
