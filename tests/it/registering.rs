@@ -12,7 +12,8 @@ use cykl::domain::id::{ChargeId, RegistrationId, SubscriptionId, TransactionId};
 use cykl::domain::registration::RegistrationEvent;
 use cykl::gateway::LinkDetails;
 use cykl::simulator::{
-    Behaviour, Call, ErrorBody, Notices, Registration, Rule, Script, SimulatedProfile, WrongEcho,
+    Behaviour, Call, ErrorBody, Fate, Notices, Registration, Rule, Script, SimulatedProfile,
+    WrongEcho,
 };
 use cykl::store::Store;
 use cykl::store::enrolment::Telling;
@@ -995,6 +996,60 @@ async fn a_link_whose_time_is_over_is_not_ended_while_a_payment_by_it_is_under_w
     world.run_days(1).await;
     assert_eq!(registrations(&world).await, ["attached"]);
     world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_payment_that_comes_to_no_end_holds_its_link_open_for_three_days() {
+    let world = World::new(Script {
+        rules: vec![payers(Behaviour::default().with_fate(Fate::PendingForEver))],
+        ..Script::default()
+    })
+    .await;
+    let (id, first) = invited(&world).await;
+    pay(first.url.as_str(), GOOD).await;
+    world.run_until(first.valid_to + TimeDelta::hours(71)).await;
+    assert_eq!(registrations(&world).await, ["open"]);
+    world
+        .run_until(first.valid_to + TimeDelta::hours(100))
+        .await;
+    assert_eq!(registrations(&world).await, ["expired"]);
+    world.simulator.clear_rules();
+    let second = link(&world, id, WantedPayment::FirstCharge).await.unwrap();
+    pay(second.url.as_str(), GOOD).await;
+    world.run_days(1).await;
+    assert_eq!(registrations(&world).await, ["expired", "attached"]);
+    assert_eq!(world.charges().await, ["paid"]);
+    world.settle_up().await;
+}
+
+#[tokio::test]
+async fn a_card_is_attached_once_its_link_lists_the_payment_wherever_a_notice_names_the_profile() {
+    for profile_beside in [false, true] {
+        let notices = Notices {
+            profile_beside,
+            ..Notices::default()
+        };
+        let late = Behaviour::default().with_read_lag(Duration::from_secs(30 * 60));
+        let world = World::new(Script {
+            rules: vec![
+                payers(Behaviour::settle_at_once().with_notices(notices)),
+                Rule::debits(late).on(Call::Payment),
+            ],
+            ..Script::default()
+        })
+        .await;
+        let (_, first) = invited(&world).await;
+        pay(first.url.as_str(), GOOD).await;
+        world
+            .run_until(world.clock.now() + TimeDelta::minutes(20))
+            .await;
+        assert_eq!(registrations(&world).await, ["paid"]);
+        world
+            .run_until(world.clock.now() + TimeDelta::hours(2))
+            .await;
+        assert_eq!(registrations(&world).await, ["attached"]);
+        world.settle_up().await;
+    }
 }
 
 /// The debit of the period is pending when the late payment comes through, and then comes to what it comes to.
