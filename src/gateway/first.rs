@@ -292,9 +292,15 @@ mod tests {
     #[test]
     fn all_that_a_registration_by_card_data_can_say_is_said() {
         let address = json!({"firstName": "Anna", "lastName": "Nowak", "city": "Lodz"});
+        let invoice = json!({
+            "buyer": {"type": "PERSON", "email": "a@example.test", "fullName": "A", "street": "", "city": "",
+                "postalCode": "1", "countryCodeAlpha2": "PL"},
+            "positions": [{"name": "A", "code": "1", "quantity": 1, "unit": "u", "grossAmount": 1, "taxStake": "TAX_0"}]
+        });
         let full = FirstOrder {
             title: Some("Abonament 1".to_owned()),
             notification_url: Some(Url::parse("https://pay.example.test/n").unwrap()),
+            invoice: Some(invoice.clone()),
             details: FirstDetails {
                 description: Some("Twelve months".to_owned()),
                 billing: Some(address.clone()),
@@ -306,9 +312,9 @@ mod tests {
         let card = concat!(
             r#""card":{"cvv":"tok-2","firstName":"Anna","lastName":"Nowak","month":"12","number":"tok-1","year":"2029"},"#,
             r#""additionalData":{"browser":{"accept":"text/html","ip":"203.0.113.9","javaEnabled":false,"jsEnabled":true,"#,
-            r#""language":"pl-PL","screenColorDepth":24,"screenHeight":1080,"screenWidth":1920,"timezoneOffset":-60,"userAgent":"UA"}},"#,
-            r#""profileType":"FIRST"}"#
+            r#""language":"pl-PL","screenColorDepth":24,"screenHeight":1080,"screenWidth":1920,"timezoneOffset":-60,"userAgent":"UA"}}"#
         );
+        let end = r#","profileType":"FIRST"}"#;
         let head = concat!(
             r#"{"type":"sale","serviceId":"2b8a4e1c-9d37-4f60-8a55-0c6e7d1f2a3b","amount":4900,"currency":"PLN","#,
             r#""orderId":"cykl-r-0192f0c1a2b37c4d8e5f60718293a4b5","paymentMethod":"card","paymentMethodCode":"recurring","#,
@@ -318,13 +324,13 @@ mod tests {
         assert_eq!(
             json,
             format!(
-                r#"{head}"notificationUrl":"https://pay.example.test/n","title":"Abonament 1","additionalDescription":"Twelve months","validTo":1790003600,{customer}"billing":{address},"shipping":{address},{card}"#
+                r#"{head}"notificationUrl":"https://pay.example.test/n","title":"Abonament 1","additionalDescription":"Twelve months","validTo":1790003600,{customer}"billing":{address},"shipping":{address},{card},"invoice":{invoice}{end}"#
             )
         );
         let smallest = order().to_body(service_id(), &return_to()).unwrap();
         assert_eq!(
             String::from_utf8(smallest).unwrap(),
-            format!(r#"{head}"validTo":1790003600,{customer}{card}"#)
+            format!(r#"{head}"validTo":1790003600,{customer}{card}{end}"#)
         );
     }
 

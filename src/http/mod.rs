@@ -6,12 +6,16 @@ mod notices;
 mod scrape;
 mod sources;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{ConnectInfo, DefaultBodyLimit};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -88,19 +92,50 @@ fn router(http: HttpState, intake: Intake) -> Router {
         .merge(notices)
 }
 
-/// Serves until `stop` is cancelled, then finishes the requests that have begun.
+/// How long nothing is accepted after the listener failed, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves until `stop` is cancelled, then finishes the requests that have begun. The head of a request may take as long as the body of a
+/// notice, and so may a connection be idle.
 ///
 /// # Errors
-/// When the listener fails.
+/// When what has come in could not be stored to the end.
 pub async fn serve(
     listener: TcpListener,
     state: HttpState,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let (intake, writer) = Intake::open(state.store.clone(), state.clock.clone());
-    let service = router(state, intake).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(async move { stop.cancelled().await })
-        .await?;
+    let mut connections = http1::Builder::new();
+    connections
+        .timer(TokioTimer::new())
+        .header_read_timeout(state.rules.timeout);
+    let router = router(state, intake);
+    let graceful = GracefulShutdown::new();
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "couldn't accept a connection");
+                let _ = stop
+                    .run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE))
+                    .await;
+                continue;
+            }
+        };
+        let routes = router.clone().layer(Extension(ConnectInfo(peer)));
+        let service = TowerToHyperService::new(routes);
+        let connection = connections.serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
+    // The writer ends when nobody can give it anything any more.
+    drop(router);
     writer.await.map_err(std::io::Error::other)
 }

@@ -66,16 +66,18 @@ impl Gate {
         self.rules.timeout
     }
 
-    /// The sender of a request, if it is let in. `None` in place of one whose failures are not counted: a proxy speaks for everybody.
+    /// The sender of a request, if it is let in. `None` in place of one whose failures are not counted: a proxy speaks for everybody. The
+    /// header is believed of a proxy on this machine or its network alone.
     pub fn admit(
         &self,
         peer: SocketAddr,
         headers: &HeaderMap,
         now: Instant,
     ) -> Result<Option<IpAddr>, Refused> {
+        let peer = peer.ip().to_canonical();
         let sender = match &self.rules.proxy_header {
-            Some(header) => named(headers, header),
-            None => Some(peer.ip().to_canonical()).filter(|ip| !is_near(*ip)),
+            Some(header) if is_near(peer) => named(headers, header),
+            Some(_) | None => Some(peer).filter(|ip| !is_near(*ip)),
         };
         let networks = &self.rules.networks;
         let is_among = |sender: IpAddr| networks.iter().any(|network| network.contains(&sender));
@@ -215,6 +217,21 @@ mod tests {
         for unknown in [&[][..], &["unknown"], &["203.0.113.7,"]] {
             assert_eq!(admit(&gate, here, unknown), Ok(None));
         }
+    }
+
+    #[test]
+    fn the_header_is_believed_of_a_proxy_nearby_alone() {
+        let gate = gate(Some(HEADER), &["5.196.116.32/28"]);
+        let pretended = gate.admit(
+            "203.0.113.7:5000".parse().expect("an address"),
+            &headers(&["5.196.116.33"]),
+            Instant::now(),
+        );
+        assert!(matches!(pretended, Err(Refused::Stranger)));
+        assert_eq!(
+            admit(&gate, "5.196.116.33:5000", &["203.0.113.7"]),
+            sender("5.196.116.33")
+        );
     }
 
     #[test]

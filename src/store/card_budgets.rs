@@ -18,7 +18,7 @@ type Times = HashMap<CardId, Vec<DateTime<Utc>>>;
 pub(super) enum Over {
     /// That of the declines of 30 days.
     Month(DateTime<Utc>),
-    /// That of the retries of 24 hours.
+    /// That of the retries of 24 hours, or, for a moment, that of what is on its way.
     Day(DateTime<Utc>),
 }
 
@@ -89,6 +89,14 @@ impl Spent {
             limits.card_declines_30d,
             TimeDelta::days(30),
         );
+        // What this claim permits on a card that was declined before may be declined as well.
+        let of_card = |permit: &&Permit| permit.row.card_id == card_id;
+        let known = self.declines.get(&card_id).map_or(0, Vec::len);
+        let possible = known + permits.iter().filter(of_card).count();
+        let max = usize::try_from(limits.card_declines_30d).expect("a usize holds a u32");
+        if declines.is_none() && known > 0 && possible >= max {
+            return Some(Over::Day(now + TimeDelta::hours(1)));
+        }
         if declines.is_some() || !is_retry {
             return declines.map(Over::Month);
         }

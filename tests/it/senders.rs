@@ -123,6 +123,31 @@ async fn a_body_that_never_ends_is_given_up() {
     assert!(counted(&world, "too_slow"));
 }
 
+/// Opens a connection on which a request begins and never gets further.
+async fn beginning(world: &World) -> TcpStream {
+    let address = world.door.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = "POST /imoje/notifications HTTP/1.1\r\nHost: do";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_and_an_idle_connection_are_given_up() {
+    let world = world("notice_timeout = \"200ms\"\n").await;
+    let address = world.door.strip_prefix("http://").unwrap();
+    let idle = TcpStream::connect(address).await.unwrap();
+    for mut stream in [beginning(&world).await, idle] {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        let answer = String::from_utf8(rest).unwrap();
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+            "{answer}"
+        );
+    }
+}
+
 /// Every debit of this day is pending and needs a notice of its own, while strangers do what they can.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_wrong_and_endless_notices_keeps_no_debit_and_no_notice_from_its_way() {
@@ -136,6 +161,7 @@ async fn a_flood_of_wrong_and_endless_notices_keeps_no_debit_and_no_notice_from_
     let mut open = Vec::new();
     for _ in 0..200 {
         open.push(endless(&world).await);
+        open.push(beginning(&world).await);
     }
     let (over, refused) = (
         Arc::new(AtomicBool::new(false)),

@@ -112,8 +112,12 @@ fn check_item(path: &str, item: &Value) -> Result<(), FieldError> {
     if item.has("discount") {
         let discount = item.required("discount", "")?;
         let discount = Members::of(&item.path_of("discount"), discount, &["amount", "tax"])?;
-        discount.amount("amount", 0)?;
-        discount.number("tax")?;
+        if discount.has("amount") {
+            discount.amount("amount", 0)?;
+        }
+        if discount.has("tax") {
+            discount.number("tax")?;
+        }
     }
     Ok(())
 }
@@ -258,9 +262,9 @@ mod tests {
             ("state", json!("BROKEN"), "state", Problem::NotListed),
             (
                 "discount",
-                json!({"tax": 1}),
+                json!({"amount": -1}),
                 "discount.amount",
-                Problem::Missing,
+                Problem::Range,
             ),
             (
                 "discount",

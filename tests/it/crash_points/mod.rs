@@ -367,10 +367,11 @@ const POINTS: [&str; 57] = [
 ];
 
 /// Every further effect of a process with which something goes wrong: what it makes good, and what it finds half done.
-const POINTS_AFTER_A_FAULT: [&str; 5] = [
+const POINTS_AFTER_A_FAULT: [&str; 6] = [
     "commit insert_attempts, count_tombstones",
     "commit insert_attempts, put_in_flight, put_off",
     "commit open_refund_case, append_events",
+    "commit open_registration_case, append_events",
     "commit put_off",
     "send POST payment/cancel",
 ];

@@ -176,7 +176,7 @@ impl People {
                 .map(|transaction| TransactionId::from_uuid(transaction.id))
                 .next(),
             link: world
-                .column("SELECT url FROM registrations WHERE state = 'open'")
+                .column("SELECT url FROM registrations WHERE state = 'open' AND url IS NOT NULL")
                 .await
                 .pop(),
             absent_after: world.config.absent_after,
