@@ -334,7 +334,46 @@ fn every_row_of_the_failure_matrix_names_tests_that_exist() {
     assert_eq!(numbers, expected);
 }
 
-/// Everything that the simulator checks is a field of the documents; each stands in the table with the test that shows it.
+/// What imoje's documents name in answers, notices and samples, besides what the simulator checks in requests.
+const ANSWERED: [&str; 34] = [
+    "action",
+    "apiErrorResponse",
+    "code",
+    "contentBodyRaw",
+    "contentType",
+    "created",
+    "errors",
+    "firstTransactionId",
+    "id",
+    "installment",
+    "instance",
+    "isActive",
+    "maskedNumber",
+    "merchantCustomerId",
+    "merchantId",
+    "merchantMid",
+    "message",
+    "method",
+    "modified",
+    "month",
+    "organization",
+    "originalTransactionId",
+    "payment",
+    "paymentProfile",
+    "profile",
+    "property",
+    "refunds",
+    "simp",
+    "source",
+    "status",
+    "statusCode",
+    "transaction",
+    "url",
+    "year",
+];
+
+/// Everything that the simulator checks is a field of the documents; each stands in the table with the test that shows it, and so does what
+/// they name in answers.
 #[test]
 fn every_field_of_imojes_documents_is_in_the_readme_with_a_test() {
     let table = section(README, "imoje, endpoint by endpoint");
@@ -366,6 +405,9 @@ fn every_field_of_imojes_documents_is_in_the_readme_with_a_test() {
             let field = field.split('"').next().unwrap();
             assert!(named.contains(field), "{field} is not in the table");
         }
+    }
+    for field in ANSWERED {
+        assert!(named.contains(field), "{field} is not in the table");
     }
     for endpoint in [
         "POST transaction/profile",

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::context::Context;
 use crate::cli::output::{self, OutputArgs, Row};
-use crate::cli::{Exit, Outcome, ReasonArgs};
+use crate::cli::{Exit, Outcome, ReasonArgs, kept_reason};
 use crate::domain::shop::ShopName;
 use crate::store::brakes::{ALL_SHOPS, Brake, BrakeMode};
 
@@ -125,6 +125,7 @@ async fn set(args: &BrakeArgs, mode: BrakeMode, context: &Context) -> Outcome {
     if let Some(shop) = &args.shop {
         context.shop(Some(shop))?;
     }
+    let reason = kept_reason(&args.reason.reason)?;
     context
         .with_store(async |store| {
             store
@@ -132,7 +133,7 @@ async fn set(args: &BrakeArgs, mode: BrakeMode, context: &Context) -> Outcome {
                     args.shop.as_ref(),
                     mode,
                     &context.actor,
-                    &args.reason.reason,
+                    reason,
                     context.now(),
                 )
                 .await?;

@@ -8,7 +8,7 @@ use nix::unistd::{Uid, User, getuid};
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::cli::{CliError, GlobalArgs, Outcome, daemon};
+use crate::cli::{CliError, GlobalArgs, Outcome, daemon, kept};
 use crate::clock::Clock;
 use crate::config::{ClockConfig, Config, DatabaseUrl, ShopConfig};
 use crate::domain::shop::ShopName;
@@ -41,7 +41,7 @@ impl Context {
         let format = global.log_format.unwrap_or(config.log.format);
         telemetry::init(format, &config.log.filter)?;
         let actor = match &global.actor {
-            Some(actor) => actor.clone(),
+            Some(actor) => kept("actor", actor)?.to_owned(),
             None => system_user()?,
         };
         Ok(Self {

@@ -186,12 +186,17 @@ fn decider(context: &Context) -> Result<&str, CliError> {
 
 /// A reason that may be kept.
 fn kept_reason(reason: &str) -> Result<&str, CliError> {
-    if looks_like_card_number(reason) {
-        return Err(CliError::usage(
-            "the reason looks like a card number, and card numbers are never kept",
-        ));
+    kept("reason", reason)
+}
+
+/// A text of a person that is kept in the books: no card number.
+fn kept<'a>(what: &str, text: &'a str) -> Result<&'a str, CliError> {
+    if looks_like_card_number(text) {
+        return Err(CliError::usage(format!(
+            "the {what} looks like a card number, and card numbers are never kept"
+        )));
     }
-    Ok(reason)
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ mod tests {
             let _profile = read_profile(&bytes);
             let _profiles = read_profiles(&bytes);
             let _service = read_service(&bytes);
+            let _action = read_action(&bytes);
             let _link = read_link(&bytes);
             let _payment = read_payment(&bytes);
         }
