@@ -3,6 +3,10 @@
 /// The shortest and the longest card number (ISO/IEC 7812).
 const DIGITS: std::ops::RangeInclusive<usize> = 13..=19;
 
+/// From how many digits on a run that is glued to letters counts, as in `card4111111111111111`. Shorter ones are times and numbers of a
+/// shop's own, and cards with so few digits are hardly issued any more.
+const GLUED_DIGITS_MIN: usize = 15;
+
 /// How many digits stand together when a number is printed in groups: 4-4-4-4, 4-6-5, 4-4-4-4-3. A UUID has a group of eight.
 const GROUP: std::ops::RangeInclusive<usize> = 3..=6;
 
@@ -10,7 +14,8 @@ const GROUP: std::ops::RangeInclusive<usize> = 3..=6;
 pub const REPLACEMENT: &str = "[card number removed]";
 
 /// Whether a text holds something that looks like a card number: 13 to 19 digits, alone or set apart by single spaces or
-/// hyphens, that pass the Luhn check. A run inside a longer word, such as a UUID, does not count.
+/// hyphens, that pass the Luhn check. A run of digits inside a word of hexadecimal digits, such as a UUID, does not count, and one that is
+/// glued to other letters from 15 digits on.
 pub fn looks_like_card_number(text: &str) -> bool {
     find(text).is_some()
 }
@@ -33,7 +38,7 @@ fn find(text: &str) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     let mut start = 0;
     while start < bytes.len() {
-        if !bytes[start].is_ascii_digit() || (start > 0 && is_word(bytes[start - 1])) {
+        if !bytes[start].is_ascii_digit() || (start > 0 && bytes[start - 1].is_ascii_digit()) {
             start += 1;
             continue;
         }
@@ -71,7 +76,7 @@ fn number_within(bytes: &[u8], start: usize, end: usize) -> Option<(usize, usize
                 || groups[first..=last]
                     .iter()
                     .all(|&(from, to)| GROUP.contains(&(to - from)));
-            if !printed_as_a_card || bytes.get(to).is_some_and(|&byte| is_word(byte)) {
+            if !printed_as_a_card {
                 continue;
             }
             let digits: Vec<u8> = bytes[from..to]
@@ -79,7 +84,12 @@ fn number_within(bytes: &[u8], start: usize, end: usize) -> Option<(usize, usize
                 .filter(|byte| byte.is_ascii_digit())
                 .map(|byte| byte - b'0')
                 .collect();
-            if DIGITS.contains(&digits.len()) && passes_luhn(&digits) {
+            let counts = match glue(bytes, from, to) {
+                Glue::None => DIGITS.contains(&digits.len()),
+                Glue::Word => (GLUED_DIGITS_MIN..=*DIGITS.end()).contains(&digits.len()),
+                Glue::Hexadecimal => false,
+            };
+            if counts && passes_luhn(&digits) {
                 return Some((from, to));
             }
         }
@@ -99,8 +109,28 @@ fn digit_groups(bytes: &[u8], start: usize, end: usize) -> Vec<(usize, usize)> {
     groups
 }
 
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
+/// What a run of digits is a part of.
+enum Glue {
+    /// It stands alone.
+    None,
+    /// A word with letters that are no hexadecimal digits, or with `_`.
+    Word,
+    /// A word of hexadecimal digits.
+    Hexadecimal,
+}
+
+fn glue(bytes: &[u8], from: usize, to: usize) -> Glue {
+    let is_word = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'_';
+    let before = bytes[..from].iter().rev().take_while(is_word);
+    let after = bytes[to..].iter().take_while(is_word);
+    let mut around = before.chain(after).peekable();
+    if around.peek().is_none() {
+        Glue::None
+    } else if around.all(u8::is_ascii_hexdigit) {
+        Glue::Hexadecimal
+    } else {
+        Glue::Word
+    }
 }
 
 fn passes_luhn(digits: &[u8]) -> bool {
@@ -134,6 +164,10 @@ mod tests {
             "{\"number\":\"5555555555554444\"}",
             "378282246310005",
             "123 4111 1111 1111 1111",
+            "card4111111111111111",
+            "4111111111111111x",
+            "pan_4111111111111111",
+            "nr4111 1111 1111 1111",
         ] {
             assert!(looks_like_card_number(text), "{text}");
         }
@@ -151,6 +185,9 @@ mod tests {
             "41111111-1111-1111-8111-111111111111",
             "cykl-01924111111111111111aaaaaaaaaaaa-17-2",
             "41111111111111111111111",
+            "d4111111111111111",
+            "user_1790000000005",
+            "x41111111111111111111111",
             "61109010140000071219812874",
         ] {
             assert!(!looks_like_card_number(text), "{text}");
