@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed set-up should panic")]
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -556,7 +556,19 @@ fn start_elsewhere(home: &Path, user: Option<(Uid, &Path)>) -> Child {
     if let Some((uid, _)) = user {
         command.uid(uid.as_raw()).gid(uid.as_raw());
     }
-    command.spawn().unwrap()
+    // The copy is open for writing for as long as a process that another test has just begun has not yet become its program.
+    let since = Instant::now();
+    loop {
+        match command.spawn() {
+            Err(error)
+                if error.kind() == ErrorKind::ExecutableFileBusy
+                    && since.elapsed() < Duration::from_secs(10) =>
+            {
+                std::thread::yield_now();
+            }
+            spawned => return spawned.unwrap(),
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
