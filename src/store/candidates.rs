@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use sqlx::PgTransaction;
 use sqlx::types::JsonValue;
 
@@ -130,6 +130,10 @@ fn wait_for_budget(
     match over {
         Over::Month(_) if is_retry && now >= waits_until => Verdict::Hold("card_budget_spent"),
         Over::Month(until) if is_retry => Verdict::PutOff(until.min(waits_until)),
+        // Younger retries of the card may go first day after day as well.
+        Over::Day(_) if is_retry && now >= waits_until + TimeDelta::days(1) => {
+            Verdict::Hold("card_budget_spent")
+        }
         Over::Month(until) | Over::Day(until) => Verdict::PutOff(until),
     }
 }
