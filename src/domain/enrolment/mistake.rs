@@ -89,14 +89,16 @@ impl Wrong {
     }
 }
 
-/// A foreign text in quotation marks, cut short and without control characters; `None` when it looks like a card number.
+/// A foreign text in quotation marks, cut short and without control characters; `None` when it looks like a card number, or does so once
+/// it stands there.
 pub fn shown(text: &str) -> Option<String> {
-    if card_number::looks_like_card_number(text) {
-        return None;
-    }
     let short: String = text.chars().take(SHOWN_MAX).collect();
     let more = if short.len() < text.len() { "…" } else { "" };
-    Some(format!("\"{}{more}\"", short.escape_debug()))
+    let quoted = format!("\"{}{more}\"", short.escape_debug());
+    let is_card_number = [text, &quoted]
+        .into_iter()
+        .any(card_number::looks_like_card_number);
+    (!is_card_number).then_some(quoted)
 }
 
 #[cfg(test)]
@@ -114,6 +116,13 @@ mod tests {
             Mistake::missing(Column::Cid, "a text").to_string(),
             "cid is missing; allowed: a text"
         );
+    }
+
+    #[test]
+    fn what_is_shown_is_no_card_number_either() {
+        for text in ["4111111111111111", "\ta4111111111111111"] {
+            assert_eq!(shown(text), None, "{text:?}");
+        }
     }
 
     #[test]
