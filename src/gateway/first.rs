@@ -61,16 +61,7 @@ pub struct FirstDetails {
     pub shipping: Option<Value>,
 }
 
-/// imoje's word on it: an HTTP answer came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FirstAnswer {
-    /// The HTTP status.
-    pub http_status: u16,
-    /// What it means.
-    pub outcome: FirstOutcome,
-}
-
-/// What became of a transaction that was to register a card.
+/// What became of a transaction that was to register a card: an HTTP answer came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FirstOutcome {
     /// It is there. What becomes of its money, a read of it says.
@@ -180,7 +171,7 @@ impl ImojeClient {
         &self,
         order: &FirstOrder,
         permitted_at: Moment,
-    ) -> Result<FirstAnswer, NoAnswer> {
+    ) -> Result<FirstOutcome, NoAnswer> {
         let not_sent = NoAnswer::NotSent;
         let return_to = order.return_to.as_ref().or(self.return_to.as_ref());
         let json = return_to
@@ -196,10 +187,7 @@ impl ImojeClient {
         let expected = self.expected(order.order_id.clone(), order.amount);
         let verdict = classify_debit(received.http_status, &body, &expected);
         let action = received.body.as_deref().and_then(wire::read_action);
-        Ok(FirstAnswer {
-            http_status: received.http_status,
-            outcome: outcome(&verdict, body, action),
-        })
+        Ok(outcome(&verdict, body, action))
     }
 }
 

@@ -37,7 +37,7 @@ pub use answer::{
 };
 pub use client::ImojeClient;
 pub use client_config::{ClientConfig, ClientError};
-pub use first::{Action, FirstAnswer, FirstDetails, FirstOrder, FirstOutcome};
+pub use first::{Action, FirstDetails, FirstOrder, FirstOutcome};
 pub use notice::{
     NoticeKind, NoticeUnreadable, ParsedNotice, notice_token, notification_url, parse_notice,
     registration_url, verify_notice_token,

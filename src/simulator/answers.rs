@@ -158,7 +158,7 @@ impl<'a> TransactionJson<'a> {
         transaction: &Transaction,
         profile: &'a ProfileNow,
     ) -> Self {
-        if transaction.profile_type == Some(ProfileType::First) {
+        if transaction.profile_type == Some(ProfileType::First) && profile.is_plain {
             self.first_transaction_id = profile.profile.first_transaction_id.as_deref();
         }
         self

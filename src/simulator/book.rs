@@ -359,14 +359,16 @@ impl Book {
         behaviour: &Behaviour,
         now: DateTime<Utc>,
     ) -> DebitOutcome {
+        let id = Uuid::new_v4();
         let mut course = self.course(fate, behaviour);
         if let Some(challenge) = &request.challenge
             && *fate == Fate::PendingForEver
         {
             course = Arc::new(challenge.course(&course, now));
+            self.challenges.insert(id, challenge.clone());
         }
         let transaction = Transaction {
-            id: Uuid::new_v4(),
+            id,
             refund_of: None,
             payment_id: Uuid::new_v4(),
             payment_profile_id: profile.profile.id,
@@ -384,11 +386,6 @@ impl Book {
         if self.repeated_orders == RepeatedOrders::Refuse {
             self.booked_orders
                 .insert((shop.service_id, Arc::clone(&request.order_id)));
-        }
-        if let Some(challenge) = &request.challenge
-            && *fate == Fate::PendingForEver
-        {
-            self.challenges.insert(transaction.id, challenge.clone());
         }
         self.profiles.count_debit(profile.profile.id);
         self.totals.booked += 1;

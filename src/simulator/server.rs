@@ -393,14 +393,9 @@ impl Desk {
         let step = transaction.step_at(seen_at);
         let refunds = self.engine.book().refunds_of(transaction.id);
         let json = TransactionJson::new(&transaction, &profile, step);
-        let hides_first = self.engine.book().card_data().first_on_profile_only;
         let json = if transaction.refund_of.is_none() {
-            let json = if hides_first {
-                json
-            } else {
-                json.with_first_transaction_id(&transaction, &profile)
-            };
             json.with_payment(transaction.payment_id)
+                .with_first_transaction_id(&transaction, &profile)
                 .with_refunds(&refunds, seen_at)
                 .with_status_code()
         } else {

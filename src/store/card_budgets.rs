@@ -76,9 +76,10 @@ impl Spent {
         limits: &Limits,
         now: DateTime<Utc>,
     ) -> Option<Over> {
+        let count = |max: u32| usize::try_from(max).expect("a usize holds a u32");
         let frees = |past: &Times, max: u32, window: TimeDelta| {
             let past = past.get(&card_id).map_or(&[][..], Vec::as_slice);
-            let max = usize::try_from(max).expect("a usize holds a u32");
+            let max = count(max);
             let recent: Vec<_> = past.iter().filter(|&&at| at > now - window).collect();
             // Newest first: the budget is free again when the oldest that counts has left the window.
             (recent.len() >= max)
@@ -89,16 +90,19 @@ impl Spent {
             limits.card_declines_30d,
             TimeDelta::days(30),
         );
-        // What this claim permits on a card that was declined before may be declined as well.
-        let of_card = |permit: &&Permit| permit.row.card_id == card_id;
-        let known = self.declines.get(&card_id).map_or(0, Vec::len);
-        let possible = known + permits.iter().filter(of_card).count();
-        let max = usize::try_from(limits.card_declines_30d).expect("a usize holds a u32");
-        if declines.is_none() && known > 0 && possible >= max {
-            return Some(Over::Day(now + TimeDelta::hours(1)));
+        if let Some(until) = declines {
+            return Some(Over::Month(until));
         }
-        if declines.is_some() || !is_retry {
-            return declines.map(Over::Month);
+        // What this claim permits on a card that was declined before may be declined as well. Most cards never were.
+        if let Some(declined) = self.declines.get(&card_id) {
+            let of_card = |permit: &&Permit| permit.row.card_id == card_id;
+            let possible = declined.len() + permits.iter().filter(of_card).count();
+            if possible >= count(limits.card_declines_30d) {
+                return Some(Over::Day(now + TimeDelta::hours(1)));
+            }
+        }
+        if !is_retry {
+            return None;
         }
         let in_this_batch = permits
             .iter()

@@ -20,7 +20,8 @@ use crate::card_proxy::{ALIAS, CODE_ALIAS, NUMBER, Proxy};
 use crate::harness::World;
 use crate::plain::aliases;
 use crate::registering::{
-    BY, VERIFICATION, customer, link, registering, registrar, registrations, statuses, told, wanted,
+    BY, VERIFICATION, customer, link, payers_client, post_form, registering, registrar,
+    registrations, statuses, told, wanted,
 };
 
 fn card() -> Value {
@@ -69,22 +70,10 @@ async fn answer(made: &Made, action: &str) -> Option<String> {
 
 /// The payer says on the page of 3-D Secure whether the payment is his. Returns where he is led to.
 pub async fn confirm(page: &str, action: &str) -> Option<String> {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .tls_certs_only([])
-        .build()
-        .unwrap();
-    let shown = client.get(page).send().await.ok()?;
+    let shown = payers_client().get(page).send().await.ok()?;
     assert_eq!(shown.status(), StatusCode::OK);
     assert!(shown.text().await.unwrap().contains(" PLN</p>"));
-    let answered = client
-        .post(page)
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body(format!("action={action}"))
-        .send()
-        .await
-        .unwrap();
+    let answered = post_form(page, format!("action={action}")).await.unwrap();
     assert_eq!(answered.status(), StatusCode::SEE_OTHER);
     let location = answered.headers().get("location")?;
     Some(location.to_str().unwrap().to_owned())

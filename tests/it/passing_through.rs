@@ -1,6 +1,5 @@
 //! What a subscription says besides is passed on to imoje with each of its requests, as it was stored.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -8,19 +7,16 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use chrono_tz::Europe::Warsaw;
-use cykl::cli::daemon;
-use cykl::domain::enrolment::{Circumstances, Column, enrol};
+use cykl::domain::enrolment::Column;
 use cykl::domain::id::SubscriptionId;
 use cykl::simulator::{Script, SimulatedProfile};
-use cykl::store::enrolment::Telling;
 use cykl::store::registrations::WantedPayment;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::harness::World;
-use crate::registering::{BY, link};
+use crate::registering::{enrolled, link};
 
 const NOTICES: &str = "https://shop.example.test/imoje";
 
@@ -98,38 +94,16 @@ async fn pass_on(
     (status, answer.bytes().await.unwrap())
 }
 
-/// Stores a subscription of 49.00 PLN a month with all that is passed on, and with these fields.
+/// Stores a subscription with all that is passed on, and with these fields.
 async fn stored(world: &World, more: &[(Column, &str)], is_without_card: bool) -> SubscriptionId {
-    let circumstances = Circumstances {
-        shops: BTreeMap::from([("main".parse().unwrap(), Warsaw)]),
-        usual_shop: Some("main".parse().unwrap()),
-        channels: BTreeMap::new(),
-        plain_cards: BTreeSet::from(["main".parse().unwrap()]),
-        has_card_proxy: false,
-        is_without_card,
-        now: world.clock.now(),
-    };
     let invoice = invoice().to_string();
     let usual = [
-        (Column::ExternalId, "S-1"),
-        (Column::AmountMinor, "4900"),
-        (Column::Currency, "PLN"),
-        (Column::Period, "P1M"),
         (Column::AnchorDate, "2027-01-01"),
         (Column::Title, "Abonament {period} {number} {shop}"),
         (Column::NotificationUrl, NOTICES),
         (Column::Invoice, invoice.as_str()),
     ];
-    let fields = usual.iter().chain(more).copied().collect();
-    let new = enrol(&fields, &circumstances).unwrap();
-    let calendar = daemon::calendar(&world.config.shops[&new.shop]);
-    let (store, now) = (&world.store, world.clock.now());
-    let due_at = |id: SubscriptionId, new: &cykl::domain::enrolment::NewSubscription| {
-        calendar.due_at(id, new.zone, new.first.due_on)
-    };
-    let new = [new];
-    let enrolled = store.enrol(&new, Telling::Everybody, BY, now, due_at);
-    enrolled.await.unwrap().subscription_ids[0]
+    enrolled(world, &[&usual, more].concat(), is_without_card).await
 }
 
 /// What every request says.

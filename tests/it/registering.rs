@@ -43,25 +43,37 @@ pub async fn registering(world: &World) -> SubscriptionId {
 }
 
 async fn registering_from(world: &World, anchor: &'static str) -> SubscriptionId {
+    let fields = [
+        (Column::AnchorDate, anchor),
+        (Column::Title, "Abonament {period}"),
+    ];
+    enrolled(world, &fields, true).await
+}
+
+/// Stores a subscription of 49.00 PLN a month with these fields.
+pub async fn enrolled(
+    world: &World,
+    more: &[(Column, &str)],
+    is_without_card: bool,
+) -> SubscriptionId {
     let circumstances = Circumstances {
         shops: BTreeMap::from([("main".parse().unwrap(), Warsaw)]),
         usual_shop: Some("main".parse().unwrap()),
         channels: BTreeMap::new(),
-        plain_cards: BTreeSet::new(),
+        plain_cards: BTreeSet::from(["main".parse().unwrap()]),
         has_card_proxy: false,
-        is_without_card: true,
+        is_without_card,
         now: world.clock.now(),
     };
     let name = format!("reg-{}", Uuid::new_v4());
-    let fields = [
+    let usual = [
         (Column::ExternalId, name.as_str()),
         (Column::AmountMinor, "4900"),
         (Column::Currency, "PLN"),
         (Column::Period, "P1M"),
-        (Column::AnchorDate, anchor),
-        (Column::Title, "Abonament {period}"),
     ];
-    let new = enrol(&fields.into_iter().collect(), &circumstances).unwrap();
+    let fields = usual.iter().chain(more).copied().collect();
+    let new = enrol(&fields, &circumstances).unwrap();
     let calendar = daemon::calendar(&world.config.shops[&new.shop]);
     let enrolled = world
         .store
@@ -128,21 +140,28 @@ async fn invited(world: &World) -> (SubscriptionId, Registered) {
     (id, first)
 }
 
-/// As [`pay`], when there may be no page.
-pub async fn try_to_pay(url: &str, number: &str) -> Option<StatusCode> {
-    let form = format!("number={number}&month=12&year=2029&cvv=123&action=pay");
-    let client = reqwest::Client::builder()
+/// What stands for a payer's browser. It is not led on.
+pub fn payers_client() -> reqwest::Client {
+    reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .build()
-        .unwrap();
-    let answer = client
+        .unwrap()
+}
+
+/// Posts a form to a page of the simulator. `None` when there is no page.
+pub async fn post_form(url: &str, form: String) -> Option<reqwest::Response> {
+    let posted = payers_client()
         .post(url)
         .header("content-type", "application/x-www-form-urlencoded")
-        .body(form)
-        .send()
-        .await;
-    Some(answer.ok()?.status())
+        .body(form);
+    posted.send().await.ok()
+}
+
+/// As [`pay`], when there may be no page.
+pub async fn try_to_pay(url: &str, number: &str) -> Option<StatusCode> {
+    let form = format!("number={number}&month=12&year=2029&cvv=123&action=pay");
+    Some(post_form(url, form).await?.status())
 }
 
 pub async fn statuses(world: &World) -> Vec<String> {

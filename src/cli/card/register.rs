@@ -93,18 +93,12 @@ pub struct RegisterArgs {
     ksef: bool,
 
     /// Read this transaction instead of making a link: imoje's panel shows it for an order of a registration of the subscription
-    #[arg(long, value_name = "ID", conflicts_with_all = [
-        "customer", "verification_minor", "cid", "valid_for", "title", "description", "return_url", "success_url", "failure_url",
-        "billing", "shipping", "cart", "ksef", "card", "browser", "cancel",
-    ])]
+    #[arg(long, value_name = "ID", conflicts_with_all = OF_AN_ORDER, conflicts_with = "cancel")]
     transaction: Option<TransactionId>,
 
     /// End the link of the subscription that nobody has paid, instead of making one; or give up card data that were never answered, 100
     /// hours after they were sent
-    #[arg(long, conflicts_with_all = [
-        "customer", "verification_minor", "cid", "valid_for", "title", "description", "return_url", "success_url", "failure_url",
-        "billing", "shipping", "cart", "ksef", "card", "browser",
-    ])]
+    #[arg(long, conflicts_with_all = OF_AN_ORDER)]
     cancel: bool,
 
     #[command(flatten)]
@@ -113,6 +107,25 @@ pub struct RegisterArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
+
+/// What is said only where something is ordered.
+const OF_AN_ORDER: [&str; 15] = [
+    "customer",
+    "verification_minor",
+    "cid",
+    "valid_for",
+    "title",
+    "description",
+    "return_url",
+    "success_url",
+    "failure_url",
+    "billing",
+    "shipping",
+    "cart",
+    "ksef",
+    "card",
+    "browser",
+];
 
 const AFTER_LONG_HELP: &str = "\
 Of a subscription that waits for its first card (status registering) the payer pays the charge of the period that has
@@ -288,7 +301,7 @@ fn new_card(args: &RegisterArgs) -> Result<Option<NewCard>, CliError> {
     }
     // Read here, since what cannot be read may be a card number, and is not repeated.
     let card: Value = serde_json::from_str(card)
-        .map_err(|error| CliError::usage(format!("--card is not JSON: {}", error)))?;
+        .map_err(|error| CliError::usage(format!("--card is not JSON: {error}")))?;
     let return_to = match (&args.success_url, &args.failure_url) {
         (Some(success), Some(failure)) => Some(ReturnUrls {
             success: success.clone(),

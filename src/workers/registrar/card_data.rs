@@ -122,7 +122,7 @@ impl Registrar {
         let id = begun.registration_id;
         let order = order(&begun, &new_card, shop);
         let outcome = match shop.client.register_card(&order, permitted_at).await {
-            Ok(answer) => answer.outcome,
+            Ok(outcome) => outcome,
             Err(NoAnswer::NotSent(why)) => return Err(self.not_sent(&begun, why).await?),
             Err(NoAnswer::Unknown(_)) => FirstOutcome::Unclear,
         };

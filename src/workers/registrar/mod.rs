@@ -318,13 +318,16 @@ impl Registrar {
         let found = found.ok_or(CancelError::Missing)?;
         if found.way == Way::CardData && found.state.is_payable() {
             // imoje has no call that ends a transaction, so it is given up only when nobody can tell anything of it any more.
-            let (since, early): (_, fn(_) -> _) = match found.sale_id {
-                Some(_) => (found.valid_to, |_| CancelError::BeingPaid),
-                None => (found.created_at, CancelError::TooEarly),
-            };
-            let given_up_at = since + self.absent_after;
-            if self.clock.now() < given_up_at {
-                return Err(early(given_up_at));
+            let now = self.clock.now();
+            let unanswered_until = found.created_at + self.absent_after;
+            match found.sale_id {
+                Some(_) if now < found.valid_to + self.absent_after => {
+                    return Err(CancelError::BeingPaid);
+                }
+                None if now < unanswered_until => {
+                    return Err(CancelError::TooEarly(unanswered_until));
+                }
+                Some(_) | None => {}
             }
         }
         if let Some(payment_id) = found.payment_id
